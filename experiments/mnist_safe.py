@@ -1,0 +1,132 @@
+"""The main job: compress the MNIST network without letting it get worse on its safety set.
+
+python experiments/mnist_safe.py --gamma=0.01
+python experiments/mnist_safe.py --gamma=0.01 --mode=compare --runs=3
+
+Writes a JSON record and figures to --out_dir, and the compressed model to --model_dir. Finished stages are cached in
+--work_dir, so a rerun (or a run that was stopped) goes on where it was.
+"""
+
+import json
+import sys
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+from flags_from_config import config_from_flags, define_flags
+
+import scc_tf
+from scc_tf import plots
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import self_compression
+
+ROOT = Path(__file__).resolve().parent
+define_flags(self_compression.Config)
+flags.DEFINE_integer("runs", 1, "number of seeds, from --seed on; the table then shows mean and sample deviation")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
+flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of the compressed model and its card")
+flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line per epoch")
+
+COLUMNS = (
+    ("test acc. %", lambda row: 100 * row["test_accuracy"], "{:.2f}"),
+    ("safety acc. %", lambda row: 100 * row["safety_accuracy"], "{:.2f}"),
+    ("integer B", lambda row: row["size"].get("integer_bytes", row["size"]["float32_bytes"]), "{:,.0f}"),
+    ("entropy B", lambda row: row["size"].get("entropy_bytes", np.nan), "{:,.0f}"),
+    ("nominal B", lambda row: row["size"].get("nominal_bits", np.nan) / 8, "{:,.0f}"),
+    ("dead ch.", lambda row: dead_channels(row), "{:.0f}"),
+    ("restored", lambda row: restored_kernels(row), "{:.0f}"),
+    ("seconds", lambda row: row["seconds"], "{:.0f}"),
+)
+
+
+def dead_channels(row):
+    return sum(k["channels"] - k["live_channels"] for k in row["size"].get("kernels", ()))
+
+
+def restored_kernels(row):
+    return sum(sum(event["restored"].values()) for event in row.get("events", ()))
+
+
+def summary(records):
+    """``{row: {column: [mean, sample deviation or None]}}`` over the seeds."""
+    table = {}
+    for name in records[0]["rows"]:
+        table[name] = {}
+        for title, value, _ in COLUMNS:
+            values = [value(record["rows"][name]) for record in records]
+            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
+            table[name][title] = [float(np.mean(values)), deviation]
+    return table
+
+
+def format_table(table, seeds):
+    lines = [f"{'':10}" + "".join(f"{title:>18}" for title, _, _ in COLUMNS)]
+    for name, cells in table.items():
+        texts = []
+        for title, _, form in COLUMNS:
+            mean, deviation = cells[title]
+            spread = "" if deviation is None else " ± " + form.format(deviation)
+            texts.append("-" if np.isnan(mean) else form.format(mean) + spread)
+        lines.append(f"{name:10}" + "".join(f"{text:>18}" for text in texts))
+    lines.append(f"seeds {seeds}; integer and entropy bytes count exponents, widths, biases and batch statistics")
+    return "\n".join(lines)
+
+
+def write_figures(out_dir, name, record, safety_set):
+    plots.safety_gallery(safety_set, out_dir / f"{name}_safety_set.png")
+    for row in ("unsafe", "safe"):
+        if row in record["rows"]:
+            plots.size_and_accuracy(record["rows"][row], out_dir / f"{name}_{row}_size_accuracy.png")
+            plots.bits_per_layer(record["rows"][row], out_dir / f"{name}_{row}_bits.png")
+            plots.code_histograms(record["rows"][row], out_dir / f"{name}_{row}_codes.png")
+            plots.restoration_events(record["rows"][row], out_dir / f"{name}_{row}_restorations.png")
+
+
+def save_model(model_dir, name, model, row, command):
+    """The model as stock Keras layers with the quantized weights, and a card that says how it was made."""
+    with atomic_path(model_dir / f"{name}.keras") as partial:
+        model.save(partial, include_optimizer=False)
+    card = {
+        "command": command,
+        "test_accuracy": row["test_accuracy"],
+        "integer_bytes": row["size"]["integer_bytes"],
+        "file_bytes": (model_dir / f"{name}.keras").stat().st_size,
+        "load": f'keras.saving.load_model("saved_models/{name}.keras") after `import scc_tf`',
+    }
+    with atomic_path(model_dir / f"{name}.json") as partial:
+        partial.write_text(json.dumps(card, indent=1))
+
+
+def main(argv):
+    del argv
+    logging.set_verbosity(logging.INFO)
+    values = flags.FLAGS
+    out_dir, work_dir = Path(values.out_dir), Path(values.work_dir)
+    command = "python experiments/mnist_safe.py " + " ".join(a for a in sys.argv[1:] if "_dir" not in a)
+    records = []
+    for seed in range(values.seed, values.seed + values.runs):
+        config = config_from_flags(self_compression.Config, seed=seed)
+        record, safety_set, compressed = self_compression.run(config, work_dir, values.verbose)
+        records.append(record)
+        if len(records) == 1:
+            first = safety_set, compressed
+            for row in compressed.values():
+                print(scc_tf.size_report(row))
+    seeds = [record["config"]["seed"] for record in records]
+    table = summary(records)
+    print(format_table(table, seeds))
+    for record in records:
+        if (step := record["rows"].get("safe", {}).get("reverted_to_step")) is not None:
+            print(f"seed {record['config']['seed']}: safety had dropped; went back to step {step}")
+    name = f"mnist_{values.mode}"
+    with atomic_path(out_dir / f"{name}.json") as partial:
+        partial.write_text(json.dumps({"command": command, "summary": table, "records": records}, indent=1))
+    write_figures(out_dir, name, records[0], first[0])
+    for row, model in first[1].items():
+        save_model(Path(values.model_dir), f"mnist_{row}", model, records[0]["rows"][row], command)
+    print(f"Record and figures: {out_dir}; model: {values.model_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)

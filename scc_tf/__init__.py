@@ -1,0 +1,24 @@
+"""Safety-driven self-compressing neural networks for Keras 3."""
+
+from scc_tf import callbacks, datasets, layers, models
+from scc_tf.conversion import ConversionReport, self_compress, to_plain
+from scc_tf.safety import SafetySet, select_safety_set
+from scc_tf.size import SizeReport, SizeTerm, size_report
+from scc_tf.training import SelfCompressingModel
+
+__all__ = [
+    "ConversionReport",
+    "SafetySet",
+    "SelfCompressingModel",
+    "SizeReport",
+    "SizeTerm",
+    "callbacks",
+    "datasets",
+    "layers",
+    "models",
+    "select_safety_set",
+    "self_compress",
+    "size_report",
+    "to_plain",
+]
+__version__ = "0.1.0"

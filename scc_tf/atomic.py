@@ -1,0 +1,33 @@
+"""Files that are either whole or not there."""
+
+import contextlib
+import os
+from pathlib import Path
+
+__all__ = ["atomic_path"]
+
+
+@contextlib.contextmanager
+def atomic_path(path):
+    """Write to a temporary file beside ``path``; it takes the place of ``path`` when the block has succeeded.
+
+    The folder is made if need be. If the block raises, the temporary file is removed and ``path`` is as before.
+
+    Args:
+        path: the file to write.
+
+    Yields:
+        `pathlib.Path` of the temporary file; it ends as ``path`` does, since many writers look at the suffix.
+
+    Example:
+        >>> with atomic_path("/tmp/scc_tf_note.txt") as partial:
+        ...     _ = partial.write_text("whole")
+    """
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    try:
+        yield partial
+        partial.replace(path)
+    finally:
+        partial.unlink(missing_ok=True)

@@ -1,0 +1,208 @@
+"""Give bits back to dead kernels when safety drops, and never end below the contract."""
+
+import json
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import logging
+
+from scc_tf.atomic import atomic_path
+from scc_tf.training import optimizer_slots, self_compressing_layers
+
+__all__ = ["KernelRestoration"]
+
+
+class KernelRestoration(keras.callbacks.Callback):
+    """Reacts to a drop in safety accuracy; list it after its `SafetyMonitor`.
+
+    Acts after each check of the monitor. When the drop exceeds ``threshold`` in ``patience`` checks in a row, every
+    kernel gets ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, drawn at random):
+    the exponent is re-seated on the range of the latent weights, and the optimizer slots of bit depth, exponent
+    and weights of these channels are cleared, since stale momentum would push them down again. Then it rests for
+    ``cooldown`` checks.
+
+    **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. Where the last ones do
+    not, the last state that did (weights, formats, batch statistics; kept in memory) is put back and a warning
+    says so. List callbacks that change weights at the end of training (``EarlyStopping`` with
+    ``restore_best_weights``) before the monitor.
+
+    Adds to ``logs``: ``restored_kernels``, the number restored so far.
+
+    Args:
+        monitor: the `SafetyMonitor` of the same ``fit``.
+        threshold: tolerated drop, a fraction; 0.05 is five percentage points.
+        restore_fraction: share of the dead channels of each kernel, in [0, 1]; 0 never restores and keeps the
+            contract alone.
+        restore_bits: bit depth that a restored channel gets, bits, positive.
+        patience: checks in a row that must be beyond the threshold, at least 1.
+        cooldown: checks to leave alone after a restoration.
+        seed: seed of the draw.
+        backup_dir: folder that keeps the state of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
+            when ``fit`` ends.
+
+    Attributes:
+        events: one dictionary per restoration: ``step``, ``safety_drop``, ``restored`` (kernel -> channels).
+        safe_step: training step of the last state that satisfied the contract.
+        reverted: whether ``fit`` ended with that state put back.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Source: "Optimizing Deep Neural Networks using Safety-Guided Self Compression", arXiv 2505.00350; the reference,
+        the slots and the contract are ours (in the founding code a restoration never fired).
+    """
+
+    def __init__(
+        self,
+        monitor,
+        threshold=0.05,
+        *,
+        restore_fraction=0.5,
+        restore_bits=2.0,
+        patience=1,
+        cooldown=1,
+        seed=0,
+        backup_dir=None,
+    ):
+        super().__init__()
+        if not 0 <= threshold <= 1 or not 0 <= restore_fraction <= 1:
+            raise ValueError(
+                "Expected threshold and restore_fraction in [0, 1]. "
+                f"Received: threshold={threshold}, restore_fraction={restore_fraction}"
+            )
+        if restore_bits <= 0 or patience < 1 or cooldown < 0:
+            raise ValueError(
+                "Expected restore_bits > 0, patience >= 1 and cooldown >= 0. "
+                f"Received: restore_bits={restore_bits}, patience={patience}, cooldown={cooldown}"
+            )
+        self.monitor = monitor
+        self.threshold = threshold
+        self.restore_fraction = restore_fraction
+        self.restore_bits = restore_bits
+        self.patience = patience
+        self.cooldown = cooldown
+        self.seed = seed
+        self.events = []
+        self.safe_step = None
+        self.reverted = False
+        self._safe_weights = None
+        self._checks_seen = 0
+        self._backup = Path(backup_dir) if backup_dir else None
+
+    def on_train_begin(self, logs=None):
+        """Take up the state of an interrupted run, or accept the model as it starts."""
+        if self.model is not self.monitor.model:
+            raise ValueError("Expected the SafetyMonitor in the same fit, listed before KernelRestoration.")
+        self.events, self.reverted = [], False
+        self._checks_seen = 0
+        if not self._load():
+            self._follow()
+        self._checks_seen = len(self.monitor.history)
+
+    def on_train_batch_end(self, batch, logs=None):
+        """React if the monitor has just checked."""
+        if len(self.monitor.history) > self._checks_seen:
+            self._checks_seen = len(self.monitor.history)
+            self._follow()
+        self._log(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write ``restored_kernels``."""
+        self._log(logs)
+
+    def on_train_end(self, logs=None):
+        """Keep the contract."""
+        check = self.monitor.history[-1]
+        if check["safety_drop"] > self.threshold:
+            self.model.set_weights(self._safe_weights)
+            self.reverted = True
+            logging.warning(
+                "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. "
+                "Went back to step %d, the last state that satisfied it.",
+                100 * check["safety_accuracy"],
+                100 * check["safety_drop"],
+                100 * self.threshold,
+                self.safe_step,
+            )
+        if self._backup:
+            for path in self._paths():
+                path.unlink(missing_ok=True)
+
+    def _log(self, logs):
+        if logs is not None:
+            logs["restored_kernels"] = float(sum(sum(e["restored"].values()) for e in self.events))
+
+    def _follow(self):
+        """React to the monitor's last check."""
+        check = self.monitor.history[-1]
+        if check["safety_drop"] <= self.threshold:
+            self.safe_step, self._safe_weights = check["step"], self.model.get_weights()
+        elif self._due():
+            restored = self._restore(check["step"])
+            self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})
+        self._save()
+
+    def _due(self):
+        """Whether the last ``patience`` checks are all beyond the threshold, and the cooldown is over."""
+        checks = self.monitor.history
+        recent = checks[-self.patience :]
+        since = [c for c in checks if not self.events or c["step"] > self.events[-1]["step"]]
+        rested = not self.events or len(since) > self.cooldown
+        beyond = len(recent) == self.patience and all(c["safety_drop"] > self.threshold for c in recent)
+        return rested and beyond and self.restore_fraction > 0
+
+    def _restore(self, step):
+        rng = np.random.default_rng((self.seed, step))
+        restored = {}
+        for layer in self_compressing_layers(self.model):
+            for fmt in layer.formats:
+                dead = np.flatnonzero(np.asarray(fmt.bit_depth) <= 0)
+                if dead.size:
+                    count = math.ceil(self.restore_fraction * dead.size)
+                    self._revive(layer, fmt, rng.choice(dead, count, replace=False))
+                    restored[f"{layer.name}/{fmt.name}"] = count
+        logging.info("Step %d: safety dropped; restored dead kernels: %s", step, restored or "none are dead")
+        return restored
+
+    def _revive(self, layer, fmt, channels):
+        kernel = getattr(layer, fmt.name)
+        chosen = np.zeros(fmt.channels, bool)
+        chosen[channels] = True
+        seated = np.asarray(fmt.range_exponents(kernel, self.restore_bits))
+        fmt.bit_depth.assign(np.where(chosen, self.restore_bits, np.asarray(fmt.bit_depth)))
+        fmt.exponent.assign(np.where(chosen, seated, np.asarray(fmt.exponent)))
+        for variable, optimizer in (
+            (fmt.bit_depth, self.model.format_optimizer),
+            (fmt.exponent, self.model.format_optimizer),
+            (kernel, self.model.optimizer),
+        ):
+            mask = chosen if variable is not kernel else chosen.reshape(fmt.broadcast_shape)
+            for slot in optimizer_slots(optimizer, variable):
+                slot.assign(np.where(mask, 0, np.asarray(slot)))
+
+    def _paths(self):
+        return self._backup / "kernel_restoration.json", self._backup / "kernel_restoration.npz"
+
+    def _save(self):
+        if not self._backup:
+            return
+        state, weights = self._paths()
+        if self._safe_weights is not None:
+            with atomic_path(weights) as partial:
+                np.savez(partial, *self._safe_weights, step=self.safe_step)
+        with atomic_path(state) as partial:
+            partial.write_text(json.dumps(self.events))
+
+    def _load(self):
+        """Read the state of an interrupted run; returns whether there is one that fits the model's step."""
+        step = self.monitor.step
+        if step == 0 or not self._backup or not all(path.exists() for path in self._paths()):
+            return False
+        state, weights = self._paths()
+        self.events = [event for event in json.loads(state.read_text()) if event["step"] <= step]
+        with np.load(weights, allow_pickle=False) as stored:
+            self.safe_step = int(stored["step"])
+            self._safe_weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+        return True

@@ -1,0 +1,138 @@
+"""Watch the examples that must not get worse."""
+
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import logging
+
+from scc_tf.atomic import atomic_path
+from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.callbacks.every_n_steps import EveryNSteps
+
+__all__ = ["REFERENCES", "SafetyMonitor"]
+
+REFERENCES = ("best", "average")
+
+
+class SafetyMonitor(EveryNSteps):
+    """Evaluates the safety set every ``every`` steps, at the start and at the end of ``fit``.
+
+    The drop is measured against a reference: the best accuracy so far, or its moving average. Never against the
+    last value alone, so a slow decay is caught.
+
+    Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy), fractions. Writes nothing
+    to the model but its BatchNormalization statistics, which are re-estimated before each check.
+
+    Args:
+        safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``, not empty.
+        every: training steps between two checks.
+        reference: ``"best"`` or ``"average"``.
+        decay: weight of the past in the moving average.
+        statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty).
+            None leaves the running statistics alone, which then lag and make the checks noisy.
+        batch_size: examples per evaluation batch.
+        backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
+            when ``fit`` ends.
+
+    Attributes:
+        history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``.
+
+    Raises:
+        ValueError: if the safety set is empty, or an argument is out of range.
+
+    Example:
+        >>> monitor = SafetyMonitor(safety_set, every=50)                       # doctest: +SKIP
+        >>> model.fit(images, labels, callbacks=[monitor])                      # doctest: +SKIP
+    """
+
+    def __init__(
+        self,
+        safety_set,
+        every=100,
+        *,
+        reference="best",
+        decay=0.9,
+        statistics_images=None,
+        batch_size=500,
+        backup_dir=None,
+    ):
+        super().__init__(every)
+        if len(safety_set.labels) == 0 or len(safety_set.labels) != len(safety_set.images):
+            raise ValueError(
+                "Expected a safety set with at least one example and one label for each. "
+                f"Received: {len(safety_set.images)} images, {len(safety_set.labels)} labels"
+            )
+        if reference not in REFERENCES:
+            raise ValueError(f"Expected reference to be one of {REFERENCES}. Received: reference={reference!r}")
+        if not 0 <= decay < 1:
+            raise ValueError(f"Expected decay in [0, 1). Received: decay={decay}")
+        self.safety_set = safety_set
+        self.reference = reference
+        self.decay = decay
+        self.statistics_images = statistics_images
+        self.batch_size = batch_size
+        self.history = []
+        self._backup = Path(backup_dir) / "safety_monitor.json" if backup_dir else None
+
+    @property
+    def reference_accuracy(self):
+        """What the next check is compared with, a fraction; 0 before the first check."""
+        accuracies = [check["safety_accuracy"] for check in self.history]
+        if not accuracies:
+            return 0.0
+        if self.reference == "best":
+            return max(accuracies)
+        average = accuracies[0]
+        for accuracy in accuracies[1:]:
+            average = self.decay * average + (1 - self.decay) * accuracy
+        return average
+
+    def on_train_begin(self, logs=None):
+        """Take up the checks of an interrupted run, or check the model as it starts."""
+        super().on_train_begin(logs)
+        self.history = self._restored_history()
+        if not self.history:
+            self.latest = self.at_step(self.step)
+        else:
+            self.latest = {k: v for k, v in self.history[-1].items() if k != "step"}
+
+    def on_train_end(self, logs=None):
+        """Check the final weights, unless the last step was checked."""
+        if self.history[-1]["step"] != self.step:
+            self.latest = self.at_step(self.step)
+        if self._backup:
+            self._backup.unlink(missing_ok=True)
+
+    def at_step(self, step):
+        """Check, record, and return the values for ``logs``."""
+        accuracy = self.safety_accuracy()
+        drop = max(self.reference_accuracy - accuracy, 0.0)
+        values = {"safety_accuracy": accuracy, "safety_drop": drop}
+        self.history.append({"step": step, **values})
+        if self._backup:
+            with atomic_path(self._backup) as partial:
+                partial.write_text(json.dumps(self.history))
+        return values
+
+    def safety_accuracy(self):
+        """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""
+        if self.statistics_images is not None:
+            reestimate_batch_statistics(self.model, self.statistics_images)
+        images, labels = self.safety_set.images, np.asarray(self.safety_set.labels)
+        right = 0
+        for start in range(0, len(labels), self.batch_size):
+            scores = np.asarray(self.model(images[start : start + self.batch_size], training=False))
+            right += int((scores.argmax(-1) == labels[start : start + self.batch_size]).sum())
+        return right / len(labels)
+
+    def _restored_history(self):
+        step = self.step
+        if step == 0 or self._backup is None or not self._backup.exists():
+            return []
+        try:
+            history = json.loads(self._backup.read_text())
+        except ValueError:
+            logging.warning("The safety checks in %s are damaged and were dropped.", self._backup)
+            return []
+        return [check for check in history if check["step"] <= step]  # the weights are those of `step`

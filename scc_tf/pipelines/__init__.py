@@ -1,0 +1,1 @@
+"""Protocols: each a readable function ``run(config, …) -> record``."""

@@ -1,0 +1,314 @@
+"""The main job: a float network, a safety set, and compression with and without the safety machinery.
+
+Stages are cached in the work folder under a hash of the settings that they depend on; an interrupted one goes on
+from its last epoch. Nothing is selected, stopped or restored on test: the test set is evaluated once per row.
+"""
+
+import dataclasses
+import hashlib
+import json
+import time
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from scc_tf import datasets, models
+from scc_tf.atomic import atomic_path
+from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.callbacks import GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
+from scc_tf.conversion import self_compress
+from scc_tf.safety import SafetySet, select_safety_set
+from scc_tf.size import size_report
+from scc_tf.training import default_format_optimizer, self_compressing_layers
+
+__all__ = ["MODES", "Config", "run"]
+
+MODES = ("safe", "unsafe", "compare")
+STATISTICS_IMAGES = 4096
+
+
+def _setting(default, help_text):
+    return dataclasses.field(default=default, metadata={"help": help_text})
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one run; the flags of the experiments are made from these fields."""
+
+    gamma: float = _setting(0.01, "weight of the size term Q (average bits per weight)")
+    lambda_safety: float = _setting(0.1, "weight of the safety loss; the unsafe row has none")
+    mode: str = _setting("safe", "safe, unsafe, or compare (both, from the same start)")
+    seed: int = _setting(0, "seed of weights, order, augmentation and safety set")
+    float_epochs: int = _setting(2, "epochs of the float baseline")
+    epochs: int = _setting(4, "epochs of compression")
+    batch_size: int = _setting(128, "examples per step")
+    learning_rate: float = _setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
+    bit_depth: float = _setting(8.0, "bits that every channel starts from")
+    ramp: float = _setting(0.0, "share of the compression steps over which gamma rises from 0")
+    shift: int = _setting(1, "largest shift of a training image, pixels")
+    safety_size: int = _setting(1000, "examples in the safety set")
+    check_every: int = _setting(100, "steps between safety checks")
+    threshold_points: float = _setting(5.0, "tolerated drop of safety accuracy, percentage points")
+    restore_fraction: float = _setting(0.5, "share of the dead channels that a restoration revives")
+    restore_bits: float = _setting(2.0, "bits that a revived channel gets")
+    size_form: str = _setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
+    data_dir: str = _setting("", "folder of the data sets; MNIST is embedded")
+
+    def __post_init__(self):
+        """Refuse settings that no stage could run with."""
+        if self.mode not in MODES:
+            raise ValueError(f"Expected mode to be one of {MODES}. Received: mode={self.mode!r}")
+        for name in ("gamma", "lambda_safety", "threshold_points"):
+            if not 0 <= getattr(self, name) < float("inf"):
+                raise ValueError(f"Expected {name} >= 0 and finite. Received: {name}={getattr(self, name)}")
+        for name in ("float_epochs", "epochs", "batch_size", "safety_size", "check_every"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"Expected {name} >= 1. Received: {name}={getattr(self, name)}")
+
+    def key(self, *names):
+        """A short hash of the named settings."""
+        chosen = json.dumps({name: getattr(self, name) for name in names})
+        return hashlib.sha256(chosen.encode()).hexdigest()[:10]
+
+
+_FLOAT_SETTINGS = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_dir")
+_SAFETY_SETTINGS = (*_FLOAT_SETTINGS, "safety_size")
+_COMPRESSION_SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
+
+
+def one_cycle(peak, steps, warm_up=0.15):
+    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
+
+    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
+    """
+    rising = max(1, round(warm_up * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
+    )
+
+
+def training_batches(split, batch_size, seed, shift=0):
+    """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
+
+    Args:
+        split: `scc_tf.datasets.Split`.
+        batch_size: examples per batch; the rest of an epoch is dropped.
+        seed: of order and shifts.
+        shift: pixels.
+
+    Returns:
+        ``(tf.data.Dataset, steps per epoch)``.
+    """
+    count = len(split.labels)
+
+    def move(index, images_and_labels):
+        images, labels = images_and_labels
+        height, width = images.shape[1:3]
+        offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
+        images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
+        images = tf.gather(images, offsets[:, :1] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
+        images = tf.gather(images, offsets[:, 1:] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
+        return images, labels
+
+    batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
+    batches = batches.repeat().batch(batch_size, drop_remainder=True)
+    if shift:
+        batches = batches.enumerate().map(move)
+    return batches.prefetch(2), count // batch_size
+
+
+def _loss():
+    return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _accuracy(model, split, batch_size=500):
+    return float(
+        model.evaluate(split.images, split.labels, batch_size=batch_size, verbose=0, return_dict=True)["accuracy"]
+    )
+
+
+def _safety_accuracy(model, safety_set):
+    return float((model.predict(safety_set.images, batch_size=500, verbose=0).argmax(1) == safety_set.labels).mean())
+
+
+def float_model(config, data, work_dir, verbose=1):
+    """Stage 1: train the float baseline; returns the model and its record."""
+    folder = work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}"
+    weights, record_path = folder / "model.weights.h5", folder / "record.json"
+    model = models.mnist_cnn(seed=config.seed)
+    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift)
+    optimizer = keras.optimizers.Adam(one_cycle(config.learning_rate, steps * config.float_epochs))
+    model.compile(optimizer, _loss(), metrics=["accuracy"])
+    if record_path.exists():
+        model.load_weights(weights)
+        return model, json.loads(record_path.read_text())
+    started = time.monotonic()
+    backup = keras.callbacks.BackupAndRestore(folder / "backup")
+    model.fit(
+        batches,
+        epochs=config.float_epochs,
+        steps_per_epoch=steps,
+        callbacks=[backup, RaiseOnNaN()],
+        verbose=verbose,
+    )
+    reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
+    record = {"seconds": time.monotonic() - started, "validation_accuracy": _accuracy(model, data.validation)}
+    record["test_accuracy"] = _accuracy(model, data.test)
+    with atomic_path(weights) as partial:
+        model.save_weights(partial)
+    _write_json(record_path, record)
+    return model, record
+
+
+def safety_set_of(config, model, data, work_dir, verbose=1):
+    """Stage 2: choose the safety set from the training split."""
+    path = work_dir / f"safety-{config.key(*_SAFETY_SETTINGS)}.npz"
+    if path.exists():
+        return SafetySet.load(path)
+    safety_set = select_safety_set(
+        model,
+        data.train.images,
+        data.train.labels,
+        size=config.safety_size,
+        seed=config.seed,
+        verbose=verbose,
+    )
+    safety_set.save(path)
+    return safety_set
+
+
+def compress(config, row, model, safety_set, data, work_dir, verbose=1):
+    """Stage 3: compress a float model; returns the compressed model and its record.
+
+    Args:
+        config: `Config`.
+        row: ``"safe"`` (safety loss and restoration) or ``"unsafe"`` (the monitor only watches).
+        model: the float model, left untouched.
+        safety_set: `SafetySet`.
+        data: `scc_tf.datasets.Dataset`.
+        work_dir: folder of the cached stages.
+        verbose: as in ``fit``.
+    """
+    safe = row == "safe"
+    folder = work_dir / f"{row}-{config.key(*_COMPRESSION_SETTINGS)}"
+    weights, record_path = folder / "model.weights.h5", folder / "record.json"
+    compressed = self_compress(model, config.bit_depth)
+    batches, steps = training_batches(data.train, config.batch_size, config.seed + 1, config.shift)
+    total = steps * config.epochs
+    compressed.compile(
+        keras.optimizers.Adam(one_cycle(config.learning_rate, total)),
+        _loss(),
+        metrics=["accuracy"],
+        gamma=config.gamma,
+        lambda_safety=config.lambda_safety if safe else 0.0,
+        safety_set=safety_set if safe else None,
+        format_optimizer=default_format_optimizer(),
+        size_form=config.size_form,
+    )
+    if record_path.exists():
+        compressed.load_weights(weights)
+        return compressed, json.loads(record_path.read_text())
+    started = time.monotonic()
+    statistics_images = data.train.images[:STATISTICS_IMAGES]
+    backup = folder / "backup"
+    monitor = SafetyMonitor(
+        safety_set, config.check_every, statistics_images=statistics_images, backup_dir=backup / "safety"
+    )
+    sizes = SizeLogger(config.check_every)
+    callbacks = [keras.callbacks.BackupAndRestore(backup / "keras"), RaiseOnNaN(), sizes, monitor]
+    if config.ramp:
+        rise = max(1, round(config.ramp * total))
+        callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma, power=1.0)))
+    restoration = None
+    if safe:
+        restoration = KernelRestoration(
+            monitor,
+            config.threshold_points / 100,
+            restore_fraction=config.restore_fraction,
+            restore_bits=config.restore_bits,
+            seed=config.seed,
+            backup_dir=backup / "safety",
+        )
+        callbacks.append(restoration)
+    start = size_report(compressed)
+    bits_before = _bit_depths(compressed)
+    compressed.fit(batches, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=verbose)
+    record = {
+        "seconds": time.monotonic() - started,
+        "validation_accuracy": _accuracy(compressed, data.validation),
+        "test_accuracy": _accuracy(compressed, data.test),
+        "safety_accuracy_start": monitor.history[0]["safety_accuracy"],
+        "safety_accuracy": _safety_accuracy(compressed, safety_set),
+        "reverted_to_step": restoration.safe_step if restoration and restoration.reverted else None,
+        "events": restoration.events if restoration else [],
+        "start_integer_bytes": start.integer_bytes,
+        "size": json.loads(size_report(compressed).to_json()),
+        "history": [{**s, **c} for s, c in zip(sizes.history, monitor.history, strict=False)],
+        "bit_depths_before": bits_before,
+        "bit_depths": _bit_depths(compressed),
+        "code_counts": _code_counts(compressed),
+    }
+    with atomic_path(weights) as partial:
+        compressed.save_weights(partial)
+    _write_json(record_path, record)
+    return compressed, record
+
+
+def run(config, work_dir, verbose=1):
+    """Run the main job.
+
+    Args:
+        config: `Config`.
+        work_dir: folder (`pathlib.Path`) of the cached stages.
+        verbose: as in ``fit``.
+
+    Returns:
+        ``(record, safety set, {row: compressed model})``. The record is plain JSON: the settings, and under
+        ``rows`` one record for ``float`` and for each of ``unsafe`` and ``safe`` that ``mode`` asks for.
+    """
+    started = time.monotonic()
+    keras.utils.set_random_seed(config.seed)
+    data = datasets.load("mnist", config.data_dir or None)
+    model, float_record = float_model(config, data, work_dir, verbose)
+    safety_set = safety_set_of(config, model, data, work_dir, verbose)
+    bytes_float32 = 4 * model.count_params()
+    rows = {
+        "float": {
+            **float_record,
+            "safety_accuracy": _safety_accuracy(model, safety_set),
+            "size": {"float32_bytes": bytes_float32},
+        }
+    }
+    compressed = {}
+    for row in ("unsafe", "safe") if config.mode == "compare" else (config.mode,):
+        logging.info("Compressing, %s", row)
+        compressed[row], rows[row] = compress(config, row, model, safety_set, data, work_dir, verbose)
+    record = {
+        "config": dataclasses.asdict(config),
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        "seconds": time.monotonic() - started,
+        "rows": rows,
+    }
+    return record, safety_set, compressed
+
+
+def _bit_depths(model):
+    formats = {f"{layer.name}/{f.name}": f for layer in self_compressing_layers(model) for f in layer.formats}
+    return {name: [round(float(b), 4) for b in np.asarray(f.bit_depth)] for name, f in formats.items()}
+
+
+def _code_counts(model):
+    """``{kernel: [[code, how often], …]}``."""
+    counts = {}
+    for layer in self_compressing_layers(model):
+        for name in layer.kernel_names:
+            values, number = np.unique(np.asarray(layer.codes(name)), return_counts=True)
+            counts[f"{layer.name}/{name}"] = [[int(v), int(n)] for v, n in zip(values, number, strict=True)]
+    return counts
+
+
+def _write_json(path, record):
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(record, indent=1))

@@ -1,0 +1,5 @@
+"""The safety set: training examples that must not get worse while a network is compressed."""
+
+from scc_tf.safety.selection import SafetySet, select_safety_set
+
+__all__ = ["SafetySet", "select_safety_set"]

@@ -1,0 +1,217 @@
+"""The training step: task loss + gamma * Q + lambda * safety loss, under one GradientTape."""
+
+import keras
+import tensorflow as tf
+from keras import ops
+
+from scc_tf.layers import SelfCompressing
+from scc_tf.size import SizeTerm
+
+__all__ = ["SelfCompressingModel", "default_format_optimizer", "optimizer_slots", "self_compressing_layers"]
+
+
+def self_compressing_layers(model):
+    """The self-compressing layers of a model, nested ones included, each once."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
+
+
+def optimizer_slots(optimizer, variable):
+    """The slot variables that an optimizer keeps for one variable: momenta, second moments, ….
+
+    Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
+    that run parallel to its variables. Scalars are not slots.
+
+    Args:
+        optimizer: built Keras optimizer, in a ``LossScaleOptimizer`` or not.
+        variable: a trainable variable that it updates.
+
+    Returns:
+        List of variables in the shape of ``variable``; empty if the optimizer does not know it.
+    """
+    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
+    known = [id(v) for v in optimizer._trainable_variables]
+    if id(variable) not in known:
+        return []
+    place = known.index(id(variable))
+    own = {id(v) for v in optimizer.variables}
+    lists = [v for v in vars(optimizer).values() if isinstance(v, list) and len(v) == len(known)]
+    slots = {id(v[place]): v[place] for v in lists if id(v[place]) in own}
+    return [slot for slot in slots.values() if slot.shape == variable.shape]
+
+
+def default_format_optimizer():
+    """Adam for bit depths and exponents as in the paper: learning rate 0.5, epsilon 1e-3.
+
+    The gradients of gamma * Q are far below that epsilon, so Adam acts like momentum SGD there and a larger gamma
+    moves the bits faster. With the usual epsilon every bit would move by one learning rate per step whatever
+    gamma is.
+
+    Source: Cséfalvay & Imber 2023, section 4 (arXiv 2301.13142).
+    """
+    return keras.optimizers.Adam(0.5, epsilon=1e-3, name="format_adam")
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class SelfCompressingModel(keras.Model):
+    """Functional Keras model whose ``fit`` trains weights, bit depths and exponents together.
+
+    `scc_tf.self_compress` makes one from a plain model. ``compile`` takes what Keras takes and the arguments below;
+    ``fit``, ``evaluate``, ``predict``, saving and callbacks are those of Keras.
+
+    Attributes:
+        gamma: float32 variable, weight of the size term; callbacks may assign it during training.
+        lambda_safety: float, weight of the safety loss.
+        format_optimizer: optimizer of the bit depths and exponents; ``optimizer`` has all other variables, so its
+            weight decay does not touch the formats.
+        starting_weights: number of kernel weights when the model was first compressed: the ``N`` of Q.
+    """
+
+    conversion_report = None
+    starting_weights = None
+
+    def compile(  # noqa: PLR0913 (Keras's own compile has as many)
+        self,
+        optimizer="adam",
+        loss=None,
+        *,
+        gamma=0.01,
+        lambda_safety=0.0,
+        safety_set=None,
+        safety_batch_size=64,
+        format_optimizer=None,
+        size_form="coupled",
+        unit="bits",
+        **kwargs,
+    ):
+        """Configure training.
+
+        Args:
+            optimizer: optimizer of the weights, as in Keras.
+            loss: task loss, as in Keras. It is the safety loss as well.
+            gamma: weight of Q, not negative. With ``unit="bits"`` one bit per weight costs ``gamma``.
+            lambda_safety: weight of the loss on a random batch of the safety set, not negative.
+            safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``; needed if
+                ``lambda_safety > 0``.
+            safety_batch_size: safety examples per step.
+            format_optimizer: optimizer of bit depths and exponents; default `default_format_optimizer`.
+            size_form: ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
+            unit: ``"bits"`` or ``"bytes"`` per weight.
+            **kwargs: everything else that ``keras.Model.compile`` takes.
+
+        Raises:
+            ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, a missing or empty safety set, an
+                unknown ``size_form`` or ``unit``.
+        """
+        for name, value in (("gamma", gamma), ("lambda_safety", lambda_safety)):
+            if not 0 <= value < float("inf"):
+                raise ValueError(f"Expected {name} to be finite and not negative. Received: {name}={value}")
+        if lambda_safety and (safety_set is None or len(safety_set.labels) == 0):
+            raise ValueError(
+                "Expected a safety set with at least one example, since lambda_safety > 0. "
+                f"Received: safety_set={safety_set}"
+            )
+        if lambda_safety and len(self.inputs) != 1:
+            raise ValueError(f"Expected a model with one input for a safety loss. Received: {len(self.inputs)} inputs")
+        super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        self.size_term = SizeTerm(self, size_form, unit, self.starting_weights)
+        self.starting_weights = self.size_term.starting_weights
+        self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
+        self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
+        self.lambda_safety = float(lambda_safety)
+        self._safety_batch_size = int(safety_batch_size)
+        self._safety_data = (
+            (tf.constant(safety_set.images, tf.float32), tf.constant(safety_set.labels)) if lambda_safety else None
+        )
+        self.format_optimizer = keras.optimizers.get(
+            default_format_optimizer() if format_optimizer is None else format_optimizer
+        )
+        if self.optimizer is not None:
+            weights, formats = self._split_variables()
+            self.optimizer.build(weights)
+            self.format_optimizer.build(formats)
+
+    def _split_variables(self):
+        """The trainable variables: ``(weights, formats)``."""
+        formats = [f for layer in self_compressing_layers(self) for f in layer.formats]
+        learned = {id(v) for f in formats for v in (f.bit_depth, f.exponent)}
+        variables = self.trainable_variables
+        return [v for v in variables if id(v) not in learned], [v for v in variables if id(v) in learned]
+
+    def _forward(self, x):
+        """Predictions for ``x`` and, in the same pass, for a random batch of the safety set.
+
+        One pass and not two, so that BatchNormalization sees one batch in which the safety examples are few.
+        """
+        if self._safety_data is None:
+            return self(x, training=True), None
+        images, labels = self._safety_data
+        step = tf.cast(self.format_optimizer.iterations, tf.int32)
+        count = self._safety_batch_size  # the draw depends on the step alone: an interrupted run goes on with it
+        chosen = tf.random.stateless_uniform((count,), (0, step), maxval=tf.shape(labels)[0], dtype=tf.int32)
+        both = tf.concat([x, tf.cast(tf.gather(images, chosen), x.dtype)], axis=0)
+        predictions = self(both, training=True)
+        return predictions[:-count], (tf.gather(labels, chosen), predictions[-count:])
+
+    def _safety_loss(self, y, safety):
+        labels, predictions = safety
+        one_hot = y.shape.rank == 2 and y.shape[-1] == predictions.shape[-1] != 1
+        labels = tf.one_hot(labels, predictions.shape[-1]) if one_hot else labels
+        return tf.reduce_mean(keras.losses.get(self.loss)(labels, predictions))
+
+    def train_step(self, data):
+        """One step; adds ``bits_per_weight`` (nominal) and ``safety_loss`` to the logs."""
+        x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
+        extra_logs = {}
+        with tf.GradientTape() as tape:
+            predictions, safety = self._forward(x)
+            loss = self.compute_loss(x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True)
+            loss = tf.cast(loss, tf.float32) + self.gamma * self.size_term()
+            if safety is not None:
+                extra_logs["safety_loss"] = tf.cast(self._safety_loss(y, safety), tf.float32)
+                loss += self.lambda_safety * extra_logs["safety_loss"]
+            scaled_loss = self.optimizer.scale_loss(loss)
+        weights, formats = self._split_variables()
+        gradients = tape.gradient(scaled_loss, [*weights, *formats])
+        self.optimizer.apply(gradients[: len(weights)], weights)
+        self._update_formats(gradients[len(weights) :], formats)
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(predictions)[0])
+        extra_logs["bits_per_weight"] = self._nominal()
+        return {**self.compute_metrics(x, y, predictions, sample_weight=sample_weight), **extra_logs}
+
+    def _update_formats(self, gradients, formats):
+        # The weights' optimizer may scale the loss (mixed precision): undo that here, and skip what overflowed.
+        scale = self.optimizer.scale_loss(tf.ones(()))
+        gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
+            gradients = [tf.where(tf.math.is_finite(g), g, tf.zeros_like(g)) for g in gradients]
+        if formats:
+            self.format_optimizer.apply(gradients, formats)
+
+    def get_config(self):
+        """The functional configuration with ``starting_weights``."""
+        return {**super().get_config(), "starting_weights": self.starting_weights}
+
+    @classmethod
+    def from_config(cls, config, custom_objects=None):
+        """Rebuild the model; see `get_config`."""
+        config = dict(config)
+        starting_weights = config.pop("starting_weights", None)
+        model = super().from_config(config, custom_objects=custom_objects)
+        model.starting_weights = starting_weights
+        return model
+
+    def get_compile_config(self):
+        """Keras's configuration with the size term and the format optimizer. The safety set is not stored."""
+        config = super().get_compile_config()
+        if config is not None:
+            config.update(
+                gamma=float(self.gamma.numpy()),
+                size_form=self.size_term.form,
+                unit=self.size_term.unit,
+                format_optimizer=keras.saving.serialize_keras_object(self.format_optimizer),
+            )
+        return config
+
+    def compile_from_config(self, config):
+        """Compile as saved; a safety loss needs a new ``compile`` with its safety set."""
+        self.compile(**keras.saving.deserialize_keras_object(config))
