@@ -1,13 +1,14 @@
 """Fresh BatchNormalization statistics for weights that have just changed."""
 
 import contextlib
+import math
 
 import keras
 import numpy as np
 
 __all__ = ["reestimate_batch_statistics"]
 
-_DROPOUT = (keras.layers.Dropout, keras.layers.SpatialDropout1D, keras.layers.SpatialDropout2D)
+_DROPOUT = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)  # spatial ones: Dropout
 
 
 @contextlib.contextmanager
@@ -32,7 +33,8 @@ def reestimate_batch_statistics(model, images, batch_size=512):
     Args:
         model: Keras model; its moving means and variances are assigned.
         images: training inputs ``(N, …)``, at least one; 4,096 are plenty for a small network.
-        batch_size: examples per batch; the variances are means of the batches' variances.
+        batch_size: examples per batch at most; the variances are means of the batches' variances. Batches are of
+            equal size, give or take one: a rest of a few examples would count as much as a full batch.
 
     Raises:
         ValueError: if ``images`` is empty.
@@ -49,10 +51,10 @@ def reestimate_batch_statistics(model, images, batch_size=512):
     momenta = [norm.momentum for norm in norms]
     try:
         with _without_dropout(layers):
-            for index, start in enumerate(range(0, len(images), batch_size)):
+            for index, batch in enumerate(np.array_split(images, math.ceil(len(images) / batch_size))):
                 for norm in norms:
                     norm.momentum = index / (index + 1)  # the running average becomes the mean so far
-                model(np.asarray(images[start : start + batch_size]), training=True)
+                model(batch, training=True)
     finally:
         for norm, momentum in zip(norms, momenta, strict=True):
             norm.momentum = momentum

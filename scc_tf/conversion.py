@@ -19,7 +19,8 @@ class ConversionReport:
 
     Attributes:
         converted: names of the layers that now learn their format.
-        skipped: ``{layer name: reason}`` for the other layers with weights.
+        skipped: ``{layer name: reason}`` for the other layers that own a weight of rank 2 or more. Layers without
+            one, such as BatchNormalization, have nothing to compress.
     """
 
     converted: tuple
@@ -42,33 +43,56 @@ def _check_model(model):
         )
 
 
+def _functional(model, model_class=keras.Model):
+    """The same graph of layers as a functional model that is not compiled."""
+    if isinstance(model, keras.Sequential):
+        return model_class(model.inputs[0], model.outputs[0], name=model.name)
+    return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
+
+
 def _clone(model, clone_layer):
     """Clone a model layer by layer; returns the clone and the pairs ``(original layer, its clone)``.
 
-    A layer that stands in several places, also on both sides of a nested model's border, is cloned once.
+    A layer or nested model that stands in several places, also on both sides of a nested model's border, is cloned
+    once. Nested models become plain functional ones.
     """
-    pairs = {}
+    clones, pairs = {}, []
 
-    def once(layer):
-        if id(layer) not in pairs:
-            pairs[id(layer)] = (layer, clone_layer(layer))
-        return pairs[id(layer)][1]
+    def once(operation):
+        if id(operation) not in clones:
+            clones[id(operation)] = clone_any(operation)
+        return clones[id(operation)]
 
-    clone = keras.models.clone_model(model, clone_function=once, recursive=True)
-    return clone, list(pairs.values())
+    def clone_any(operation):
+        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+            return keras.models.clone_model(_functional(operation), clone_function=once)
+        if not isinstance(operation, keras.Layer):  # an operation such as x + y
+            return operation.__class__.from_config(operation.get_config())
+        pairs.append((operation, clone_layer(operation)))
+        return pairs[-1][1]
 
-
-def _as_self_compressing(model):
-    """The same graph of layers as a `SelfCompressingModel`."""
-    outputs = model.outputs if len(model.outputs) > 1 else model.outputs[0]
-    inputs = model.inputs if len(model.inputs) > 1 else model.inputs[0]
-    if not isinstance(model, keras.Sequential):  # keep dictionaries and nests of inputs as they are
-        inputs, outputs = model._inputs_struct, model._outputs_struct
-    return SelfCompressingModel(inputs=inputs, outputs=outputs, name=model.name)
+    return clone_any(model), pairs
 
 
-def _reason_to_skip(layer, keep):
-    if keep(layer):
+def _copy_layer(layer):
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _chosen_by(exclude, model):
+    """The ids of the layers to leave as they are; a nested model stands for everything in it."""
+    layers = model._flatten_layers()
+    if callable(exclude):
+        chosen = [layer for layer in layers if exclude(layer)]
+    else:
+        names = {exclude} if isinstance(exclude, str) else set(exclude)
+        chosen = [layer for layer in layers if layer.name in names]
+        if unknown := names - {layer.name for layer in chosen}:
+            raise ValueError(f"Expected exclude to name layers of the model. Received: {sorted(unknown)}")
+    return {id(inner) for layer in chosen for inner in layer._flatten_layers()}
+
+
+def _reason_to_skip(layer, excluded):
+    if id(layer) in excluded:
         return "excluded by the caller"
     if isinstance(layer, SelfCompressing):
         return "already self-compressing"
@@ -91,15 +115,16 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         model: built Sequential or functional model; nested models and shared layers are converted too.
         initial_bit_depth: bits per weight to start from, in (0, 24].
         rounding: ``"nearest"`` or ``"floor"``, see `scc_tf.quantization.quantize`.
-        exclude: names of layers to leave as they are, or a function ``layer -> bool``.
+        exclude: names of layers to leave as they are, or a function ``layer -> bool``. A nested model stands for
+            all its layers.
 
     Returns:
         A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, and what was
         skipped and why. Skipped layers are logged as well.
 
     Raises:
-        ValueError: if the model is subclassed, not built, or has nothing to convert; if a name in ``exclude``
-            is unknown.
+        ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if a name in
+            ``exclude`` is unknown.
 
     Example:
         >>> import keras, scc_tf
@@ -109,21 +134,17 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         ('dense',)
     """
     _check_model(model)
-    keep = exclude if callable(exclude) else lambda layer: layer.name in exclude
-    if not callable(exclude):
-        names = {layer.name for layer in model._flatten_layers()}
-        if unknown := set(exclude) - names:
-            raise ValueError(f"Expected exclude to name layers of the model. Received: {sorted(unknown)}")
+    excluded = _chosen_by(exclude, model)
     extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding}
 
     def clone_layer(layer):
-        if _reason_to_skip(layer, keep):
-            return layer.__class__.from_config(layer.get_config())
+        if _reason_to_skip(layer, excluded):
+            return _copy_layer(layer)
         return TWINS[type(layer)].from_config({**layer.get_config(), **extra})
 
     clone, pairs = _clone(model, clone_layer)
     for layer, twin in pairs:
-        if _reason_to_skip(layer, keep):
+        if _reason_to_skip(layer, excluded):
             twin.set_weights(layer.get_weights())
             continue
         values = {w.name: w for w in layer.weights}
@@ -132,16 +153,20 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
                 weight.assign(values[weight.name])
         for fmt in twin.formats:
             fmt.exponent.assign(fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth))
-    reasons = {layer.name: _reason_to_skip(layer, keep) for layer, _ in pairs if layer.weights}
+    reasons = [
+        (layer.name, _reason_to_skip(layer, excluded))
+        for layer, _ in pairs
+        if any(len(w.shape) >= 2 for w in layer.weights)
+    ]
     report = ConversionReport(
-        converted=tuple(name for name, reason in reasons.items() if reason is None),
-        skipped={name: reason for name, reason in reasons.items() if reason is not None},
+        converted=tuple(name for name, reason in reasons if reason is None),
+        skipped={name: reason for name, reason in reasons if reason is not None},
     )
     if not any(isinstance(twin, SelfCompressing) for _, twin in pairs):
         raise ValueError(f"Expected at least one layer that can self-compress. Received: {model.name!r}: {report}")
     for name, reason in report.skipped.items():
         logging.info("self_compress skipped layer %s: %s", name, reason)
-    compressed = _as_self_compressing(clone)
+    compressed = _functional(clone, SelfCompressingModel)
     compressed.conversion_report = report
     return compressed
 
@@ -168,15 +193,12 @@ def to_plain(model):
 
     def clone_layer(layer):
         if type(layer) not in STOCK:
-            return layer.__class__.from_config(layer.get_config())
+            return _copy_layer(layer)
         config = layer.get_config()
         del config["initial_bit_depth"], config["rounding"]
         return STOCK[type(layer)].from_config(config)
 
-    functional = model
-    if isinstance(model, SelfCompressingModel):  # clone_model keeps the class; the result is to be stock Keras
-        functional = keras.Model(model._inputs_struct, model._outputs_struct, name=model.name)
-    plain, pairs = _clone(functional, clone_layer)
+    plain, pairs = _clone(model, clone_layer)
     for layer, stock in pairs:
         if type(layer) not in STOCK:
             stock.set_weights(layer.get_weights())

@@ -180,9 +180,7 @@ def _class_names(name: str, *splits: _Raw) -> tuple[str, ...]:
     highest = max(int(split.labels.max()) for split in splits)
     names = CLASS_NAMES.get(name) or splits[0].class_names or tuple(map(str, range(highest + 1)))
     if highest >= len(names):
-        raise ValueError(
-            f"Data set {name!r} has {len(names)} classes. Received: label {highest} in {splits[0].origin}"
-        )
+        raise ValueError(f"Data set {name!r} has {len(names)} classes. Received: label {highest} in {splits[0].origin}")
     return names
 
 
@@ -207,18 +205,12 @@ def _read_npz(path: Path, split: str) -> _Raw:
         # opened here, because np.load leaves a damaged file open
         with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
             images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-    except (
-        Exception
-    ) as error:  # a damaged zip archive raises a dozen unrelated types, from half a dozen places
-        raise ValueError(
-            f"Not a readable data set with arrays x_{split} and y_{split}: {path} ({error})"
-        ) from error
+    except Exception as error:  # a damaged zip archive raises a dozen unrelated types, from half a dozen places
+        raise ValueError(f"Not a readable data set with arrays x_{split} and y_{split}: {path} ({error})") from error
     return _check(images, labels, None, str(path))
 
 
-def _read_tfds(
-    name: str, split: str, data_dir: str | Path | None, download: bool, candidates: list[Path]
-) -> _Raw:
+def _read_tfds(name: str, split: str, data_dir: str | Path | None, download: bool, candidates: list[Path]) -> _Raw:
     import tensorflow as tf  # here, because most uses of this module need neither
     import tensorflow_datasets as tfds
 
@@ -227,9 +219,7 @@ def _read_tfds(
     try:
         builder = tfds.builder(name, data_dir=folder)
     except tfds.core.DatasetNotFoundError as error:
-        raise ValueError(
-            f"Data set {name!r} was not found, and TFDS does not know the name: {searched}"
-        ) from error
+        raise ValueError(f"Data set {name!r} was not found, and TFDS does not know the name: {searched}") from error
     if not builder.is_prepared():
         if not download:
             raise ValueError(
@@ -249,9 +239,7 @@ def _read_tfds(
             f"Received: split={split!r}"
         )
     if not {"image", "label"} <= set(builder.info.features):
-        raise ValueError(
-            f"Expected the features 'image' and 'label'. Received: {list(builder.info.features)}"
-        )
+        raise ValueError(f"Expected the features 'image' and 'label'. Received: {list(builder.info.features)}")
     try:
         # a set's other features (ids, file names, segmentation masks) need not be decoded
         wanted = tfds.decode.PartialDecoding({"image": True, "label": True})

@@ -83,9 +83,7 @@ class SelfCompressing:
     def __init__(self, *args, initial_bit_depth=8.0, rounding="nearest", **kwargs):
         super().__init__(*args, **kwargs)
         if not 0 < initial_bit_depth <= 24:
-            raise ValueError(
-                f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}"
-            )
+            raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
         if rounding not in ROUNDINGS:
             raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
         self.initial_bit_depth = float(initial_bit_depth)
@@ -124,9 +122,7 @@ class SelfCompressing:
             constraint=keras.constraints.NonNeg(),
             **settings,
         )
-        channel_format.exponent = self.add_weight(
-            name=f"{prefix}exponent", initializer=spanning_exponents, **settings
-        )
+        channel_format.exponent = self.add_weight(name=f"{prefix}exponent", initializer=spanning_exponents, **settings)
         return channel_format
 
     def format_of(self, kernel_name="kernel"):
@@ -234,20 +230,37 @@ class EinsumDense(SelfCompressing, keras.layers.EinsumDense):
         return outputs if self.activation is None else self.activation(outputs)
 
 
-class _Convolution(SelfCompressing):
-    def convolution_op(self, inputs, kernel):
-        del kernel  # the latent kernel
-        return super().convolution_op(inputs, self._compute())
-
-
 @keras.saving.register_keras_serializable(package="scc_tf")
-class Conv1D(_Convolution, keras.layers.Conv1D):
+class Conv1D(SelfCompressing, keras.layers.Conv1D):
     """`keras.layers.Conv1D` with a learned number format per filter; kernel ``(width, inputs, filters)``."""
 
+    def call(self, inputs):
+        """Convolve with the quantized kernel, add the bias, activate."""
+        padding = self.padding
+        if padding == "causal":
+            left = (self.dilation_rate[0] * (self.kernel_size[0] - 1), 0)
+            last = self.data_format == "channels_last"
+            inputs = ops.pad(inputs, ((0, 0), left, (0, 0)) if last else ((0, 0), (0, 0), left))
+            padding = "valid"
+        outputs = ops.conv(
+            inputs,
+            self._compute(),
+            strides=list(self.strides),
+            padding=padding,
+            dilation_rate=self.dilation_rate,
+            data_format=self.data_format,
+        )
+        return self._add_bias_and_activate(outputs)
+
 
 @keras.saving.register_keras_serializable(package="scc_tf")
-class Conv2D(_Convolution, keras.layers.Conv2D):
+class Conv2D(SelfCompressing, keras.layers.Conv2D):
     """`keras.layers.Conv2D` with a learned number format per filter; kernel ``(h, w, inputs, filters)``."""
+
+    def convolution_op(self, inputs, kernel):
+        """Convolve with the quantized kernel, whatever ``kernel`` is."""
+        del kernel  # the latent one
+        return super().convolution_op(inputs, self._compute())
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")

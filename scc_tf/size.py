@@ -14,6 +14,16 @@ SIZE_FORMS = ("coupled", "sum")
 UNITS = {"bits": 1.0, "bytes": 1.0 / 8.0}
 
 
+def _kernels_of(model):
+    nodes = trace_kernels(model)
+    if not nodes:
+        raise ValueError(
+            f"Expected a model with self-compressing layers (see scc_tf.self_compress). "
+            f"Received: {model.name!r} with none"
+        )
+    return nodes
+
+
 class SizeTerm:
     """Q: the average bit depth over the weights of the starting network, differentiable in the bit depths.
 
@@ -51,12 +61,7 @@ class SizeTerm:
             raise ValueError(f"Expected form to be one of {SIZE_FORMS}. Received: form={form!r}")
         if unit not in UNITS:
             raise ValueError(f"Expected unit to be one of {tuple(UNITS)}. Received: unit={unit!r}")
-        self.nodes = trace_kernels(model)
-        if not self.nodes:
-            raise ValueError(
-                f"Expected a model with self-compressing layers (see scc_tf.self_compress). "
-                f"Received: {model.name!r} with none"
-            )
+        self.nodes = _kernels_of(model)
         self.form, self.unit = form, unit
         self.starting_weights = starting_weights or sum(n.channels * n.fan_in for n in self.nodes)
         self.scale = UNITS[unit] / self.starting_weights
@@ -112,7 +117,7 @@ class SizeReport:
         nominal_bits: ``sum fan_in * b`` over every weight: the papers' number, a training quantity. A fractional
             bit depth is charged less than any code of fixed width needs.
         integer_bytes: every live weight at the width of its channel's actual smallest and largest code
-            (two's complement, at least 1 bit), plus ``side_bytes``.
+            (two's complement, at least 1 bit; live weights only), plus ``side_bytes``.
         entropy_bytes: every live weight at the zero-order entropy of its kernel's codes, plus ``side_bytes``: what
             an ideal coder with free tables reaches.
         side_bytes: what both need besides codes: 4 bytes exponent and 1 byte width per live channel, and
@@ -223,7 +228,7 @@ def size_report(model):
         `SizeReport`; ``print`` it for a table.
 
     Raises:
-        ValueError: if the model is a subclassed one or not built.
+        ValueError: if the model is a subclassed one, not built, or has no self-compressing layer.
 
     Example:
         >>> import keras, scc_tf
@@ -231,7 +236,7 @@ def size_report(model):
         >>> size_report(model).float32_bytes
         32
     """
-    nodes = trace_kernels(model)
+    nodes = _kernels_of(model)
     codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.kernel_name))) for n in nodes]
     alive = np.concatenate([_input_rows(n, c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)])
     kernels = tuple(_kernel_size(n, c, alive) for n, c in zip(nodes, codes, strict=True))
@@ -246,6 +251,7 @@ def _kernel_size(node, codes, alive):
     rows = _input_rows(node, codes)
     live_input = node.live_inputs(alive) if node.exact else np.ones(node.inputs.shape[1], bool)
     live_input = live_input.reshape(node.groups, -1)
+    rows = rows * live_input[:, :, None, None]
     width = _code_width(rows.min(axis=(1, 2)), rows.max(axis=(1, 2)))  # (groups, channels of the group)
     per_channel = live_input.sum(axis=1, keepdims=True) * node.weights_per_input
     keep = live_channel[:, None, None, :] & live_input[:, :, None, None]

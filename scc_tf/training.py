@@ -1,6 +1,10 @@
 """The training step: task loss + gamma * Q + lambda * safety loss, under one GradientTape."""
 
+import math
+from collections.abc import Callable
+
 import keras
+import numpy as np
 import tensorflow as tf
 from keras import ops
 
@@ -19,7 +23,7 @@ def optimizer_slots(optimizer, variable):
     """The slot variables that an optimizer keeps for one variable: momenta, second moments, ….
 
     Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
-    that run parallel to its variables. Scalars are not slots.
+    that run parallel to its variables. Scalars are not slots, nor are the averages of the weights (``use_ema``).
 
     Args:
         optimizer: built Keras optimizer, in a ``LossScaleOptimizer`` or not.
@@ -33,22 +37,26 @@ def optimizer_slots(optimizer, variable):
     if id(variable) not in known:
         return []
     place = known.index(id(variable))
-    own = {id(v) for v in optimizer.variables}
+    averages = getattr(optimizer, "_model_variables_moving_average", ())
+    own = {id(v) for v in optimizer.variables} - {id(v) for v in averages}
     lists = [v for v in vars(optimizer).values() if isinstance(v, list) and len(v) == len(known)]
     slots = {id(v[place]): v[place] for v in lists if id(v[place]) in own}
     return [slot for slot in slots.values() if slot.shape == variable.shape]
 
 
-def default_format_optimizer():
+def default_format_optimizer(learning_rate=0.5):
     """Adam for bit depths and exponents as in the paper: learning rate 0.5, epsilon 1e-3.
 
     The gradients of gamma * Q are far below that epsilon, so Adam acts like momentum SGD there and a larger gamma
     moves the bits faster. With the usual epsilon every bit would move by one learning rate per step whatever
     gamma is.
 
+    Args:
+        learning_rate: float or Keras schedule.
+
     Source: Cséfalvay & Imber 2023, section 4 (arXiv 2301.13142).
     """
-    return keras.optimizers.Adam(0.5, epsilon=1e-3, name="format_adam")
+    return keras.optimizers.Adam(learning_rate, epsilon=1e-3, name="format_adam")
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
@@ -90,28 +98,24 @@ class SelfCompressingModel(keras.Model):
             loss: task loss, as in Keras. It is the safety loss as well.
             gamma: weight of Q, not negative. With ``unit="bits"`` one bit per weight costs ``gamma``.
             lambda_safety: weight of the loss on a random batch of the safety set, not negative.
-            safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``; needed if
-                ``lambda_safety > 0``.
-            safety_batch_size: safety examples per step.
+            safety_set: `scc_tf.SafetySet`, or anything with ``images`` and integer ``labels`` ``(S,)``; needed if
+                ``lambda_safety > 0``. The labels take the form that those of ``fit`` have, one-hot or not.
+            safety_batch_size: safety examples per step, at least 1.
             format_optimizer: optimizer of bit depths and exponents; default `default_format_optimizer`.
             size_form: ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
             unit: ``"bits"`` or ``"bytes"`` per weight.
             **kwargs: everything else that ``keras.Model.compile`` takes.
 
         Raises:
-            ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, a missing or empty safety set, an
-                unknown ``size_form`` or ``unit``.
+            ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, a missing, empty or inconsistent
+                safety set, a safety loss for a model with several inputs, outputs or losses, an unknown
+                ``size_form`` or ``unit``.
         """
         for name, value in (("gamma", gamma), ("lambda_safety", lambda_safety)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"Expected {name} to be finite and not negative. Received: {name}={value}")
-        if lambda_safety and (safety_set is None or len(safety_set.labels) == 0):
-            raise ValueError(
-                "Expected a safety set with at least one example, since lambda_safety > 0. "
-                f"Received: safety_set={safety_set}"
-            )
-        if lambda_safety and len(self.inputs) != 1:
-            raise ValueError(f"Expected a model with one input for a safety loss. Received: {len(self.inputs)} inputs")
+        if lambda_safety:
+            self._check_safety_loss(loss, safety_set, safety_batch_size)
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.size_term = SizeTerm(self, size_form, unit, self.starting_weights)
         self.starting_weights = self.size_term.starting_weights
@@ -119,9 +123,10 @@ class SelfCompressingModel(keras.Model):
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
         self.lambda_safety = float(lambda_safety)
         self._safety_batch_size = int(safety_batch_size)
-        self._safety_data = (
-            (tf.constant(safety_set.images, tf.float32), tf.constant(safety_set.labels)) if lambda_safety else None
-        )
+        self._safety_data = None
+        if lambda_safety:
+            labels = tf.reshape(safety_set.labels, (-1,))
+            self._safety_data = tf.constant(safety_set.images, self.inputs[0].dtype), labels
         self.format_optimizer = keras.optimizers.get(
             default_format_optimizer() if format_optimizer is None else format_optimizer
         )
@@ -129,6 +134,23 @@ class SelfCompressingModel(keras.Model):
             weights, formats = self._split_variables()
             self.optimizer.build(weights)
             self.format_optimizer.build(formats)
+
+    def _check_safety_loss(self, loss, safety_set, batch_size):
+        if safety_set is None or len(safety_set.labels) == 0:
+            raise ValueError(
+                "Expected a safety set with at least one example, since lambda_safety > 0. "
+                f"Received: safety_set={safety_set}"
+            )
+        images, labels = np.shape(safety_set.images), np.shape(safety_set.labels)
+        if math.prod(labels) != images[0]:
+            raise ValueError(f"Expected one label per image of the safety set. Received: {images=}, {labels=}")
+        if batch_size < 1:
+            raise ValueError(f"Expected a safety batch of at least one. Received: safety_batch_size={batch_size}")
+        if len(self.inputs) != 1 or len(self.outputs) != 1 or not isinstance(loss, str | Callable):
+            raise ValueError(
+                "Expected a model with one input, one output and one loss for a safety loss. "
+                f"Received: {len(self.inputs)} inputs, {len(self.outputs)} outputs, loss={loss}"
+            )
 
     def _split_variables(self):
         """The trainable variables: ``(weights, formats)``."""
@@ -145,18 +167,20 @@ class SelfCompressingModel(keras.Model):
         if self._safety_data is None:
             return self(x, training=True), None
         images, labels = self._safety_data
-        step = tf.cast(self.format_optimizer.iterations, tf.int32)
+        step = tf.cast(self.optimizer.iterations, tf.int32)
         count = self._safety_batch_size  # the draw depends on the step alone: an interrupted run goes on with it
         chosen = tf.random.stateless_uniform((count,), (0, step), maxval=tf.shape(labels)[0], dtype=tf.int32)
-        both = tf.concat([x, tf.cast(tf.gather(images, chosen), x.dtype)], axis=0)
+        both = tf.concat([tf.cast(x, images.dtype), tf.gather(images, chosen)], axis=0)
         predictions = self(both, training=True)
         return predictions[:-count], (tf.gather(labels, chosen), predictions[-count:])
 
     def _safety_loss(self, y, safety):
         labels, predictions = safety
-        one_hot = y.shape.rank == 2 and y.shape[-1] == predictions.shape[-1] != 1
-        labels = tf.one_hot(labels, predictions.shape[-1]) if one_hot else labels
-        return tf.reduce_mean(keras.losses.get(self.loss)(labels, predictions))
+        classes = predictions.shape[-1]
+        if len(y.shape) == 2:
+            labels = tf.one_hot(labels, classes) if y.shape[-1] == classes != 1 else labels[:, None]
+        loss = keras.losses.get(self.loss)(labels, tf.cast(predictions, tf.float32))
+        return tf.cast(tf.reduce_mean(loss), tf.float32)
 
     def train_step(self, data):
         """One step; adds ``bits_per_weight`` (nominal) and ``safety_loss`` to the logs."""
@@ -167,23 +191,23 @@ class SelfCompressingModel(keras.Model):
             loss = self.compute_loss(x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True)
             loss = tf.cast(loss, tf.float32) + self.gamma * self.size_term()
             if safety is not None:
-                extra_logs["safety_loss"] = tf.cast(self._safety_loss(y, safety), tf.float32)
+                extra_logs["safety_loss"] = self._safety_loss(y, safety)
                 loss += self.lambda_safety * extra_logs["safety_loss"]
-            scaled_loss = self.optimizer.scale_loss(loss)
+            scale = self.optimizer.scale_loss(tf.ones(()))  # read it here: the optimizer changes it when applied
+            scaled_loss = loss * scale
         weights, formats = self._split_variables()
         gradients = tape.gradient(scaled_loss, [*weights, *formats])
         self.optimizer.apply(gradients[: len(weights)], weights)
-        self._update_formats(gradients[len(weights) :], formats)
-        self._loss_tracker.update_state(loss, sample_weight=ops.shape(predictions)[0])
+        self._update_formats(gradients[len(weights) :], formats, scale)
+        self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(predictions)[0])[0])
         extra_logs["bits_per_weight"] = self._nominal()
         return {**self.compute_metrics(x, y, predictions, sample_weight=sample_weight), **extra_logs}
 
-    def _update_formats(self, gradients, formats):
+    def _update_formats(self, gradients, formats, scale):
         # The weights' optimizer may scale the loss (mixed precision): undo that here, and skip what overflowed.
-        scale = self.optimizer.scale_loss(tf.ones(()))
-        gradients = [g / tf.cast(scale, g.dtype) for g in gradients]
+        gradients = [None if g is None else g / scale for g in gradients]
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
-            gradients = [tf.where(tf.math.is_finite(g), g, tf.zeros_like(g)) for g in gradients]
+            gradients = [None if g is None else tf.where(tf.math.is_finite(g), g, 0.0) for g in gradients]
         if formats:
             self.format_optimizer.apply(gradients, formats)
 

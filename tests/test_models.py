@@ -112,9 +112,7 @@ def test_the_founding_network_is_the_founders():
 
 def test_resnet_shortcut_takes_every_second_pixel_and_adds_zero_channels_on_both_sides():
     model = models.resnet20(seed=0)
-    shortcut = keras.Model(
-        model.get_layer("stage1_block3_relu2").output, model.get_layer("stage2_block1_widen").output
-    )
+    shortcut = keras.Model(model.get_layer("stage1_block3_relu2").output, model.get_layer("stage2_block1_widen").output)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 16)).astype("float32")
     expected = np.pad(x[:, ::2, ::2], ((0, 0), (0, 0), (0, 0), (8, 8)))
     np.testing.assert_array_equal(shortcut(x), expected)

@@ -1,8 +1,8 @@
 """Keras callbacks for self-compressing models.
 
-Order in ``fit(callbacks=[...])``: ``BackupAndRestore`` first, then `GammaScheduler`, `SizeLogger`,
+Order in ``fit(callbacks=[...])``: `RaiseOnNaN` first, then ``BackupAndRestore``, `GammaScheduler`, `SizeLogger`,
 `SafetyMonitor`, `KernelRestoration`, and after them what reads their logs (``CSVLogger``, ``TensorBoard``,
-``EarlyStopping``).
+``EarlyStopping``). With ``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
 """
 
 from scc_tf.callbacks.gamma_scheduler import GammaScheduler

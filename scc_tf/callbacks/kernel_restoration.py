@@ -18,15 +18,14 @@ class KernelRestoration(keras.callbacks.Callback):
     """Reacts to a drop in safety accuracy; list it after its `SafetyMonitor`.
 
     Acts after each check of the monitor. When the drop exceeds ``threshold`` in ``patience`` checks in a row, every
-    kernel gets ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, drawn at random):
+    trainable kernel gets ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, at random):
     the exponent is re-seated on the range of the latent weights, and the optimizer slots of bit depth, exponent
     and weights of these channels are cleared, since stale momentum would push them down again. Then it rests for
     ``cooldown`` checks.
 
     **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. Where the last ones do
     not, the last state that did (weights, formats, batch statistics; kept in memory) is put back and a warning
-    says so. List callbacks that change weights at the end of training (``EarlyStopping`` with
-    ``restore_best_weights``) before the monitor.
+    says so. List callbacks that change weights at the end of training before the monitor.
 
     Adds to ``logs``: ``restored_kernels``, the number restored so far.
 
@@ -89,14 +88,16 @@ class KernelRestoration(keras.callbacks.Callback):
         self.reverted = False
         self._safe_weights = None
         self._checks_seen = 0
-        self._backup = Path(backup_dir) if backup_dir else None
+        self._backup = Path(backup_dir) / "kernel_restoration.npz" if backup_dir else None
 
     def on_train_begin(self, logs=None):
         """Take up the state of an interrupted run, or accept the model as it starts."""
-        if self.model is not self.monitor.model:
-            raise ValueError("Expected the SafetyMonitor in the same fit, listed before KernelRestoration.")
-        self.events, self.reverted = [], False
-        self._checks_seen = 0
+        if self.model is not self.monitor.model or not self.monitor.history:
+            raise ValueError(
+                "Expected the SafetyMonitor in the same fit, listed before KernelRestoration. "
+                f"Received: monitor={self.monitor}"
+            )
+        self.events, self.reverted, self.safe_step, self._safe_weights = [], False, None, None
         if not self._load():
             self._follow()
         self._checks_seen = len(self.monitor.history)
@@ -115,20 +116,24 @@ class KernelRestoration(keras.callbacks.Callback):
     def on_train_end(self, logs=None):
         """Keep the contract."""
         check = self.monitor.history[-1]
-        if check["safety_drop"] > self.threshold:
-            self.model.set_weights(self._safe_weights)
-            self.reverted = True
+        if self._beyond(check):
+            outcome = "No state that satisfied it is left to go back to: its backup was lost."
+            if self._safe_weights is not None:
+                self.model.set_weights(self._safe_weights)
+                self.reverted = True
+                outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
             logging.warning(
-                "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. "
-                "Went back to step %d, the last state that satisfied it.",
+                "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. %s",
                 100 * check["safety_accuracy"],
                 100 * check["safety_drop"],
                 100 * self.threshold,
-                self.safe_step,
+                outcome,
             )
         if self._backup:
-            for path in self._paths():
-                path.unlink(missing_ok=True)
+            self._backup.unlink(missing_ok=True)
+
+    def _beyond(self, check):
+        return check["safety_drop"] > self.threshold + 1e-9  # both are differences of rounded fractions
 
     def _log(self, logs):
         if logs is not None:
@@ -137,7 +142,7 @@ class KernelRestoration(keras.callbacks.Callback):
     def _follow(self):
         """React to the monitor's last check."""
         check = self.monitor.history[-1]
-        if check["safety_drop"] <= self.threshold:
+        if not self._beyond(check):
             self.safe_step, self._safe_weights = check["step"], self.model.get_weights()
         elif self._due():
             restored = self._restore(check["step"])
@@ -150,14 +155,14 @@ class KernelRestoration(keras.callbacks.Callback):
         recent = checks[-self.patience :]
         since = [c for c in checks if not self.events or c["step"] > self.events[-1]["step"]]
         rested = not self.events or len(since) > self.cooldown
-        beyond = len(recent) == self.patience and all(c["safety_drop"] > self.threshold for c in recent)
+        beyond = len(recent) == self.patience and all(map(self._beyond, recent))
         return rested and beyond and self.restore_fraction > 0
 
     def _restore(self, step):
         rng = np.random.default_rng((self.seed, step))
         restored = {}
         for layer in self_compressing_layers(self.model):
-            for fmt in layer.formats:
+            for fmt in layer.formats if layer.trainable else ():
                 dead = np.flatnonzero(np.asarray(fmt.bit_depth) <= 0)
                 if dead.size:
                     count = math.ceil(self.restore_fraction * dead.size)
@@ -182,27 +187,28 @@ class KernelRestoration(keras.callbacks.Callback):
             for slot in optimizer_slots(optimizer, variable):
                 slot.assign(np.where(mask, 0, np.asarray(slot)))
 
-    def _paths(self):
-        return self._backup / "kernel_restoration.json", self._backup / "kernel_restoration.npz"
-
     def _save(self):
         if not self._backup:
             return
-        state, weights = self._paths()
-        if self._safe_weights is not None:
-            with atomic_path(weights) as partial:
-                np.savez(partial, *self._safe_weights, step=self.safe_step)
-        with atomic_path(state) as partial:
-            partial.write_text(json.dumps(self.events))
+        state = json.dumps({"safe_step": self.safe_step, "events": self.events})
+        with atomic_path(self._backup) as partial:
+            np.savez(partial, *(self._safe_weights or ()), state=state)
 
     def _load(self):
-        """Read the state of an interrupted run; returns whether there is one that fits the model's step."""
+        """Read the state of an interrupted run; returns whether there is one that fits the model and its step."""
         step = self.monitor.step
-        if step == 0 or not self._backup or not all(path.exists() for path in self._paths()):
+        if step == 0 or not self._backup or not self._backup.exists():
             return False
-        state, weights = self._paths()
-        self.events = [event for event in json.loads(state.read_text()) if event["step"] <= step]
-        with np.load(weights, allow_pickle=False) as stored:
-            self.safe_step = int(stored["step"])
-            self._safe_weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+        try:
+            # opened here, because np.load leaves a damaged file open
+            with self._backup.open("rb") as file, np.load(file, allow_pickle=False) as stored:
+                state = json.loads(str(stored["state"]))
+                weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+            if weights and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
+                raise ValueError("its weights are those of another model")
+            events = [event for event in state["events"] if event["step"] <= step]
+            self.events, self.safe_step, self._safe_weights = events, state["safe_step"], weights or None
+        except Exception as error:  # a damaged archive raises a dozen unrelated types
+            logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
+            return False
         return True

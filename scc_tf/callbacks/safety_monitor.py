@@ -1,12 +1,7 @@
 """Watch the examples that must not get worse."""
 
-import json
-from pathlib import Path
-
 import numpy as np
-from absl import logging
 
-from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 
@@ -46,6 +41,9 @@ class SafetyMonitor(EveryNSteps):
         >>> model.fit(images, labels, callbacks=[monitor])                      # doctest: +SKIP
     """
 
+    names = ("safety_accuracy", "safety_drop")
+    backup_name = "safety_monitor.json"
+
     def __init__(
         self,
         safety_set,
@@ -57,7 +55,7 @@ class SafetyMonitor(EveryNSteps):
         batch_size=500,
         backup_dir=None,
     ):
-        super().__init__(every)
+        super().__init__(every, backup_dir)
         if len(safety_set.labels) == 0 or len(safety_set.labels) != len(safety_set.images):
             raise ValueError(
                 "Expected a safety set with at least one example and one label for each. "
@@ -72,8 +70,6 @@ class SafetyMonitor(EveryNSteps):
         self.decay = decay
         self.statistics_images = statistics_images
         self.batch_size = batch_size
-        self.history = []
-        self._backup = Path(backup_dir) / "safety_monitor.json" if backup_dir else None
 
     @property
     def reference_accuracy(self):
@@ -88,51 +84,20 @@ class SafetyMonitor(EveryNSteps):
             average = self.decay * average + (1 - self.decay) * accuracy
         return average
 
-    def on_train_begin(self, logs=None):
-        """Take up the checks of an interrupted run, or check the model as it starts."""
-        super().on_train_begin(logs)
-        self.history = self._restored_history()
-        if not self.history:
-            self.latest = self.at_step(self.step)
-        else:
-            self.latest = {k: v for k, v in self.history[-1].items() if k != "step"}
-
-    def on_train_end(self, logs=None):
-        """Check the final weights, unless the last step was checked."""
-        if self.history[-1]["step"] != self.step:
-            self.latest = self.at_step(self.step)
-        if self._backup:
-            self._backup.unlink(missing_ok=True)
-
     def at_step(self, step):
-        """Check, record, and return the values for ``logs``."""
+        """Check."""
         accuracy = self.safety_accuracy()
-        drop = max(self.reference_accuracy - accuracy, 0.0)
-        values = {"safety_accuracy": accuracy, "safety_drop": drop}
-        self.history.append({"step": step, **values})
-        if self._backup:
-            with atomic_path(self._backup) as partial:
-                partial.write_text(json.dumps(self.history))
-        return values
+        return {"safety_accuracy": accuracy, "safety_drop": max(self.reference_accuracy - accuracy, 0.0)}
 
     def safety_accuracy(self):
         """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""
+        if self.model.output_shape[-1] == 1:
+            raise ValueError(f"Expected one output per class. Received: output_shape={self.model.output_shape}")
         if self.statistics_images is not None:
             reestimate_batch_statistics(self.model, self.statistics_images)
-        images, labels = self.safety_set.images, np.asarray(self.safety_set.labels)
+        images, labels = self.safety_set.images, np.reshape(self.safety_set.labels, -1)
         right = 0
         for start in range(0, len(labels), self.batch_size):
             scores = np.asarray(self.model(images[start : start + self.batch_size], training=False))
             right += int((scores.argmax(-1) == labels[start : start + self.batch_size]).sum())
         return right / len(labels)
-
-    def _restored_history(self):
-        step = self.step
-        if step == 0 or self._backup is None or not self._backup.exists():
-            return []
-        try:
-            history = json.loads(self._backup.read_text())
-        except ValueError:
-            logging.warning("The safety checks in %s are damaged and were dropped.", self._backup)
-            return []
-        return [check for check in history if check["step"] <= step]  # the weights are those of `step`

@@ -7,39 +7,33 @@ __all__ = ["SizeLogger"]
 
 
 class SizeLogger(EveryNSteps):
-    """Writes the model's sizes into ``logs`` every ``every`` steps; changes nothing in the model.
+    """Measures the model's sizes every ``every`` steps, at the start and at the end; changes nothing in the model.
 
     Adds to ``logs``: ``integer_bytes``, ``entropy_bytes``, ``nominal_bytes`` (see `scc_tf.size.SizeReport`) and
-    ``dead_channels``. ``EarlyStopping(monitor="integer_bytes")`` and TensorBoard find them by these names.
+    ``dead_channels``. ``EarlyStopping(monitor="integer_bytes", mode="min")`` and TensorBoard find them by these
+    names.
 
     Args:
         every: training steps between two measurements.
+        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with
+            ``BackupAndRestore``; emptied when ``fit`` ends.
 
     Attributes:
         history: one dictionary per measurement, with its ``step``.
     """
 
-    def __init__(self, every=100):
-        super().__init__(every)
-        self.history = []
+    names = ("integer_bytes", "entropy_bytes", "nominal_bytes", "dead_channels")
+    backup_name = "size_logger.json"
 
-    def on_train_begin(self, logs=None):
-        """Measure the model as it starts."""
-        super().on_train_begin(logs)
-        self.latest = self.at_step(self.step)
-
-    def on_train_end(self, logs=None):
-        """Measure the model as it ends."""
-        self.latest = self.at_step(self.step)
+    def __init__(self, every=100, *, backup_dir=None):
+        super().__init__(every, backup_dir)
 
     def at_step(self, step):
         """Measure."""
         report = size_report(self.model)
-        sizes = {
+        return {
             "integer_bytes": float(report.integer_bytes),
             "entropy_bytes": float(report.entropy_bytes),
             "nominal_bytes": float(report.nominal_bits / 8),
             "dead_channels": float(report.dead_channels),
         }
-        self.history.append({"step": step, **sizes})
-        return sizes

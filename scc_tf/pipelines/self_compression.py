@@ -46,9 +46,12 @@ class Config:
     batch_size: int = _setting(128, "examples per step")
     learning_rate: float = _setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
     bit_depth: float = _setting(8.0, "bits that every channel starts from")
+    format_learning_rate: float = _setting(0.5, "peak learning rate of bit depths and exponents (Adam)")
+    settle: float = _setting(0.25, "last share of the compression steps, in which the formats rest")
     ramp: float = _setting(0.0, "share of the compression steps over which gamma rises from 0")
     shift: int = _setting(1, "largest shift of a training image, pixels")
     safety_size: int = _setting(1000, "examples in the safety set")
+    safety_batch_size: int = _setting(16, "safety examples per step")
     check_every: int = _setting(100, "steps between safety checks")
     threshold_points: float = _setting(5.0, "tolerated drop of safety accuracy, percentage points")
     restore_fraction: float = _setting(0.5, "share of the dead channels that a restoration revives")
@@ -121,6 +124,12 @@ def training_batches(split, batch_size, seed, shift=0):
 
 def _loss():
     return keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+
+def _format_optimizer(config, steps):
+    """The paper's Adam for the formats; its rate falls to 0 (cosine) before the last weights settle."""
+    moving = max(1, round((1 - config.settle) * steps))
+    return default_format_optimizer(keras.optimizers.schedules.CosineDecay(config.format_learning_rate, moving))
 
 
 def _accuracy(model, split, batch_size=500):
@@ -204,7 +213,8 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         gamma=config.gamma,
         lambda_safety=config.lambda_safety if safe else 0.0,
         safety_set=safety_set if safe else None,
-        format_optimizer=default_format_optimizer(),
+        safety_batch_size=config.safety_batch_size,
+        format_optimizer=_format_optimizer(config, total),
         size_form=config.size_form,
     )
     if record_path.exists():

@@ -150,8 +150,10 @@ def cam_batches(
     """Heat maps, probabilities and features of all images, one forward pass, a batch at a time.
 
     Args:
-        model, images, layer, batch_size: see `attention_maps`. Nothing is checked here but the layer and the
-            batch size.
+        model: see `attention_maps`; not checked here, nor are the images.
+        images: float ``(N, H, W, C)``.
+        layer: see `attention_maps`.
+        batch_size: images per step.
 
     Yields:
         One `CamBatch` per ``batch_size`` images, in order.

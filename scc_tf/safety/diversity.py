@@ -55,9 +55,7 @@ def embeddings(
     return np.concatenate([pool_features(extractor.predict_on_batch(batch)) for batch in batches])
 
 
-def cluster(
-    embeddings: np.ndarray, n_clusters: int = 10, n_components: int = 32, seed: int = 0
-) -> np.ndarray:
+def cluster(embeddings: np.ndarray, n_clusters: int = 10, n_components: int = 32, seed: int = 0) -> np.ndarray:
     """Group embeddings: PCA, then k-means, both over the whole set.
 
     Args:
@@ -84,7 +82,8 @@ def cluster(
             f"Received: n_clusters={n_clusters}, n_components={n_components}"
         )
     if n_components < min(points.shape):
-        points = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(points)
+        with np.errstate(invalid="ignore"):  # points that are all alike: 0 / 0 in a ratio that nobody reads
+            points = PCA(n_components, svd_solver="randomized", random_state=seed).fit_transform(points)
     points = points.astype(np.float64)
     n_clusters = min(n_clusters, len(np.unique(points, axis=0)))  # k-means warns of coinciding centres
     return KMeans(n_clusters, n_init=4, random_state=seed).fit_predict(points).astype(np.int64)
@@ -130,7 +129,8 @@ def cluster_sample(
     Args:
         embeddings: float ``(N, D)``.
         count: examples to draw, at most ``N``.
-        n_clusters, n_components: see `cluster`.
+        n_clusters: see `cluster`.
+        n_components: see `cluster`.
         seed: of the clustering and of the draw; members are drawn at random, for those nearest to a centre
             are all alike.
 

@@ -107,8 +107,8 @@ class SafetySet:
             raise ValueError(f"Expected a safety set file. Received: path={str(path)!r}, where there is no file")
         names = {field.name for field in dataclasses.fields(cls)}
         try:
-            with np.load(path, allow_pickle=False) as file:
-                parts = {name: file[name] for name in file.files}
+            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
+                parts = {name: archive[name] for name in archive.files}
             if str(parts.pop("format")) != _FORMAT or set(parts) != names:
                 raise ValueError(f"its parts are {sorted(parts)}")
             return cls(**parts)
@@ -220,9 +220,7 @@ def _check_labels(labels, count, n_classes):
             f"Received: shape={labels.shape}, dtype={labels.dtype}"
         )
     if labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(
-            f"Expected labels in [0, {n_classes}). Received: labels from {labels.min()} to {labels.max()}"
-        )
+        raise ValueError(f"Expected labels in [0, {n_classes}). Received: labels from {labels.min()} to {labels.max()}")
     return labels.astype(np.int64)
 
 

@@ -1,0 +1,40 @@
+"""Does accuracy depend on the evaluation batch? It did in the founding code (99.42 % at 10,000, 88.27 % at 1).
+
+python experiments/evaluation_batch_size.py
+
+Loads the compressed network of the main job from saved_models/ and scores the test images in batches of 1, 8 and all.
+"""
+
+import json
+from pathlib import Path
+
+import keras
+from absl import app, flags
+
+from scc_tf import datasets
+from scc_tf.atomic import atomic_path
+
+ROOT = Path(__file__).resolve().parent
+flags.DEFINE_string("model", str(ROOT.parent / "saved_models" / "mnist_safe.keras"), "the compressed model")
+flags.DEFINE_list("batch_sizes", ["1", "8", "10000"], "evaluation batch sizes")
+flags.DEFINE_string("data_dir", "", "folder of the data sets; MNIST is embedded")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record")
+
+
+def main(argv):
+    del argv
+    values = flags.FLAGS
+    test = datasets.load_split("mnist", "test", values.data_dir or None)
+    model = keras.saving.load_model(values.model, compile=False)
+    accuracy = {}
+    for size in map(int, values.batch_sizes):
+        answers = model.predict(test.images, batch_size=size, verbose=0).argmax(1)
+        accuracy[str(size)] = float((answers == test.labels).mean())
+        print(f"batch size {size:>6}: test accuracy {accuracy[str(size)]:.2%}")
+    record = {"command": "python experiments/evaluation_batch_size.py", "test_accuracy": accuracy}
+    with atomic_path(Path(values.out_dir) / "evaluation_batch_size.json") as partial:
+        partial.write_text(json.dumps(record, indent=1))
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,16 @@
+"""Figures from records and safety sets: the only package that imports matplotlib."""
+
+from scc_tf.plots.channels import bits_per_layer, code_histograms
+from scc_tf.plots.comparison import collapse_study, compare_rows
+from scc_tf.plots.safety_set import safety_gallery
+from scc_tf.plots.time_course import restoration_events, size_and_accuracy
+
+__all__ = [
+    "bits_per_layer",
+    "code_histograms",
+    "collapse_study",
+    "compare_rows",
+    "restoration_events",
+    "safety_gallery",
+    "size_and_accuracy",
+]

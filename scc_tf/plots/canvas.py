@@ -1,0 +1,107 @@
+"""What the figures of records share: one style, whole files, and clear words for a malformed record.
+
+No pyplot, so no global state and no display.
+"""
+
+import contextlib
+
+import numpy as np
+from matplotlib import rc_context
+from matplotlib.backends.backend_agg import FigureCanvasAgg
+from matplotlib.figure import Figure
+from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+
+from scc_tf.atomic import atomic_path
+
+__all__ = ["BLUE", "DASHED", "GREY", "INK", "ORANGE", "STYLE", "bytes_axis", "drawing", "fields", "grid_of", "numbers"]
+
+BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by colour-blind readers
+INK, GREY = "#222222", "#767676"
+DASHED = (0, (4, 3))
+STYLE = {
+    "axes.axisbelow": True,
+    "axes.edgecolor": GREY,
+    "axes.grid": True,
+    "axes.labelcolor": INK,
+    "axes.spines.right": False,
+    "axes.spines.top": False,
+    "axes.titlelocation": "left",
+    "axes.titlepad": 10,
+    "axes.titlesize": 13,
+    "axes.titleweight": "bold",
+    "figure.constrained_layout.h_pad": 0.08,
+    "figure.constrained_layout.w_pad": 0.08,
+    "figure.facecolor": "white",
+    "font.family": "DejaVu Sans",  # comes with matplotlib: the same figure everywhere
+    "font.size": 11,
+    "grid.color": "#E4E4E4",
+    "legend.frameon": False,
+    "legend.handlelength": 1.5,
+    "lines.linewidth": 2.0,
+    "savefig.dpi": "figure",
+    "text.color": INK,
+    "xtick.color": INK,
+    "ytick.color": INK,
+}
+
+
+@contextlib.contextmanager
+def drawing(path, width, height, dpi=130):
+    """A figure to draw on; it is written to ``path``, whole, when the block has succeeded.
+
+    Args:
+        path: the PNG file to write.
+        width: inches.
+        height: inches.
+        dpi: pixels per inch.
+
+    Yields:
+        `matplotlib.figure.Figure` in the style of this package.
+    """
+    with rc_context(STYLE):
+        figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
+        FigureCanvasAgg(figure)
+        yield figure
+        with atomic_path(path) as partial:
+            figure.savefig(partial, format="png", pil_kwargs={"optimize": True})
+
+
+def grid_of(figure, panels, columns):
+    """As many axes as ``panels``, in rows of ``columns``, on shared y axes; what is left of the last row is empty."""
+    grid = figure.subplots(-(-panels // columns), columns, sharey=True, squeeze=False)
+    for axes in grid.flat[panels:]:
+        axes.remove()
+    return grid.flat[:panels]
+
+
+def bytes_axis(axis, values):
+    """Make an x or y axis one of kB, logarithmic where ``values`` (kB) span more than a decade."""
+    low, high = np.min(values), np.max(values)
+    if low <= 0:
+        raise ValueError(f"Expected positive bytes. Received: {1000 * low:g}")
+    if high > 10 * low:
+        axis.axes.set(**{f"{axis.axis_name}scale": "log"})
+        axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
+        axis.set_minor_locator(NullLocator())
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
+
+
+def fields(record, *keys):
+    """``record[key]`` for each key; a ValueError that names those that are missing."""
+    if not isinstance(record, dict):
+        raise ValueError(f"Expected a record (dict). Received: {type(record).__name__}")
+    missing = [key for key in keys if key not in record]
+    if missing:
+        raise ValueError(f"Expected a record with {', '.join(keys)}. Received: none of {', '.join(missing)}")
+    return [record[key] for key in keys]
+
+
+def numbers(records, *keys):
+    """One float array per key, over the records; a ValueError where there are none or one is not finite."""
+    if not records:
+        raise ValueError(f"Expected records with {', '.join(keys)}. Received: none")
+    table = np.array([fields(record, *keys) for record in records], float).T
+    for key, values in zip(keys, table, strict=True):
+        if not np.isfinite(values).all():
+            raise ValueError(f"Expected finite numbers. Received: {key}={values}")
+    return table

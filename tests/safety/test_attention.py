@@ -1,0 +1,277 @@
+import keras
+import numpy as np
+import pytest
+import tensorflow as tf
+
+from scc_tf.safety.attention import attention_maps, attention_score, last_convolution, resize_maps
+
+L = keras.layers
+IMAGES = np.random.default_rng(0).normal(size=(7, 9, 8, 2)).astype(np.float32)
+
+
+def with_one(value):
+    images = IMAGES.copy()
+    images[3, 4, 5, 1] = value
+    return images
+
+
+class OwnConv2D(L.Conv2D):
+    pass
+
+
+def plain(last=None):
+    """Convolution, batch normalisation with moving statistics of its own, dropout; logits."""
+    model = keras.Sequential(
+        [
+            L.Input((9, 8, 2)),
+            L.Conv2D(3, 3, activation="relu"),
+            last or L.Conv2D(4, 2, name="last"),
+            L.BatchNormalization(),
+            L.ReLU(),
+            L.MaxPooling2D(),
+            L.Flatten(),
+            L.Dropout(0.5),
+            L.Dense(5),
+        ]
+    )
+    return perturbed(model)
+
+
+def residual():
+    """The features are not all that the head reads: a shortcut goes around the last convolution."""
+    inputs = L.Input((9, 8, 2))
+    stem = L.Conv2D(4, 3, padding="same", activation="relu")(inputs)
+    branch = L.Conv2D(4, 3, padding="same", name="last")(stem)
+    merged = keras.ops.relu(L.Add()([branch, stem]))
+    return perturbed(keras.Model(inputs, L.Dense(5)(L.GlobalAveragePooling2D()(merged))))
+
+
+def perturbed(model):
+    rng = np.random.default_rng(1)
+    model.set_weights(
+        [np.abs(w + 0.3 * rng.normal(size=w.shape)) if w.ndim == 1 else w for w in model.get_weights()]
+    )
+    return model
+
+
+def with_softmax(model, kind):
+    """The same network with probabilities for its output."""
+    *_, dense = model.layers
+    if kind == "dense":
+        answers = L.Dense(5, activation="softmax", name="head")(dense.input)
+    else:
+        layer = L.Softmax() if kind == "layer" else L.Activation("softmax")
+        answers = layer(L.Dense(5, name="head")(dense.input))
+    twin = keras.Model(model.inputs[0], answers)
+    twin.get_layer("head").set_weights(dense.get_weights())
+    return twin
+
+
+def slow_gradcam(model, images, layer):
+    """The definition, one image at a time: equations 1 and 2 of the paper, the tape over the whole network."""
+    both = keras.Model(model.inputs[0], [layer.output, model.outputs[0]])
+    maps = []
+    for image in images:
+        with tf.GradientTape() as tape:
+            features, outputs = both(image[None], training=False)
+            score = outputs[0, int(np.argmax(outputs[0]))]
+        gradient, features = tape.gradient(score, features)[0].numpy(), features[0].numpy()
+        heat = np.maximum(
+            sum(gradient[..., d].mean() * features[..., d] for d in range(features.shape[-1])), 0
+        )
+        maps.append((heat - heat.min()) / (np.ptp(heat) or 1))
+    return np.stack(maps)
+
+
+@pytest.mark.parametrize(
+    "build",
+    [
+        plain,
+        residual,
+        lambda: plain(L.DepthwiseConv2D(2, depth_multiplier=2, name="last")),
+        lambda: plain(L.SeparableConv2D(4, 2, name="last")),
+        lambda: plain(OwnConv2D(4, 2, name="last", activation="relu")),
+    ],
+)
+def test_matches_the_definition(build):
+    model = build()
+    maps = attention_maps(model, IMAGES, batch_size=3, resolution="layer")
+    assert last_convolution(model).name == "last"
+    assert np.ptp(maps) == 1.0
+    np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=2e-5)
+
+
+@pytest.mark.parametrize("layer", ["conv", "name"])
+def test_another_layer_can_be_read(layer):
+    model = plain()
+    first = model.layers[0]
+    maps = attention_maps(model, IMAGES, first if layer == "conv" else first.name, resolution="layer")
+    np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, first), atol=2e-5)
+
+
+@pytest.mark.parametrize("kind", ["dense", "layer", "activation"])
+def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
+    model = plain()
+    model.layers[-1].kernel.assign(
+        40 * model.layers[-1].kernel
+    )  # saturated: the probabilities have no gradient
+    twin = with_softmax(model, kind)
+    weights, answers = twin.get_weights(), twin.predict_on_batch(IMAGES)
+    maps = attention_maps(twin, IMAGES, resolution="layer")
+    np.testing.assert_allclose(maps, attention_maps(model, IMAGES, resolution="layer"), atol=2e-5)
+    np.testing.assert_array_equal(twin(IMAGES), answers)
+    np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
+    for before, after in zip(weights, twin.get_weights(), strict=True):
+        np.testing.assert_array_equal(before, after)
+
+
+def test_probabilities_that_no_softmax_layer_made_are_explained_as_they_are():
+    model = plain()
+    powers = keras.ops.exp(model.outputs[0])
+    twin = keras.Model(model.inputs[0], powers / keras.ops.sum(powers, axis=1, keepdims=True))
+    maps = attention_maps(twin, IMAGES, resolution="layer")
+    np.testing.assert_allclose(maps, slow_gradcam(twin, IMAGES, twin.get_layer("last")), atol=1e-4)
+
+
+def test_faint_gradients_still_fill_the_range():
+    model = plain()
+    faint = attention_maps(model, IMAGES, resolution="layer")
+    model.layers[-1].kernel.assign(1e-12 * model.layers[-1].kernel)
+    model.layers[-1].bias.assign(0 * model.layers[-1].bias)
+    assert attention_maps(model, IMAGES, resolution="layer").max() == faint.max() == 1
+
+
+def test_dropout_and_batch_statistics_play_no_part():
+    model = plain()
+    assert np.abs(model(IMAGES, training=True) - model(IMAGES, training=False)).max() > 0.01
+    alone = [attention_maps(model, IMAGES[:1]), attention_maps(model, IMAGES[1:])]
+    np.testing.assert_allclose(np.concatenate(alone), attention_maps(model, IMAGES), atol=1e-5)
+
+
+def test_half_precision_layers():
+    policy = keras.config.dtype_policy()
+    keras.config.set_dtype_policy("mixed_float16")
+    try:
+        model = plain()
+    finally:
+        keras.config.set_dtype_policy(policy)
+    maps = attention_maps(model, IMAGES, resolution="layer")
+    assert maps.dtype == np.float32
+    np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=0.02)
+
+
+def test_image_resolution_interpolates_the_layer_resolution():
+    model = plain()
+    large, small = attention_maps(model, IMAGES), attention_maps(model, IMAGES, resolution="layer")
+    assert large.shape == (7, 9, 8)
+    assert small.shape == (7, 6, 5)
+    np.testing.assert_array_equal(large, resize_maps(small, (9, 8)))
+    assert large.min() == 0
+    np.testing.assert_allclose(large.max(axis=(1, 2)), 1)
+
+
+def test_resizing_keeps_the_hot_corner_in_its_corner():
+    maps = np.zeros((1, 2, 3))
+    maps[0, 1, 0] = 1
+    larger = resize_maps(maps, (8, 6))[0]
+    assert np.unravel_index(larger.argmax(), larger.shape) in [(7, 0), (6, 0)]
+    assert larger[0, 5] == 0
+
+
+def test_the_map_finds_the_bright_spot_that_decides():
+    model = keras.Sequential([L.Input((8, 8, 1)), L.Conv2D(1, 1), L.GlobalAveragePooling2D(), L.Dense(2)])
+    model.set_weights([np.ones((1, 1, 1, 1)), np.zeros(1), np.array([[0.0, 1.0]]), np.zeros(2)])
+    images = np.zeros((2, 8, 8, 1), np.float32)
+    images[0, 2, 5] = images[1, 6, 1] = 1
+    np.testing.assert_array_equal(attention_maps(model, images), images[..., 0])
+
+
+def test_the_score_is_the_sum_of_the_map():
+    maps = np.arange(12.0).reshape(2, 2, 3)
+    np.testing.assert_array_equal(attention_score(maps), [15, 51])
+    with pytest.raises(ValueError, match=r"Received: shape=\(2, 3\)"):
+        attention_score(maps[0])
+
+
+def test_a_model_without_convolution_is_refused():
+    model = keras.Sequential([L.Input((9, 8, 2)), L.Flatten(), L.Dense(5)])
+    with pytest.raises(ValueError, match="at its top level"):
+        attention_maps(model, IMAGES)
+
+
+def test_a_convolution_in_a_nested_model_is_refused_by_name():
+    inner = keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3)], name="backbone")
+    model = keras.Sequential([L.Input((9, 8, 2)), inner, L.Flatten(), L.Dense(5)])
+    with pytest.raises(ValueError, match=r"nested models.*backbone"):
+        attention_maps(model, IMAGES)
+
+
+@pytest.mark.parametrize("layer", ["no such layer", "dense", L.Conv2D(3, 3), 3])
+def test_a_layer_that_is_not_a_convolution_of_the_model_is_refused(layer):
+    model = plain()
+    if layer == "dense":
+        layer = model.layers[-1]
+    with pytest.raises(ValueError, match="Expected a layer of the model"):
+        attention_maps(model, IMAGES, layer)
+
+
+class Subclassed(keras.Model):
+    def __init__(self):
+        super().__init__()
+        self.dense = L.Dense(5)
+
+    def call(self, inputs):
+        return self.dense(keras.ops.mean(inputs, axis=(1, 2)))
+
+
+def two_inputs():
+    inputs = [L.Input((9, 8, 2)), L.Input((9, 8, 2))]
+    return keras.Model(inputs, L.Dense(5)(L.Flatten()(L.Conv2D(3, 3)(L.Add()(inputs)))))
+
+
+@pytest.mark.parametrize(
+    ("build", "message"),
+    [
+        (Subclassed, "built functional or Sequential"),
+        (
+            lambda: keras.Sequential([L.Conv2D(3, 3), L.Flatten(), L.Dense(5)]),
+            "built functional or Sequential",
+        ),
+        (lambda: "model.keras", "Received: 'model.keras'"),
+        (two_inputs, "one input"),
+        (lambda: keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3)]), "one output"),
+        (lambda: keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3), L.Flatten(), L.Dense(1)]), "K >= 2"),
+    ],
+)
+def test_a_model_that_cannot_be_read_is_refused(build, message):
+    with pytest.raises(ValueError, match=message):
+        attention_maps(build(), IMAGES)
+
+
+@pytest.mark.parametrize(
+    ("images", "message"),
+    [
+        (IMAGES[0], "Received: shape=.9, 8, 2."),
+        ((IMAGES * 9).astype(np.uint8), "dtype=uint8"),
+        (IMAGES[..., :1], "Expected images of shape .9, 8, 2.. Received: shape=.7, 9, 8, 1."),
+        (IMAGES[:0], "at least one image"),
+        (with_one(np.nan), "finite images"),
+        (with_one(np.inf), "finite images"),
+    ],
+)
+def test_images_that_do_not_fit_are_refused(images, message):
+    with pytest.raises(ValueError, match=message):
+        attention_maps(plain(), images)
+
+
+def test_answers_that_are_not_finite_are_refused():
+    model = plain()
+    model.layers[-1].bias.assign([0, 0, 0, 0, np.nan])
+    with pytest.raises(ValueError, match="finite answers"):
+        attention_maps(model, IMAGES)
+
+
+@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"resolution": "pixels"}])
+def test_other_arguments_are_checked(wrong):
+    with pytest.raises(ValueError, match=next(iter(wrong))):
+        attention_maps(plain(), IMAGES, **wrong)

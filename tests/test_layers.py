@@ -1,0 +1,179 @@
+import keras
+import layer_checks
+import numpy as np
+import pytest
+from keras import constraints, regularizers
+from layer_checks import Case
+
+from scc_tf import layers
+
+REGULARIZED = dict(
+    kernel_regularizer=regularizers.L2(0.1), bias_constraint=constraints.NonNeg(), kernel_constraint=constraints.MaxNorm(2)
+)
+# The first case of each layer stands for it in the checks that are slow.
+CASES = [
+    Case(layers.Dense, dict(units=4), (5,)),
+    Case(layers.Dense, dict(units=3, use_bias=False, activation="tanh"), (2, 5)),
+    Case(layers.Dense, dict(units=3, **REGULARIZED), (5,)),
+    Case(layers.EinsumDense, dict(equation="abc,cde->abde", output_shape=(None, 2, 3), bias_axes="de"), (4, 3)),
+    Case(layers.EinsumDense, dict(equation="...x,xy->...y", output_shape=4, bias_axes="y"), (2, 3, 5)),
+    Case(layers.EinsumDense, dict(equation="...x,xy->...y", output_shape=4, activation="tanh"), (5,)),
+    Case(layers.EinsumDense, dict(equation="abde,dec->abc", output_shape=(None, 4), **REGULARIZED), (4, 2, 3)),
+    Case(layers.EinsumDense, dict(equation="abc,bcd->abd", output_shape=(2, 3)), (2, 5)),
+    Case(
+        layers.EinsumDense,
+        dict(equation="abc,cde->abed", output_shape=(None, 3, 2), bias_axes="e"),
+        (4, 3),
+        lambda outputs: np.swapaxes(outputs, -1, -2),
+    ),
+    Case(layers.Conv1D, dict(filters=4, kernel_size=3), (7, 2)),
+    Case(layers.Conv1D, dict(filters=4, kernel_size=3, padding="causal", dilation_rate=2, use_bias=False), (7, 2)),
+    Case(layers.Conv1D, dict(filters=4, kernel_size=2, padding="same", strides=2, groups=2, activation="tanh"), (6, 4)),
+    Case(layers.Conv1D, dict(filters=3, kernel_size=2, data_format="channels_last", **REGULARIZED), (6, 4)),
+    Case(layers.Conv2D, dict(filters=4, kernel_size=3), (6, 5, 2)),
+    Case(layers.Conv2D, dict(filters=4, kernel_size=(3, 2), padding="same", strides=2, use_bias=False), (6, 5, 2)),
+    Case(layers.Conv2D, dict(filters=4, kernel_size=2, groups=2, activation="tanh"), (4, 4, 4)),
+    Case(layers.Conv2D, dict(filters=3, kernel_size=3, dilation_rate=2, data_format="channels_last", **REGULARIZED), (6, 6, 2)),
+    Case(layers.DepthwiseConv2D, dict(kernel_size=3), (6, 5, 3)),
+    Case(layers.DepthwiseConv2D, dict(kernel_size=3, depth_multiplier=2, padding="same", strides=2), (6, 6, 3)),
+    Case(layers.DepthwiseConv2D, dict(kernel_size=2, dilation_rate=2, use_bias=False, activation="tanh"), (6, 5, 3)),
+    Case(layers.SeparableConv2D, dict(filters=4, kernel_size=3), (6, 5, 3)),
+    Case(layers.SeparableConv2D, dict(filters=4, kernel_size=3, depth_multiplier=2, padding="same", strides=2), (6, 6, 3)),
+    Case(
+        layers.SeparableConv2D,
+        dict(filters=3, kernel_size=2, use_bias=False, activation="tanh", pointwise_regularizer=regularizers.L1(0.1)),
+        (6, 5, 3),
+    ),
+    Case(layers.Conv2DTranspose, dict(filters=4, kernel_size=3), (4, 5, 2)),
+    Case(layers.Conv2DTranspose, dict(filters=4, kernel_size=3, strides=2, padding="same", output_padding=1), (3, 3, 2)),
+    Case(layers.Conv2DTranspose, dict(filters=3, kernel_size=2, use_bias=False, activation="tanh"), (4, 5, 2)),
+]
+ONE_OF_EACH = list({case.twin: case for case in reversed(CASES)}.values())[::-1]
+CHECKS = [check for name, check in vars(layer_checks).items() if name.startswith("check_")]
+PLAIN_CHECKS = [check for check in CHECKS if check.__code__.co_argcount == 1]
+each_case = pytest.mark.parametrize("case", CASES, ids=str)
+one_of_each = pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case.twin.__name__)
+
+
+def test_every_twin_is_tested():
+    assert {case.twin for case in CASES} == set(layers.TWINS.values())
+    assert all(issubclass(twin, (layers.SelfCompressing, stock)) for stock, twin in layers.TWINS.items())
+
+
+@pytest.mark.parametrize("check", PLAIN_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
+@each_case
+def test_battery(case, check):
+    check(case)
+
+
+@one_of_each
+def test_saving(case, tmp_path):
+    layer_checks.check_a_saved_model_is_the_same_bit_for_bit(case, tmp_path)
+
+
+@one_of_each
+@pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
+def test_mixed_precision(case, policy):
+    layer_checks.check_mixed_precision_has_the_same_codes(case, policy)
+
+
+@pytest.mark.parametrize(
+    "case",
+    [
+        Case(layers.Conv1D, dict(filters=4, kernel_size=3, padding="causal"), (2, 7)),
+        Case(layers.Conv2D, dict(filters=4, kernel_size=2, groups=2), (4, 4, 5)),
+        Case(layers.DepthwiseConv2D, dict(kernel_size=2, depth_multiplier=2), (3, 4, 5)),
+        Case(layers.SeparableConv2D, dict(filters=4, kernel_size=2), (3, 4, 5)),
+        Case(layers.Conv2DTranspose, dict(filters=4, kernel_size=2), (3, 4, 5)),
+    ],
+    ids=lambda case: case.twin.__name__,
+)
+def test_channels_first(case):
+    case.arguments["data_format"] = "channels_first"
+    layer_checks.check_it_multiplies_by_the_quantized_kernel(case)
+
+
+def model_of_every_twin():
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3),
+            layers.DepthwiseConv2D(2),
+            layers.SeparableConv2D(3, 2),
+            layers.Conv2DTranspose(2, 2),
+            keras.layers.Reshape((9, 2)),
+            layers.Conv1D(2, 2),
+            layers.EinsumDense("...x,xy->...y", 3),
+            keras.layers.Flatten(),
+            layers.Dense(2),
+        ]
+    )
+    assert {type(layer) for layer in model.layers} >= set(layers.TWINS.values())
+    return model
+
+
+@pytest.mark.parametrize(
+    "how", [dict(run_eagerly=True), dict(jit_compile=False), dict(jit_compile=True), dict(jit_compile="auto")], ids=str
+)
+def test_one_step_of_training_moves_every_variable(how):
+    model = model_of_every_twin()
+    for layer in model.layers:
+        for fmt in getattr(layer, "formats", ()):
+            fmt.bit_depth.assign(np.linspace(1.5, 2.5, fmt.channels))
+    before = [np.array(v) for v in model.trainable_variables]
+    model.compile("sgd", "mse", **how)
+    x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
+    assert np.isfinite(model.train_on_batch(x, np.ones((4, 2), "float32")))
+    for variable, old in zip(model.trainable_variables, before, strict=True):
+        assert np.isfinite(variable).all()
+        assert np.any(np.array(variable) != old), variable.path
+
+
+def test_bit_depths_never_become_negative():
+    layer = layers.Dense(3, initial_bit_depth=0.5)
+    layer.build((None, 2))
+    keras.optimizers.SGD(1.0).apply([np.full(3, 9.0, "float32")], [layer.bit_depth])
+    assert np.array(layer.bit_depth).tolist() == [0, 0, 0]
+
+
+@pytest.mark.parametrize("bits", [0, -1, 25, float("nan")])
+def test_a_bad_initial_bit_depth_is_refused(bits):
+    with pytest.raises(ValueError, match=r"\(0, 24\].*Received: initial_bit_depth"):
+        layers.Dense(3, initial_bit_depth=bits)
+
+
+def test_an_unknown_rounding_is_refused():
+    with pytest.raises(ValueError, match="Received: rounding='up'"):
+        layers.Conv2D(3, 3, rounding="up")
+
+
+def test_formats_are_named_by_their_kernel():
+    layer = layers.SeparableConv2D(4, 2)
+    with pytest.raises(ValueError, match="Expected a built layer"):
+        layer.format_of("depthwise_kernel")
+    layer.build((None, 4, 4, 3))
+    assert layer.format_of("depthwise_kernel").channels == 3
+    with pytest.raises(ValueError, match="Received: kernel_name='kernel'"):
+        layer.format_of()
+
+
+def test_a_pure_float16_layer_keeps_its_format_in_float32():
+    layer = layers.Dense(3, dtype="float16")
+    assert layer(np.ones((2, 4), "float16")).dtype == "float16"
+    assert layer.bit_depth.dtype == layer.exponent.dtype == "float32"
+
+
+def test_a_layer_that_is_built_inside_another_finds_its_range():
+    class Wrapper(keras.layers.Layer):
+        def __init__(self):
+            super().__init__()
+            self.inner = layers.Dense(3, initial_bit_depth=3)
+
+        def call(self, x):
+            return self.inner(x)
+
+    keras.Model(inputs := keras.Input((4,)), Wrapper()(inputs))
+    wrapper = Wrapper()
+    model = keras.Sequential([keras.Input((4,)), wrapper])
+    assert np.isfinite(model(np.ones((1, 4), "float32"))).all()
+    assert (np.abs(wrapper.inner.codes()).max(axis=0) >= 3).all()

@@ -1,0 +1,230 @@
+import copy
+
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+
+from scc_tf import plots
+
+ROW_FIGURES = [plots.size_and_accuracy, plots.bits_per_layer, plots.code_histograms, plots.restoration_events]
+KERNELS = {"conv1/kernel": 32, "conv2/kernel": 32, "conv3/kernel": 64, "conv4/kernel": 64, "head/kernel": 10}
+
+
+def a_row(drops=(0.0, 0.01, 0.09, 0.004, 0.0), **changes):
+    """What `scc_tf.pipelines.self_compression.compress` records, with a restoration wherever the drop passes 5 points."""
+    sizes = [88_850.0 * 0.6**check for check in range(len(drops))]
+    history = [
+        {"step": 100 * i, "safety_accuracy": 0.985 - d, "safety_drop": d, "integer_bytes": size}
+        for i, (d, size) in enumerate(zip(drops, sizes, strict=True))
+    ]
+    restored = {"conv2/kernel": 4, "conv3/kernel": 3}
+    return {
+        "test_accuracy": 0.99051,
+        "size": {"integer_bytes": sizes[-1]},
+        "history": history,
+        "events": [
+            {"step": c["step"], "safety_drop": c["safety_drop"], "restored": restored}
+            for c in history
+            if c["safety_drop"] > 0.05
+        ],
+        "reverted_to_step": 300,
+        "bit_depths_before": {name: [8.0] * n for name, n in KERNELS.items()},
+        "bit_depths": {name: [0.0] * (n // 2) + [2.5] * (n - n // 2) for name, n in KERNELS.items()},
+        "code_counts": {name: [[-2, 3], [-1, 40], [0, 60 * n], [1, 44]] for name, n in KERNELS.items()},
+        **changes,
+    }
+
+
+def a_calm_row():
+    """As little as there can be: no event, no reversion, one check, one kernel, all of it dead."""
+    small = a_row([0.0], bit_depths={"head/kernel": [0.0] * 10}, code_counts={"head/kernel": [[0, 5760]]})
+    del small["events"], small["reverted_to_step"]
+    return small
+
+
+def a_study():
+    points = [
+        {
+            "gamma": gamma,
+            "row": row,
+            "seed": seed,
+            "drop_points": 70.0 * gamma * (row == "unsafe") + seed,
+            "integer_bytes": 900.0 / gamma + 100 * seed,
+            "reverted_to_step": 200 if row == "safe" and gamma == 1 else None,
+        }
+        for gamma in (0.01, 0.1, 1)
+        for row in ("unsafe", "safe")
+        for seed in (0, 1)
+    ]
+    return {"threshold_points": 5.0, "points": points}
+
+
+def some_runs(rows=("float", "unsafe", "safe")):
+    kinds = {
+        "float": {"test_accuracy": 0.9926, "size": {"float32_bytes": 350_632}},
+        "unsafe": {"test_accuracy": 0.9896, "size": {"integer_bytes": 7_700.0}},
+        "safe": {"test_accuracy": 0.9899, "size": {"integer_bytes": 8_500.0}},
+    }
+    return [{"rows": {name: kinds[name] for name in rows}} for _ in range(2)]
+
+
+def without(record, *keys):
+    """A copy of the record in which the item at the end of the path ``keys`` is missing."""
+    record = copy.deepcopy(record)
+    place = record
+    for key in keys[:-1]:
+        place = place[key]
+    del place[keys[-1]]
+    return record
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Calls a figure without rendering it; returns what was to be rendered."""
+    figures = []
+
+    def keep(figure, path, **_):
+        figures.append(figure)
+        path.write_bytes(b"")
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def draw(function, record):
+        function(record, tmp_path / "figure.png")
+        return figures[-1]
+
+    return draw
+
+
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
+@pytest.mark.parametrize(
+    ("function", "record"),
+    [
+        *((function, a_row()) for function in ROW_FIGURES),
+        *((function, a_calm_row()) for function in ROW_FIGURES),
+        (plots.collapse_study, a_study()),
+        (plots.compare_rows, some_runs()),
+    ],
+)
+def test_one_small_png_is_written_and_nothing_else_changes(function, record, tmp_path):
+    figures, style, before = pyplot.get_fignums(), dict(pyplot.rcParams), copy.deepcopy(record)
+    path = tmp_path / "new folder" / "figure.png"
+    function(record, path)
+    assert path.read_bytes().startswith(b"\x89PNG")
+    assert path.stat().st_size < 200_000
+    assert list(path.parent.iterdir()) == [path]
+    assert record == before
+    assert pyplot.get_fignums() == figures
+    assert dict(pyplot.rcParams) == style
+
+
+def test_the_title_gives_accuracy_and_bytes(drawn):
+    figure = drawn(plots.size_and_accuracy, a_row(size={"integer_bytes": 8663.0}))
+    assert "99.05 % on test in 8,663 integer bytes" in texts(figure)
+    assert {"integer bytes (kB)", "safety accuracy (%)", "training step"} <= set(texts(figure))
+
+
+def test_bytes_are_on_a_log_scale_only_beyond_a_decade(drawn):
+    wide = drawn(plots.size_and_accuracy, a_row([0.0] * 6))  # a factor of 12.9
+    narrow = drawn(plots.size_and_accuracy, a_row([0.0] * 3))  # a factor of 2.8
+    assert [figure.axes[0].get_yscale() for figure in (wide, narrow)] == ["log", "linear"]
+
+
+@pytest.mark.parametrize("function", [plots.size_and_accuracy, plots.restoration_events])
+@pytest.mark.parametrize("step", [0, 300, 400])
+def test_a_reversion_is_a_labelled_line(drawn, function, step):
+    assert f"went back to step {step}" in texts(drawn(function, a_row(reverted_to_step=step)))
+    assert not any("went back" in text for text in texts(drawn(function, a_row(reverted_to_step=None))))
+
+
+@pytest.mark.parametrize(
+    ("drops", "changes", "title"),
+    [
+        ((0.0, 0.09, 0.0), {}, "1 restoration, 7 channels revived"),
+        ((0.0, 0.09, 0.08), {}, "2 restorations, 14 channels revived"),
+        ((0.0, 0.09, 0.08), {"events": []}, "No restoration was made"),
+        ((0.0, 0.02, 0.0), {}, "No restoration was needed"),
+        ((0.0, 0.02, 0.0), {"threshold_points": 1.0}, "No restoration was made"),
+        ((0.0, 0.02, 0.0), {"threshold_points": 5.0}, "No restoration was needed"),
+    ],
+)
+def test_the_restorations_are_summed_up(drawn, drops, changes, title):
+    figure = drawn(plots.restoration_events, a_row(drops, **changes))
+    assert title in texts(figure)
+    assert any("tolerated" in text for text in texts(figure)) == ("threshold_points" in changes)
+
+
+def test_an_event_that_found_nothing_dead_counts_none(drawn):
+    events = [{"step": 200, "safety_drop": 0.09, "restored": {}}]
+    assert "1 restoration, 0 channels revived" in texts(drawn(plots.restoration_events, a_row(events=events)))
+
+
+def test_dead_channels_are_counted(drawn):
+    found = texts(drawn(plots.bits_per_layer, a_row()))
+    assert {"conv1", "16 of 32 dead", "head", "5 of 10 dead", "dead, 0 bits: 101 of 202 channels"} <= set(found)
+
+
+def test_a_kernel_that_is_not_called_kernel_keeps_its_name(drawn):
+    counts = {"block/depthwise_kernel": [[0, 1], [1, 3]], "block/kernel": [[1, 2]]}
+    found = texts(drawn(plots.code_histograms, a_row(code_counts=counts)))
+    assert {"block/depthwise_kernel", "25.0 % zeros", "block", "0.0 % zeros"} <= set(found)
+
+
+def test_the_deepest_network_still_makes_a_small_file(tmp_path):
+    counts = {f"stage1_block{i}_conv1/kernel": [[code, 1 + abs(code)] for code in range(-60, 61)] for i in range(20)}
+    plots.code_histograms(a_row(code_counts=counts), tmp_path / "codes.png")
+    assert (tmp_path / "codes.png").stat().st_size < 200_000
+
+
+def test_hollow_dots_are_explained_where_there_are_any(drawn):
+    study = a_study()
+    assert "went back to a safe step" in texts(drawn(plots.collapse_study, study))
+    study["points"] = [point for point in study["points"] if point["row"] == "unsafe"]
+    found = texts(drawn(plots.collapse_study, study))
+    assert "unsafe" in found
+    assert not {"safe", "went back to a safe step"} & set(found)
+
+
+def test_only_the_rows_that_are_there_are_compared(drawn):
+    found = texts(drawn(plots.compare_rows, some_runs()))
+    assert {"float: 99.26 % in 351 kB", "safe: 98.99 % in 8.5 kB, 41 times less"} <= set(found)
+    assert "safe: 98.99 % in 8.5 kB" in texts(drawn(plots.compare_rows, some_runs(["safe"])))
+
+
+@pytest.mark.parametrize(
+    ("function", "record", "message"),
+    [
+        (plots.size_and_accuracy, [], "Expected a record"),
+        (plots.size_and_accuracy, without(a_row(), "size", "integer_bytes"), "none of integer_bytes"),
+        (plots.size_and_accuracy, without(a_row(), "history", 1, "safety_accuracy"), "none of safety_accuracy"),
+        (plots.size_and_accuracy, a_row(history=[]), "Received: none"),
+        (plots.size_and_accuracy, a_row(test_accuracy=float("nan")), "test_accuracy"),
+        (plots.size_and_accuracy, a_row([0.0, float("nan")]), "safety_accuracy"),
+        (plots.size_and_accuracy, a_row(events=[{}]), "none of step"),
+        (plots.restoration_events, without(a_row(), "history"), "none of history"),
+        (plots.restoration_events, without(a_row(), "events", 0, "restored"), "none of restored"),
+        (plots.bits_per_layer, without(a_row(), "bit_depths"), "none of bit_depths"),
+        (plots.bits_per_layer, without(a_row(), "bit_depths_before", "head/kernel"), "none of head/kernel"),
+        (plots.bits_per_layer, without(a_row(), "bit_depths", "head/kernel", 0), "10 before, 9 after"),
+        (plots.bits_per_layer, a_row(bit_depths={"head/kernel": [float("nan")] * 10}), "finite"),
+        (plots.code_histograms, without(a_row(), "code_counts"), "none of code_counts"),
+        (plots.code_histograms, a_row(code_counts={}), "none empty"),
+        (plots.code_histograms, a_row(code_counts={"head/kernel": []}), "none empty"),
+        (plots.code_histograms, a_row(code_counts={"head/kernel": [[0, 0]]}), "to occur"),
+        (plots.collapse_study, without(a_study(), "threshold_points"), "none of threshold_points"),
+        (plots.collapse_study, {**a_study(), "points": []}, "Received: none"),
+        (plots.collapse_study, {**a_study(), "points": [{**a_study()["points"][0], "gamma": 0}]}, "gamma > 0"),
+        (plots.collapse_study, {**a_study(), "points": [{**a_study()["points"][0], "row": "float"}]}, "'float'"),
+        (plots.compare_rows, [], "0 records"),
+        (plots.compare_rows, [{"rows": {}}], "1 records"),
+        (plots.compare_rows, without(some_runs(), 0, "rows", "safe", "size", "integer_bytes"), "none of integer_bytes"),
+    ],
+)
+def test_a_malformed_record_leaves_nothing_behind(function, record, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        function(record, tmp_path / "new folder" / "figure.png")
+    assert not list(tmp_path.iterdir())
