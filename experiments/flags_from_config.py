@@ -1,6 +1,7 @@
 """absl flags made from the fields of a pipeline's ``Config``: one place for every default and help text."""
 
 import dataclasses
+import sys
 
 from absl import flags
 
@@ -15,6 +16,9 @@ def define_flags(config_class, **overrides):
 
 
 def config_from_flags(config_class, **changes):
-    """The ``Config`` that the command line asks for, with ``changes`` on top."""
+    """The ``Config`` that the command line asks for, with ``changes`` on top; a bad value ends the script."""
     values = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(config_class)}
-    return config_class(**{**values, **changes})
+    try:
+        return config_class(**{**values, **changes})
+    except ValueError as error:
+        raise SystemExit(f"{sys.argv[0]}: {error}") from error

@@ -22,7 +22,9 @@ from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(self_compression.Config)
-flags.DEFINE_integer("runs", 1, "number of seeds, from --seed on; the table then shows mean and sample deviation")
+flags.DEFINE_integer(
+    "runs", 1, "number of seeds, from --seed on; the table then shows mean and sample deviation", lower_bound=1
+)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of the compressed model and its card")
@@ -49,14 +51,15 @@ def restored_kernels(row):
 
 
 def summary(records):
-    """``{row: {column: [mean, sample deviation or None]}}`` over the seeds."""
+    """``{row: {column: [mean, sample deviation]}}`` over the seeds; None where there is none, as JSON has no NaN."""
     table = {}
     for name in records[0]["rows"]:
         table[name] = {}
         for title, value, _ in COLUMNS:
             values = [value(record["rows"][name]) for record in records]
-            deviation = float(np.std(values, ddof=1)) if len(values) > 1 else None
-            table[name][title] = [float(np.mean(values)), deviation]
+            known = not np.isnan(values).any()
+            deviation = float(np.std(values, ddof=1)) if known and len(values) > 1 else None
+            table[name][title] = [float(np.mean(values)) if known else None, deviation]
     return table
 
 
@@ -67,13 +70,16 @@ def format_table(table, seeds):
         for title, _, form in COLUMNS:
             mean, deviation = cells[title]
             spread = "" if deviation is None else " ± " + form.format(deviation)
-            texts.append("-" if np.isnan(mean) else form.format(mean) + spread)
+            texts.append("-" if mean is None else form.format(mean) + spread)
         lines.append(f"{name:10}" + "".join(f"{text:>18}" for text in texts))
     lines.append(f"seeds {seeds}; integer and entropy bytes count exponents, widths, biases and batch statistics")
     return "\n".join(lines)
 
 
-def write_figures(out_dir, name, record, safety_set):
+def write_figures(out_dir, name, records, safety_set):
+    """The rows of all seeds in one figure; the others are of the first seed."""
+    record = records[0]
+    plots.compare_rows(records, out_dir / f"{name}.png")
     plots.safety_gallery(safety_set, out_dir / f"{name}_safety_set.png")
     for row in ("unsafe", "safe"):
         if row in record["rows"]:
@@ -84,9 +90,11 @@ def write_figures(out_dir, name, record, safety_set):
 
 
 def save_model(model_dir, name, model, row, command):
-    """The model as stock Keras layers with the quantized weights, and a card that says how it was made."""
+    """The model without its optimizer, and a card that says how it was made."""
+    bare = model.__class__.from_config(model.get_config())
+    bare.set_weights(model.get_weights())
     with atomic_path(model_dir / f"{name}.keras") as partial:
-        model.save(partial, include_optimizer=False)
+        bare.save(partial)
     card = {
         "command": command,
         "test_accuracy": row["test_accuracy"],
@@ -122,9 +130,9 @@ def main(argv):
     name = f"mnist_{values.mode}"
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps({"command": command, "summary": table, "records": records}, indent=1))
-    write_figures(out_dir, name, records[0], first[0])
-    for row, model in first[1].items():
-        save_model(Path(values.model_dir), f"mnist_{row}", model, records[0]["rows"][row], command)
+    write_figures(out_dir, name, records, first[0])
+    row = "safe" if "safe" in first[1] else "unsafe"
+    save_model(Path(values.model_dir), f"mnist_{row}", first[1][row], records[0]["rows"][row], command)
     print(f"Record and figures: {out_dir}; model: {values.model_dir}")
 
 

@@ -17,7 +17,8 @@ def atomic_path(path):
         path: the file to write.
 
     Yields:
-        `pathlib.Path` of the temporary file; it ends as ``path`` does, since many writers look at the suffix.
+        `pathlib.Path` of the temporary file; it ends as ``path`` does, since many writers look at the
+        suffixes (``.weights.h5``).
 
     Example:
         >>> with atomic_path("/tmp/scc_tf_note.txt") as partial:
@@ -25,7 +26,7 @@ def atomic_path(path):
     """
     path = Path(path)
     path.parent.mkdir(parents=True, exist_ok=True)
-    partial = path.with_name(f".{path.stem}.{os.getpid()}.partial{path.suffix}")
+    partial = path.with_name(f".{os.getpid()}-partial-{path.name}")
     try:
         yield partial
         partial.replace(path)

@@ -5,7 +5,7 @@ import dataclasses
 import keras
 from absl import logging
 
-from scc_tf.layers import TWINS, SelfCompressing
+from scc_tf.layers import TWINS, SelfCompressing, check_format
 from scc_tf.training import SelfCompressingModel
 
 __all__ = ["ConversionReport", "self_compress", "to_plain"]
@@ -124,7 +124,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if a name in
-            ``exclude`` is unknown.
+            ``exclude`` is unknown; if ``initial_bit_depth`` or ``rounding`` is out of range.
 
     Example:
         >>> import keras, scc_tf
@@ -134,6 +134,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         ('dense',)
     """
     _check_model(model)
+    check_format(initial_bit_depth, rounding)  # Keras hides what a layer says while it is being cloned
     excluded = _chosen_by(exclude, model)
     extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding}
 

@@ -23,6 +23,7 @@ __all__ = [
     "EinsumDense",
     "SelfCompressing",
     "SeparableConv2D",
+    "check_format",
 ]
 
 
@@ -58,6 +59,19 @@ class ChannelFormat:
         return ops.reshape(range_exponent(kernel, self.spread(bits), self.other_axes), (self.channels,))
 
 
+def check_format(initial_bit_depth, rounding):
+    """Refuse a format that no layer can start from.
+
+    Raises:
+        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers) or
+            ``rounding`` is unknown.
+    """
+    if not 0 < initial_bit_depth <= 24:
+        raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+
+
 class SelfCompressing:
     """Mixin that gives a Keras layer learned number formats. List it before the stock class.
 
@@ -82,10 +96,7 @@ class SelfCompressing:
 
     def __init__(self, *args, initial_bit_depth=8.0, rounding="nearest", **kwargs):
         super().__init__(*args, **kwargs)
-        if not 0 < initial_bit_depth <= 24:
-            raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
-        if rounding not in ROUNDINGS:
-            raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+        check_format(initial_bit_depth, rounding)
         self.initial_bit_depth = float(initial_bit_depth)
         self.rounding = rounding
         self.formats = ()

@@ -36,7 +36,8 @@ class SizeTerm:
 
     The first term is the size once inputs from dead channels are gone; the second gives a producer's bits a
     gradient for the consumer weights that they keep alive. The second term makes Q about twice the size.
-    Inputs without a known producer (the image, the output of an unknown operation) have the first term only.
+    Inputs without a known producer (the image, the output of an unknown operation) have the first term only. An
+    input that several producers keep alive (a sum, a shared layer) has their mean for ``b^_j``.
 
     Args:
         model: Sequential or functional model with self-compressing layers.

@@ -227,7 +227,7 @@ class SelfCompressingModel(keras.Model):
     def get_compile_config(self):
         """Keras's configuration with the size term and the format optimizer. The safety set is not stored."""
         config = super().get_compile_config()
-        if config is not None:
+        if config is not None and self.compiled:
             config.update(
                 gamma=float(self.gamma.numpy()),
                 size_form=self.size_term.form,

@@ -24,7 +24,8 @@ class Case:
         return next(stock for stock, twin in layers.TWINS.items() if twin is self.twin)
 
     def __str__(self):
-        return f"{self.twin.__name__}({', '.join(f'{k}={v}' for k, v in self.arguments.items())})"
+        shown = (f"{k}={v}" if isinstance(v, int | str | tuple) else k for k, v in self.arguments.items())
+        return f"{self.twin.__name__}({','.join(shown)})"
 
     def inputs(self, dtype="float32"):
         return np.random.default_rng(3).normal(size=(2, *self.input_shape)).astype(dtype)
@@ -78,11 +79,12 @@ def check_codes_times_steps_are_the_quantized_kernel(case):
     layer = case.layer()
     learn_formats(layer)
     for fmt in layer.formats:
-        codes = np.array(layer.codes(fmt.name))
+        codes = layer.codes(fmt.name)
         assert codes.shape == getattr(layer, fmt.name).shape
-        np.testing.assert_array_equal(codes * np.array(ops.power(2.0, fmt.spread(fmt.exponent))), layer.quantized(fmt.name))
+        steps = ops.power(2.0, fmt.spread(fmt.exponent))
+        np.testing.assert_array_equal(ops.cast(codes, "float32") * steps, layer.quantized(fmt.name))
         assert fmt.bit_depth.shape == fmt.exponent.shape == (fmt.channels,)
-        assert fmt.channels * fmt.fan_in == codes.size
+        assert fmt.channels * fmt.fan_in == np.size(codes)
 
 
 def check_a_channel_without_bits_is_constant_and_alone_changes(case):
@@ -102,9 +104,9 @@ def check_a_channel_without_bits_is_constant_and_alone_changes(case):
 def check_exponents_start_where_the_bits_bind(case):
     layer = case.layer(initial_bit_depth=3)
     for fmt in layer.formats:
-        codes = np.abs(np.array(layer.codes(fmt.name))).max(axis=fmt.other_axes).ravel()
+        codes = np.abs(ops.convert_to_numpy(layer.codes(fmt.name))).max(axis=fmt.other_axes).ravel()
         assert ((codes >= 3) & (codes <= 4)).all()
-        assert (np.array(fmt.bit_depth) == 3).all()
+        assert (ops.convert_to_numpy(fmt.bit_depth) == 3).all()
 
 
 def check_gradients_reach_kernels_bit_depths_and_exponents(case):
@@ -144,25 +146,28 @@ def check_a_saved_model_is_the_same_bit_for_bit(case, folder):
 
 def check_the_output_shape_is_inferred(case):
     layer = case.layer()
-    inferred = layer(keras.KerasTensor((2, *case.input_shape)))
-    assert inferred.shape == layer(case.inputs()).shape == layer.compute_output_shape((2, *case.input_shape))
+    inferred = layer(keras.KerasTensor((2, *case.input_shape))).shape
+    assert inferred == case.stock_layer(layer)(keras.KerasTensor((2, *case.input_shape))).shape
+    actual = layer(case.inputs()).shape
+    assert len(inferred) == len(actual)
+    assert all(i in (None, a) for i, a in zip(inferred, actual, strict=True))
 
 
 def check_mixed_precision_has_the_same_codes(case, policy):
     reference, layer = case.layer(), case.layer(dtype=policy)
-    for ours, theirs in zip(layer.weights, reference.weights, strict=True):
-        ours.assign(theirs)
-    learn_formats(reference)
-    learn_formats(layer)
+    for twin in (reference, layer):
+        learn_formats(twin)
+        for fmt in twin.formats:  # just below a tie, where a kernel in half precision rounds to other codes
+            codes = ops.cast(reference.codes(fmt.name), "float32")
+            getattr(twin, fmt.name).assign((codes + 0.499) * ops.power(2.0, fmt.spread(fmt.exponent)))
     for fmt in layer.formats:
         assert fmt.bit_depth.dtype == fmt.exponent.dtype == getattr(layer, fmt.name).dtype == "float32"
         assert keras.backend.standardize_dtype(layer.quantized(fmt.name).dtype) == "float32"
         np.testing.assert_array_equal(layer.codes(fmt.name), reference.codes(fmt.name))
+    stock = case.stock_layer(layer, dtype=policy)
     outputs = layer(case.inputs())
-    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype
-    tolerance = 0.1 if policy == "mixed_bfloat16" else 0.02
-    expected = np.array(reference(case.inputs()))
-    np.testing.assert_allclose(ops.cast(outputs, "float32"), expected, atol=tolerance * max(1, np.abs(expected).max()))
+    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype != "float32"
+    np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(stock(case.inputs()), "float32"))
 
 
 def check_other_ways_to_compress_are_refused(case):

@@ -34,9 +34,9 @@ def nominal_bits(model):
 
 def test_more_gamma_gives_fewer_bits():
     bits = []
-    for gamma in (0.0, 0.0003, 0.001, 0.003, 0.1):
+    for gamma in (0.0, 0.001, 0.01, 0.1):
         model = toy.compressed(gamma=gamma)
-        steps(model, 12)
+        steps(model, 6)
         bits.append(nominal_bits(model))
     assert all(more > 1.001 * fewer for more, fewer in zip(bits[:-1], bits[1:], strict=True)), bits
 
@@ -77,11 +77,8 @@ LABELS = {
 }
 
 
-@pytest.mark.parametrize("kind", LABELS)
-@pytest.mark.parametrize("size_form", ["coupled", "sum"])
+@pytest.mark.parametrize(("kind", "size_form"), [("sparse", "sum"), *((kind, "coupled") for kind in LABELS)])
 def test_the_loss_is_task_plus_gamma_q_plus_lambda_safety(kind, size_form):
-    if size_form == "sum" and kind != "sparse":
-        pytest.skip("the forms of the labels do not depend on it")
     net, loss, as_labels = LABELS[kind]
     x, labels = toy.points()
     example = SimpleNamespace(images=x[1:2] + 2.0, labels=np.array([1]))  # one example: every draw is the same
@@ -130,11 +127,11 @@ def test_the_safety_batch_changes_from_step_to_step_and_covers_the_set():
         safety_batch_size=4,
         safety_set=SimpleNamespace(images=np.zeros((10, 8)), labels=labels),
     )
-    for _ in range(20):
+    for _ in range(10):
         one_step(model, x, y)
     draws = [draw for draw in seen if len(draw) == 4]
-    assert len(draws) == 20
-    assert len({tuple(draw) for draw in draws}) > 15
+    assert len(draws) == 10
+    assert len({tuple(draw) for draw in draws}) > 8
     assert set(np.concatenate(draws)) == set(labels)
 
 
@@ -170,9 +167,9 @@ def test_several_inputs_and_outputs_of_which_one_has_no_loss():
     outputs = {"classes": keras.layers.Dense(3, name="classes")(joined), "idle": keras.layers.Dense(2)(joined)}
     model = scc_tf.self_compress(keras.Model({"first": first, "second": second}, outputs))
     x, y = toy.points()
-    model.compile("adam", {"classes": toy.cross_entropy()}, gamma=0.01, jit_compile=False)
+    model.compile("adam", {"classes": toy.cross_entropy()}, gamma=0.01, run_eagerly=True)
     with pytest.warns(UserWarning, match="Gradients do not exist"):  # for the idle output, as in any Keras model
-        history = model.fit({"first": x, "second": x[:, :4]}, {"classes": y}, batch_size=20, verbose=0)
+        history = model.fit({"first": x, "second": x[:, :4]}, {"classes": y}, batch_size=48, verbose=0)
     assert np.isfinite(history.history["loss"][0])
 
 
@@ -270,7 +267,7 @@ def test_optimizer_slots_are_those_of_one_variable(name):
         slots = optimizer_slots(optimizer, variable)
         assert len(slots) == count
         stem = variable.path.replace("/", "_")
-        assert all(slot.name.startswith(stem) and "average" not in slot.name for slot in slots)
+        assert all(slot.name.startswith(stem) and not slot.name.endswith("_average") for slot in slots)
         assert all(slot.shape == variable.shape for slot in slots)
     assert optimizer_slots(model.optimizer, model.get_layer("hidden").bit_depth) == []
 
@@ -281,23 +278,27 @@ def test_optimizer_slots_are_those_of_one_variable(name):
 def test_compiled_and_eager_steps_agree():
     x, y = toy.points()
     results = []
-    for how in ({"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}, {"jit_compile": "auto"}):
-        if how == {"jit_compile": "auto"}:
-            assert toy.compressed(run_eagerly=False, **how).jit_compile in (True, False)  # it is one of the others
-            continue
+    for how in ({"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}):
         model = toy.compressed(
-            net=toy.dense_net(),
+            optimizer=SGD(0.1),  # Adam would turn the last digit of a gradient near zero into a whole step
             gamma=0.01,
             lambda_safety=0.5,
             safety_set=toy.safety_set(),
             safety_batch_size=8,
+            format_optimizer=SGD(0.1),
             **{"run_eagerly": False, **how},
         )
-        logs = [one_step(model, x, y) for _ in range(3)]
-        results.append(([logs[-1][name] for name in sorted(logs[-1])], toy.values(model.weights)))
+        for layer in self_compressing_layers(model):  # the largest weight of a channel starts on the clipping bound,
+            layer.exponent.assign(layer.exponent + 0.01)  # where rounding errors decide whether it has a gradient
+        logs = one_step(model, x, y)
+        results.append(([logs[name] for name in sorted(logs)], toy.values(model.weights)))
     for logs, weights in results[1:]:
-        np.testing.assert_allclose(logs, results[0][0], rtol=1e-4)
-        toy.assert_same(weights, results[0][1], atol=1e-4)
+        np.testing.assert_allclose(logs, results[0][0], rtol=1e-5)
+        toy.assert_same(weights, results[0][1], atol=1e-5)
+
+
+def test_jit_compile_auto_is_resolved():
+    assert toy.compressed(run_eagerly=False, jit_compile="auto").jit_compile in (True, False)
 
 
 @pytest.fixture
@@ -368,7 +369,8 @@ def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how):
     for kind in ("optimizer", "format_optimizer"):
         saved, restored = getattr(model, kind), getattr(loaded, kind)
         assert type(saved) is type(restored)
-        assert saved.get_config() == restored.get_config()
+        names = {"name": None}  # Keras numbers them
+        assert saved.get_config() | names == restored.get_config() | names
         assert int(restored.iterations) == 3
         toy.assert_same(toy.values(restored.variables), toy.values(saved.variables))
     toy.assert_same(loaded.get_weights(), model.get_weights())
@@ -462,9 +464,10 @@ def test_unknown_forms_and_units_are_refused(settings):
 
 def test_evaluation_does_not_depend_on_the_batch_size():
     x, y = toy.images(20)
-    model = toy.compressed(toy.conv_net(), metrics=["accuracy"])
-    model.fit(x, y, batch_size=10, epochs=2, verbose=0)
+    model = toy.compressed(toy.conv_net())
+    one_step(model, x, y)  # so that the running statistics are neither those of the batch nor 0 and 1
+    model.compile(model.optimizer, toy.cross_entropy(), jit_compile=False)
     answers = [model.predict(x, batch_size=size, verbose=0) for size in (1, 8, 20)]
     toy.assert_same(answers[1:], [answers[0]] * 2, atol=1e-5)
-    losses = [model.evaluate(x, y, batch_size=size, verbose=0)[0] for size in (1, 8, 20)]
+    losses = [model.evaluate(x, y, batch_size=size, verbose=0) for size in (1, 8, 20)]
     assert losses == pytest.approx([losses[0]] * 3, rel=1e-4)

@@ -34,7 +34,7 @@ class KernelRestoration(keras.callbacks.Callback):
         threshold: tolerated drop, a fraction; 0.05 is five percentage points.
         restore_fraction: share of the dead channels of each kernel, in [0, 1]; 0 never restores and keeps the
             contract alone.
-        restore_bits: bit depth that a restored channel gets, bits, positive.
+        restore_bits: bit depth that a restored channel gets, bits, in (0, 24].
         patience: checks in a row that must be beyond the threshold, at least 1.
         cooldown: checks to leave alone after a restoration.
         seed: seed of the draw.
@@ -71,9 +71,9 @@ class KernelRestoration(keras.callbacks.Callback):
                 "Expected threshold and restore_fraction in [0, 1]. "
                 f"Received: threshold={threshold}, restore_fraction={restore_fraction}"
             )
-        if restore_bits <= 0 or patience < 1 or cooldown < 0:
+        if not 0 < restore_bits <= 24 or patience < 1 or cooldown < 0:
             raise ValueError(
-                "Expected restore_bits > 0, patience >= 1 and cooldown >= 0. "
+                "Expected restore_bits in (0, 24], patience >= 1 and cooldown >= 0. "
                 f"Received: restore_bits={restore_bits}, patience={patience}, cooldown={cooldown}"
             )
         self.monitor = monitor

@@ -1,9 +1,8 @@
 """Watch the examples that must not get worse."""
 
-import numpy as np
-
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.safety import safety_accuracy
 
 __all__ = ["REFERENCES", "SafetyMonitor"]
 
@@ -91,13 +90,6 @@ class SafetyMonitor(EveryNSteps):
 
     def safety_accuracy(self):
         """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""
-        if self.model.output_shape[-1] == 1:
-            raise ValueError(f"Expected one output per class. Received: output_shape={self.model.output_shape}")
         if self.statistics_images is not None:
             reestimate_batch_statistics(self.model, self.statistics_images)
-        images, labels = self.safety_set.images, np.reshape(self.safety_set.labels, -1)
-        right = 0
-        for start in range(0, len(labels), self.batch_size):
-            scores = np.asarray(self.model(images[start : start + self.batch_size], training=False))
-            right += int((scores.argmax(-1) == labels[start : start + self.batch_size]).sum())
-        return right / len(labels)
+        return safety_accuracy(self.model, self.safety_set, self.batch_size)

@@ -7,6 +7,7 @@ from its last epoch. Nothing is selected, stopped or restored on test: the test 
 import dataclasses
 import hashlib
 import json
+import math
 import time
 
 import keras
@@ -19,14 +20,28 @@ from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks import GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
-from scc_tf.safety import SafetySet, select_safety_set
-from scc_tf.size import size_report
+from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
+from scc_tf.size import SIZE_FORMS, size_report
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
 __all__ = ["MODES", "Config", "run"]
 
 MODES = ("safe", "unsafe", "compare")
 STATISTICS_IMAGES = 4096
+
+
+_RULES = (  # names, what they accept, in words
+    (("mode",), lambda v: v in MODES, f"to be one of {MODES}"),
+    (("size_form",), lambda v: v in SIZE_FORMS, f"to be one of {SIZE_FORMS}"),
+    (("gamma", "lambda_safety"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
+    (("learning_rate", "format_learning_rate"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
+    (("settle", "ramp", "restore_fraction"), lambda v: 0 <= v <= 1, "in [0, 1]"),
+    (("threshold_points",), lambda v: 0 <= v <= 100, "in [0, 100]"),
+    (("bit_depth", "restore_bits"), lambda v: 0 < v <= 24, "in (0, 24]"),
+    (("float_epochs", "epochs", "batch_size"), lambda v: v >= 1, ">= 1"),
+    (("safety_size", "safety_batch_size", "check_every"), lambda v: v >= 1, ">= 1"),
+    (("seed", "shift"), lambda v: v >= 0, ">= 0"),
+)
 
 
 def _setting(default, help_text):
@@ -43,16 +58,16 @@ class Config:
     seed: int = _setting(0, "seed of weights, order, augmentation and safety set")
     float_epochs: int = _setting(2, "epochs of the float baseline")
     epochs: int = _setting(4, "epochs of compression")
-    batch_size: int = _setting(128, "examples per step")
+    batch_size: int = _setting(64, "examples per step")
     learning_rate: float = _setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
-    bit_depth: float = _setting(8.0, "bits that every channel starts from")
-    format_learning_rate: float = _setting(0.5, "peak learning rate of bit depths and exponents (Adam)")
-    settle: float = _setting(0.25, "last share of the compression steps, in which the formats rest")
+    bit_depth: float = _setting(4.0, "bits that every channel starts from")
+    format_learning_rate: float = _setting(0.35, "peak learning rate of bit depths and exponents (Adam)")
+    settle: float = _setting(0.3, "last share of the compression steps, in which the formats rest")
     ramp: float = _setting(0.0, "share of the compression steps over which gamma rises from 0")
     shift: int = _setting(1, "largest shift of a training image, pixels")
     safety_size: int = _setting(1000, "examples in the safety set")
-    safety_batch_size: int = _setting(16, "safety examples per step")
-    check_every: int = _setting(100, "steps between safety checks")
+    safety_batch_size: int = _setting(8, "safety examples per step")
+    check_every: int = _setting(200, "steps between safety checks")
     threshold_points: float = _setting(5.0, "tolerated drop of safety accuracy, percentage points")
     restore_fraction: float = _setting(0.5, "share of the dead channels that a restoration revives")
     restore_bits: float = _setting(2.0, "bits that a revived channel gets")
@@ -61,14 +76,10 @@ class Config:
 
     def __post_init__(self):
         """Refuse settings that no stage could run with."""
-        if self.mode not in MODES:
-            raise ValueError(f"Expected mode to be one of {MODES}. Received: mode={self.mode!r}")
-        for name in ("gamma", "lambda_safety", "threshold_points"):
-            if not 0 <= getattr(self, name) < float("inf"):
-                raise ValueError(f"Expected {name} >= 0 and finite. Received: {name}={getattr(self, name)}")
-        for name in ("float_epochs", "epochs", "batch_size", "safety_size", "check_every"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} >= 1. Received: {name}={getattr(self, name)}")
+        for names, accepts, wanted in _RULES:
+            for name in names:
+                if not accepts(value := getattr(self, name)):
+                    raise ValueError(f"Expected {name} {wanted}. Received: {name}={value!r}")
 
     def key(self, *names):
         """A short hash of the named settings."""
@@ -97,14 +108,19 @@ def training_batches(split, batch_size, seed, shift=0):
 
     Args:
         split: `scc_tf.datasets.Split`.
-        batch_size: examples per batch; the rest of an epoch is dropped.
+        batch_size: examples per batch, at most as many as the split has; batches run across the ends of epochs.
         seed: of order and shifts.
         shift: pixels.
 
     Returns:
         ``(tf.data.Dataset, steps per epoch)``.
+
+    Raises:
+        ValueError: if the split has fewer examples than a batch.
     """
     count = len(split.labels)
+    if count < batch_size:
+        raise ValueError(f"Expected batch_size to be at most {count}, all examples. Received: batch_size={batch_size}")
 
     def move(index, images_and_labels):
         images, labels = images_and_labels
@@ -138,10 +154,6 @@ def _accuracy(model, split, batch_size=500):
     )
 
 
-def _safety_accuracy(model, safety_set):
-    return float((model.predict(safety_set.images, batch_size=500, verbose=0).argmax(1) == safety_set.labels).mean())
-
-
 def float_model(config, data, work_dir, verbose=1):
     """Stage 1: train the float baseline; returns the model and its record."""
     folder = work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}"
@@ -150,6 +162,7 @@ def float_model(config, data, work_dir, verbose=1):
     batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift)
     optimizer = keras.optimizers.Adam(one_cycle(config.learning_rate, steps * config.float_epochs))
     model.compile(optimizer, _loss(), metrics=["accuracy"])
+    optimizer.build(model.trainable_variables)  # so that its state can be loaded
     if record_path.exists():
         model.load_weights(weights)
         return model, json.loads(record_path.read_text())
@@ -159,8 +172,9 @@ def float_model(config, data, work_dir, verbose=1):
         batches,
         epochs=config.float_epochs,
         steps_per_epoch=steps,
-        callbacks=[backup, RaiseOnNaN()],
+        callbacks=[RaiseOnNaN(), backup],
         verbose=verbose,
+        shuffle=False,  # the batches are shuffled
     )
     reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
     record = {"seconds": time.monotonic() - started, "validation_accuracy": _accuracy(model, data.validation)}
@@ -203,9 +217,9 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     safe = row == "safe"
     folder = work_dir / f"{row}-{config.key(*_COMPRESSION_SETTINGS)}"
     weights, record_path = folder / "model.weights.h5", folder / "record.json"
-    compressed = self_compress(model, config.bit_depth)
     batches, steps = training_batches(data.train, config.batch_size, config.seed + 1, config.shift)
     total = steps * config.epochs
+    compressed = self_compress(model, config.bit_depth)
     compressed.compile(
         keras.optimizers.Adam(one_cycle(config.learning_rate, total)),
         _loss(),
@@ -220,43 +234,28 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     if record_path.exists():
         compressed.load_weights(weights)
         return compressed, json.loads(record_path.read_text())
+    before = {
+        "start_integer_bytes": size_report(compressed).integer_bytes,
+        "bit_depths_before": _bit_depths(compressed),
+    }
+    watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, folder / "backup")
     started = time.monotonic()
-    statistics_images = data.train.images[:STATISTICS_IMAGES]
-    backup = folder / "backup"
-    monitor = SafetyMonitor(
-        safety_set, config.check_every, statistics_images=statistics_images, backup_dir=backup / "safety"
+    compressed.fit(
+        batches,
+        epochs=config.epochs,
+        steps_per_epoch=steps,
+        callbacks=watch.callbacks,
+        verbose=verbose,
+        shuffle=False,  # the batches are shuffled
     )
-    sizes = SizeLogger(config.check_every)
-    callbacks = [keras.callbacks.BackupAndRestore(backup / "keras"), RaiseOnNaN(), sizes, monitor]
-    if config.ramp:
-        rise = max(1, round(config.ramp * total))
-        callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma, power=1.0)))
-    restoration = None
-    if safe:
-        restoration = KernelRestoration(
-            monitor,
-            config.threshold_points / 100,
-            restore_fraction=config.restore_fraction,
-            restore_bits=config.restore_bits,
-            seed=config.seed,
-            backup_dir=backup / "safety",
-        )
-        callbacks.append(restoration)
-    start = size_report(compressed)
-    bits_before = _bit_depths(compressed)
-    compressed.fit(batches, epochs=config.epochs, steps_per_epoch=steps, callbacks=callbacks, verbose=verbose)
     record = {
         "seconds": time.monotonic() - started,
         "validation_accuracy": _accuracy(compressed, data.validation),
         "test_accuracy": _accuracy(compressed, data.test),
-        "safety_accuracy_start": monitor.history[0]["safety_accuracy"],
-        "safety_accuracy": _safety_accuracy(compressed, safety_set),
-        "reverted_to_step": restoration.safe_step if restoration and restoration.reverted else None,
-        "events": restoration.events if restoration else [],
-        "start_integer_bytes": start.integer_bytes,
+        "safety_accuracy": safety_accuracy(compressed, safety_set),
         "size": json.loads(size_report(compressed).to_json()),
-        "history": [{**s, **c} for s, c in zip(sizes.history, monitor.history, strict=False)],
-        "bit_depths_before": bits_before,
+        **before,
+        **watch.record(),
         "bit_depths": _bit_depths(compressed),
         "code_counts": _code_counts(compressed),
     }
@@ -264,6 +263,44 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         compressed.save_weights(partial)
     _write_json(record_path, record)
     return compressed, record
+
+
+class _Watch:
+    """The callbacks of one compression, and what they saw."""
+
+    def __init__(self, config, safe, safety_set, statistics_images, steps, backup):
+        self.threshold_points = config.threshold_points
+        every, kept = config.check_every, backup / "safety"
+        self.sizes = SizeLogger(every, backup_dir=kept)
+        self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images, backup_dir=kept)
+        self.restoration = None
+        self.callbacks = [RaiseOnNaN(), keras.callbacks.BackupAndRestore(backup / "keras")]
+        if config.ramp:
+            rise = max(1, round(config.ramp * steps))
+            self.callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma)))
+        self.callbacks += [self.sizes, self.monitor]
+        if safe:
+            self.restoration = KernelRestoration(
+                self.monitor,
+                config.threshold_points / 100,
+                restore_fraction=config.restore_fraction,
+                restore_bits=config.restore_bits,
+                seed=config.seed,
+                backup_dir=kept,
+            )
+            self.callbacks.append(self.restoration)
+
+    def record(self):
+        """What happened during ``fit``, as plain JSON."""
+        sizes = {entry["step"]: entry for entry in self.sizes.history}
+        reverted = self.restoration is not None and self.restoration.reverted
+        return {
+            "threshold_points": self.threshold_points,
+            "safety_accuracy_start": self.monitor.history[0]["safety_accuracy"],
+            "reverted_to_step": self.restoration.safe_step if reverted else None,
+            "events": self.restoration.events if self.restoration else [],
+            "history": [{**sizes[c["step"]], **c} for c in self.monitor.history if c["step"] in sizes],
+        }
 
 
 def run(config, work_dir, verbose=1):
@@ -287,7 +324,7 @@ def run(config, work_dir, verbose=1):
     rows = {
         "float": {
             **float_record,
-            "safety_accuracy": _safety_accuracy(model, safety_set),
+            "safety_accuracy": safety_accuracy(model, safety_set),
             "size": {"float32_bytes": bytes_float32},
         }
     }

@@ -1,0 +1,132 @@
+import json
+
+import pytest
+
+import toy_problem as toy
+from scc_tf.callbacks.every_n_steps import EveryNSteps
+
+
+class Counting(EveryNSteps):
+    names = ("calls",)
+    backup_name = "counting.json"
+    calls = 0
+
+    def at_step(self, step):
+        self.calls += 1
+        return {"calls": float(self.calls)}
+
+
+def drive(callback, model, steps, stride=1):
+    """What fit does to a callback; returns the logs of each batch."""
+    callback.set_model(model)
+    callback.on_train_begin()
+    seen = []
+    for _ in range(0, steps, stride):
+        model.optimizer.iterations.assign_add(stride)
+        seen.append({"loss": 0.0})
+        callback.on_train_batch_end(0, seen[-1])
+    callback.on_train_end()
+    return seen
+
+
+def steps_of(callback):
+    return [entry["step"] for entry in callback.history]
+
+
+@pytest.mark.parametrize(("steps_per_execution", "expected"), [(1, [0, 4, 8, 10]), (3, [0, 6, 9, 10]), (5, [0, 5, 10])])
+def test_acts_when_a_multiple_was_passed_whatever_the_steps_per_execution(steps_per_execution, expected):
+    x, y = toy.points(40)
+    model = toy.compressed(run_eagerly=False, jit_compile=False, steps_per_execution=steps_per_execution)
+    callback = Counting(4)
+    callback.at_step = lambda step: {"calls": 1.0}
+    history = model.fit(x, y, batch_size=4, verbose=0, callbacks=[callback]).history
+    assert steps_of(callback) == expected
+    assert isinstance(history["calls"][0], float)
+
+
+def test_does_not_act_twice_on_the_last_step():
+    callback, model = Counting(5), toy.compressed()
+    callback.at_step = lambda step: {"calls": 1.0}
+    drive(callback, model, 10)
+    assert steps_of(callback) == [0, 5, 10]
+
+
+def test_acts_again_at_the_end_if_something_has_changed():
+    callback = Counting(5)
+    drive(callback, toy.compressed(), 10)
+    assert steps_of(callback) == [0, 5, 10, 10]
+
+
+def test_every_batch_has_the_latest_values():
+    seen = drive(Counting(3), toy.compressed(), 7)
+    assert [logs["calls"] for logs in seen] == [1, 1, 2, 2, 2, 3, 3]
+    assert all(isinstance(logs["calls"], float) and logs["loss"] == 0 for logs in seen)
+
+
+def test_the_epochs_logs_have_them_too():
+    callback, logs = Counting(3), {}
+    drive(callback, toy.compressed(), 4)
+    callback.on_epoch_end(0, logs)
+    callback.on_epoch_end(0, None)
+    assert logs == callback.latest == {"calls": 3.0}
+
+
+def test_a_second_fit_keeps_the_rhythm_of_the_optimizer_and_starts_a_new_history():
+    callback, model = Counting(4), toy.compressed()
+    drive(callback, model, 6)
+    drive(callback, model, 7)
+    assert steps_of(callback) == [6, 8, 12, 13]
+
+
+def test_an_interrupted_history_goes_on_from_the_restored_step(tmp_path):
+    model = toy.compressed()
+    first = Counting(2, tmp_path)
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(first, "on_train_end", lambda: None)  # never reached
+        drive(first, model, 7)
+    model.optimizer.iterations.assign(5)  # the weights that were saved are older
+    second = Counting(2, tmp_path)
+    seen = drive(second, model, 4)
+    assert steps_of(second) == [0, 2, 4, 6, 8, 9]
+    assert [entry["calls"] for entry in second.history] == [1, 2, 3, 1, 2, 3]
+    assert seen[0]["calls"] == 1.0
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_stale_backup_does_not_reach_a_fresh_model(tmp_path):
+    (tmp_path / "counting.json").write_text(json.dumps([{"step": 0, "calls": 99.0}]))
+    callback = Counting(2, tmp_path)
+    drive(callback, toy.compressed(), 2)
+    assert callback.history[0] == {"step": 0, "calls": 1.0}
+
+
+@pytest.mark.parametrize(
+    "content", ["", "{", "{}x", "[1]", '{"a": 1}', '[{"step": 1}]', '[{"step": "a", "calls": 1}]', "3", "null", "\x00"]
+)
+def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, content):
+    (tmp_path / "counting.json").write_text(content)
+    model = toy.compressed()
+    model.optimizer.iterations.assign(3)
+    callback = Counting(2, tmp_path)
+    drive(callback, model, 1)
+    assert steps_of(callback) == [3, 4, 4]
+    assert "counting.json is damaged and was dropped" in caplog.text
+
+
+def test_bytes_that_are_no_text_are_damage_too(tmp_path, caplog):
+    (tmp_path / "counting.json").write_bytes(b"\xff\xfe\x00")
+    model = toy.compressed()
+    model.optimizer.iterations.assign(3)
+    drive(Counting(2, tmp_path), model, 1)
+    assert "damaged" in caplog.text
+
+
+@pytest.mark.parametrize("every", [0, -1])
+def test_every_below_one_is_refused(every):
+    with pytest.raises(ValueError, match=f"every={every}"):
+        EveryNSteps(every)
+
+
+def test_the_base_acts_on_nothing():
+    with pytest.raises(TypeError, match="EveryNSteps must override"):
+        EveryNSteps(1).at_step(0)

@@ -1,0 +1,118 @@
+from types import SimpleNamespace
+
+import numpy as np
+import pytest
+
+import toy_problem as toy
+from scc_tf.callbacks import SafetyMonitor
+
+
+def scripted(accuracies, **settings):
+    """A monitor that finds the given accuracies, and the drops that it reports."""
+    monitor, model = SafetyMonitor(toy.safety_set(), every=1, **settings), toy.compressed()
+    left = iter(accuracies)
+    monitor.safety_accuracy = lambda: next(left)
+    monitor.set_model(model)
+    monitor.on_train_begin()
+    for _ in accuracies[1:]:
+        model.optimizer.iterations.assign_add(1)
+        monitor.on_train_batch_end(0, {})
+    return monitor, [check["safety_drop"] for check in monitor.history]
+
+
+SLOW_DECAY = [0.9, 0.95, 0.94, 0.93, 0.92, 0.91, 0.90, 0.89]
+
+
+def test_a_slow_decay_is_caught_by_the_best_so_far():
+    monitor, drops = scripted(SLOW_DECAY, reference="best")
+    np.testing.assert_allclose(drops, [0, 0, 0.01, 0.02, 0.03, 0.04, 0.05, 0.06], atol=1e-12)
+    assert monitor.reference_accuracy == 0.95
+
+
+def test_the_average_is_the_moving_average_of_all_checks_before():
+    monitor, drops = scripted(SLOW_DECAY, reference="average", decay=0.5)
+    average, expected = SLOW_DECAY[0], [0.0]
+    for accuracy in SLOW_DECAY[1:]:
+        expected.append(max(average - accuracy, 0.0))
+        average = 0.5 * average + 0.5 * accuracy
+    np.testing.assert_allclose(drops, expected, atol=1e-12)
+    assert monitor.reference_accuracy == pytest.approx(average)
+
+
+def test_there_is_no_reference_before_the_first_check():
+    assert SafetyMonitor(toy.safety_set()).reference_accuracy == 0.0
+
+
+@pytest.mark.parametrize("batch_size", [1, 5, 100])
+@pytest.mark.parametrize("column", [False, True])
+def test_the_accuracy_is_that_of_the_models_answers(batch_size, column):
+    chosen, model = toy.safety_set(13), toy.compressed()
+    expected = (model.predict(chosen.images, verbose=0).argmax(1) == chosen.labels).mean()
+    assert 0 < expected < 1
+    labels = chosen.labels[:, None] if column else chosen.labels
+    monitor = SafetyMonitor(SimpleNamespace(images=chosen.images, labels=labels), batch_size=batch_size)
+    monitor.set_model(model)
+    assert monitor.safety_accuracy() == pytest.approx(expected)
+
+
+@pytest.mark.parametrize("reestimate", [True, False])
+def test_batch_statistics_are_reestimated_before_each_check_if_images_are_given(reestimate):
+    model, (x, _) = toy.compressed(toy.conv_net()), toy.images(20)
+    monitor = SafetyMonitor(toy.safety_set(of=toy.images), statistics_images=x if reestimate else None)
+    monitor.set_model(model)
+    norm = model.get_layer("norm")
+    norm.moving_variance.assign(np.full(6, 1e6))
+    monitor.on_train_begin()
+    if reestimate:
+        np.testing.assert_allclose(model(x, training=False), model(x, training=True), atol=1e-4)
+    else:
+        assert float(norm.moving_variance[0]) == 1e6
+
+
+def test_a_fit_checks_at_the_start_every_n_steps_and_at_the_end_and_logs_floats():
+    model = toy.compressed(run_eagerly=False, jit_compile=False)
+    monitor = SafetyMonitor(toy.safety_set(), every=3)
+    history = model.fit(*toy.points(), batch_size=12, epochs=2, verbose=0, callbacks=[monitor]).history
+    assert [check["step"] for check in monitor.history] == [0, 3, 6, 8]
+    assert all(isinstance(value, float) for name in monitor.names for value in history[name])
+    assert history["safety_accuracy"][-1] == monitor.history[2]["safety_accuracy"]
+
+
+def test_weights_that_another_callback_changed_at_the_end_are_checked():
+    model = toy.compressed(metrics=["accuracy"])
+    monitor = SafetyMonitor(toy.safety_set(), every=1)
+    accuracies = iter([0.9, 0.8, 0.5])
+    monitor.safety_accuracy = lambda: next(accuracies)
+    model.fit(*toy.points(), batch_size=48, verbose=0, callbacks=[monitor])
+    assert [(check["step"], check["safety_accuracy"]) for check in monitor.history] == [(0, 0.9), (1, 0.8), (1, 0.5)]
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [
+        SimpleNamespace(images=np.zeros((0, 8)), labels=np.zeros(0, int)),
+        SimpleNamespace(images=np.zeros((2, 8)), labels=np.zeros(3, int)),
+    ],
+)
+def test_an_empty_or_inconsistent_safety_set_is_refused(examples):
+    with pytest.raises(ValueError, match="images, "):
+        SafetyMonitor(examples)
+
+
+@pytest.mark.parametrize(
+    "settings", [{"every": 0}, {"reference": "worst"}, {"decay": 1.0}, {"decay": -0.1}, {"decay": float("nan")}]
+)
+def test_settings_out_of_range_are_refused(settings):
+    name, value = next(iter(settings.items()))
+    with pytest.raises(ValueError, match=f"{name}={value!r}"):
+        SafetyMonitor(toy.safety_set(), **settings)
+
+
+def test_a_model_with_one_output_is_refused_not_scored_wrongly():
+    import keras
+
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])
+    monitor = SafetyMonitor(toy.safety_set())
+    monitor.set_model(model)
+    with pytest.raises(ValueError, match="output_shape="):
+        monitor.safety_accuracy()

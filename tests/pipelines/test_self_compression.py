@@ -1,0 +1,302 @@
+import json
+import math
+
+import keras
+import numpy as np
+import pytest
+
+import scc_tf
+from scc_tf import datasets, models
+from scc_tf.callbacks import RaiseOnNaN
+from scc_tf.pipelines import self_compression
+from scc_tf.pipelines.self_compression import Config, one_cycle, run, training_batches
+
+CONFIG = Config(
+    mode="compare", float_epochs=1, epochs=2, batch_size=50, safety_size=20, safety_batch_size=4, check_every=3
+)
+STEPS = 300 // 50  # per epoch
+
+
+def patterns(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 10
+    images = np.random.default_rng(99).random((10, 28, 28, 1))[labels] * rng.uniform(0.5, 1, (count, 1, 1, 1))
+    return datasets.Split(images.astype(np.float32), labels.astype(np.int64))
+
+
+def small_data(name, data_dir=None):
+    return datasets.Dataset(name, patterns(300, 0), patterns(40, 1), patterns(40, 2), tuple("0123456789"))
+
+
+def small_net(seed=None):
+    initial = keras.initializers.GlorotUniform(seed)
+    return keras.Sequential(
+        [
+            keras.Input((28, 28, 1)),
+            keras.layers.Conv2D(4, 5, 3, activation="relu", use_bias=False, name="conv", kernel_initializer=initial),
+            keras.layers.BatchNormalization(epsilon=1e-5, momentum=0.9, name="norm"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, name="head", kernel_initializer=initial),
+        ]
+    )
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    """A small data set and network; no XLA, whose compiler would take most of the time."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", small_data)
+        patch.setattr(models, "mnist_cnn", small_net)
+        patch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
+        yield
+
+
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def done(work_dir, _small):
+    return run(CONFIG, work_dir, verbose=0)
+
+
+@pytest.fixture
+def no_training(monkeypatch):
+    def fail(*arguments, **keywords):
+        pytest.fail("a cached stage was trained again")
+
+    monkeypatch.setattr(keras.Model, "fit", fail)
+    monkeypatch.setattr(self_compression, "select_safety_set", fail)
+
+
+# run -----------------------------------------------------------------------------------------------------------------
+
+
+def test_the_record_is_json_with_one_row_per_network(done):
+    record, safety_set, compressed = done
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert list(record["rows"]) == ["float", "unsafe", "safe"]
+    assert list(compressed) == ["unsafe", "safe"]
+    assert record["config"]["gamma"] == CONFIG.gamma
+    assert len(safety_set) == 20
+    for row in record["rows"].values():
+        assert all(0 <= row[name] <= 1 for name in ("test_accuracy", "validation_accuracy", "safety_accuracy"))
+        assert row["seconds"] > 0
+
+
+def test_the_safety_set_comes_from_the_training_images(done):
+    _, safety_set, _ = done
+    train = small_data("mnist").train
+    np.testing.assert_array_equal(safety_set.images, train.images[safety_set.indices])
+    np.testing.assert_array_equal(safety_set.labels, train.labels[safety_set.indices])
+
+
+@pytest.mark.parametrize("row", ["unsafe", "safe"])
+def test_a_row_describes_its_model(done, row):
+    record, safety_set, compressed = done
+    values, model = record["rows"][row], compressed[row]
+    test = small_data("mnist").test
+    answers = model.predict(test.images, verbose=0).argmax(1)
+    assert values["test_accuracy"] == pytest.approx((answers == test.labels).mean())
+    report = scc_tf.size_report(model)
+    assert values["size"]["integer_bytes"] == report.integer_bytes
+    assert values["size"]["kernels"][0]["layer"] == "conv"
+    assert set(values["bit_depths"]) == {"conv/kernel", "head/kernel"}
+    assert set(values["bit_depths_before"]["conv/kernel"]) == {CONFIG.bit_depth}
+    np.testing.assert_allclose(values["bit_depths"]["conv/kernel"], model.get_layer("conv").bit_depth, atol=1e-4)
+    counts = values["code_counts"]["head/kernel"]
+    assert sum(number for _, number in counts) == math.prod(model.get_layer("head").kernel.shape)
+    steps = [entry["step"] for entry in values["history"]]
+    assert steps[:5] == [0, 3, 6, 9, 12]
+    assert {"safety_accuracy", "safety_drop", "integer_bytes", "entropy_bytes"} <= set(values["history"][0])
+    assert values["history"][0]["integer_bytes"] == values["start_integer_bytes"]
+
+
+def test_only_the_safe_row_has_the_safety_machinery(done):
+    _, _, compressed = done
+    assert (compressed["unsafe"].lambda_safety, compressed["safe"].lambda_safety) == (0.0, CONFIG.lambda_safety)
+
+
+def test_the_safe_row_keeps_its_contract(done):
+    row = done[0]["rows"]["safe"]
+    best = max(entry["safety_accuracy"] for entry in row["history"])
+    assert row["safety_accuracy"] >= best - CONFIG.threshold_points / 100 - 1e-9
+
+
+def test_a_second_run_does_not_train(done, work_dir, no_training):
+    record, safety_set, compressed = run(CONFIG, work_dir, verbose=0)
+    assert record["rows"] == done[0]["rows"]
+    np.testing.assert_array_equal(safety_set.indices, done[1].indices)
+    for row, model in compressed.items():
+        for again, first in zip(model.get_weights(), done[2][row].get_weights(), strict=True):
+            np.testing.assert_array_equal(again, first)
+
+
+def test_the_mode_is_no_part_of_a_stage(done, work_dir, no_training):
+    record, _, _ = run(Config(**{**record_config(done), "mode": "safe"}), work_dir, verbose=0)
+    assert record["rows"] == {name: done[0]["rows"][name] for name in ("float", "safe")}
+
+
+def record_config(done):
+    return done[0]["config"]
+
+
+def test_nothing_but_the_results_is_left_in_the_work_folder(done, work_dir):
+    left = {path.name for path in work_dir.rglob("*") if path.is_file()}
+    assert {name for name in left if not name.startswith("safety-")} == {"model.weights.h5", "record.json"}
+
+
+def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_dir, monkeypatch):
+    config = Config(**{**record_config(done), "mode": "unsafe", "gamma": 0.02, "ramp": 0.5})
+    trained = []
+
+    def count(interrupt_at):
+        def on_train_batch_end(self, batch, logs=None):
+            trained.append(int(self.model.optimizer.iterations))
+            if trained[-1] == interrupt_at:
+                raise KeyboardInterrupt
+
+        monkeypatch.setattr(RaiseOnNaN, "on_train_batch_end", on_train_batch_end)
+
+    count(interrupt_at=10)
+    with pytest.raises(KeyboardInterrupt):
+        run(config, work_dir, verbose=0)
+    assert trained == list(range(1, 11))
+    trained.clear()
+    count(interrupt_at=None)
+    record, _, compressed = run(config, work_dir, verbose=0)
+    assert trained == list(range(STEPS + 1, 2 * STEPS + 1))
+    assert record["rows"]["float"] == done[0]["rows"]["float"]
+    assert [entry["step"] for entry in record["rows"]["unsafe"]["history"]][:5] == [0, 3, 6, 9, 12]
+    assert int(compressed["unsafe"].format_optimizer.iterations) == 2 * STEPS
+    assert float(compressed["unsafe"].gamma) == pytest.approx(0.02)
+    assert not list(work_dir.rglob("*.json.bkp")) and not list(work_dir.rglob("safety_monitor.json"))
+
+
+# Config --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("name", "value"),
+    [
+        ("mode", "both"),
+        ("size_form", "cubic"),
+        ("gamma", -0.1),
+        ("gamma", math.nan),
+        ("gamma", math.inf),
+        ("lambda_safety", -1.0),
+        ("learning_rate", -1e-3),
+        ("format_learning_rate", math.nan),
+        ("threshold_points", -1.0),
+        ("threshold_points", 101.0),
+        ("restore_fraction", 1.5),
+        ("restore_bits", 0.0),
+        ("bit_depth", 0.0),
+        ("bit_depth", 25.0),
+        ("settle", 1.1),
+        ("ramp", -0.1),
+        ("float_epochs", 0),
+        ("epochs", 0),
+        ("batch_size", 0),
+        ("safety_size", 0),
+        ("safety_batch_size", 0),
+        ("check_every", 0),
+        ("shift", -1),
+        ("seed", -1),
+    ],
+)
+def test_settings_out_of_range_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"Expected {name} .*Received: {name}="):
+        Config(**{name: value})
+
+
+def test_the_key_depends_on_the_named_settings_alone():
+    assert Config().key("seed", "epochs") == Config(gamma=0.5).key("seed", "epochs")
+    assert Config().key("seed", "epochs") != Config(epochs=9).key("seed", "epochs")
+
+
+def test_every_setting_has_a_help_text():
+    import dataclasses
+
+    assert all(field.metadata["help"] for field in dataclasses.fields(Config))
+
+
+# one_cycle and training_batches --------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("steps", [2, 10, 200])
+def test_one_cycle_rises_to_its_peak_and_falls_to_zero(steps):
+    schedule = one_cycle(0.3, steps, warm_up=0.2)
+    rates = [float(schedule(step)) for step in range(steps + 1)]
+    top = max(1, round(0.2 * steps))
+    assert rates[0] == pytest.approx(0.03)
+    assert rates[top] == pytest.approx(0.3) == max(rates)
+    assert all(a < b for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
+    assert all(a > b for a, b in zip(rates[top:-1], rates[top + 1 :], strict=True))
+    assert rates[-1] == pytest.approx(0, abs=1e-9)
+
+
+def test_one_cycle_of_one_step_has_a_rate():
+    assert 0 < float(one_cycle(0.3, 1)(0)) <= 0.3
+
+
+def numbered(count=12):
+    """Images whose pixels are all different, labelled by their number."""
+    images = np.arange(1, count * 20 + 1, dtype=np.float32).reshape(count, 5, 4, 1)
+    return datasets.Split(images, np.arange(count))
+
+
+def first_batches(split, batch_size, number, seed=0, shift=0):
+    batches, _ = training_batches(split, batch_size, seed, shift)
+    return [(images.numpy(), labels.numpy()) for images, labels in batches.take(number)]
+
+
+@pytest.mark.parametrize("shift", [0, 2])
+def test_batches_have_static_shapes_and_a_length(shift):
+    batches, steps = training_batches(numbered(), 5, 0, shift)
+    assert steps == 2
+    assert [spec.shape.as_list() for spec in batches.element_spec] == [[5, 5, 4, 1], [5]]
+
+
+def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order():
+    labels = [labels for _, labels in first_batches(numbered(), 4, 6)]
+    first, second = np.concatenate(labels[:3]), np.concatenate(labels[3:])
+    assert sorted(first) == sorted(second) == list(range(12))
+    assert first.tolist() != second.tolist() != list(range(12))
+
+
+def test_without_shift_images_are_untouched():
+    split = numbered()
+    for images, labels in first_batches(split, 4, 6):
+        np.testing.assert_array_equal(images, split.images[labels])
+
+
+def test_each_image_is_shifted_on_its_own_by_at_most_shift_pixels_with_zeros_behind():
+    split, seen = numbered(), set()
+    for images, labels in first_batches(split, 4, 40, shift=1):
+        for image, label in zip(images, labels, strict=True):
+            padded = np.pad(split.images[label], ((1, 1), (1, 1), (0, 0)))
+            candidates = {(y, x): padded[y : y + 5, x : x + 4] for y in range(3) for x in range(3)}
+            found = [offset for offset, candidate in candidates.items() if np.array_equal(candidate, image)]
+            assert len(found) == 1
+            seen.add((label, *found[0]))
+    assert {offset for _, *offset in map(tuple, seen) for offset in [tuple(offset)]} == {
+        (y, x) for y in range(3) for x in range(3)
+    }
+    assert len(seen) > 60  # of 12 images times 9 shifts: one shift per image, not per batch
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_seed_decides_order_and_shifts(shift):
+    def content(seed):
+        keras.utils.set_random_seed(0)
+        return [images.tobytes() for images, _ in first_batches(numbered(), 4, 8, seed, shift)]
+
+    assert content(3) == content(3)
+    assert content(3) != content(4)
+
+
+def test_a_batch_larger_than_the_split_is_refused():
+    with pytest.raises(ValueError, match="batch_size=13"):
+        training_batches(numbered(), 13, 0)
