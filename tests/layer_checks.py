@@ -66,13 +66,12 @@ def check_many_bits_equal_the_stock_layer(case):
 
 
 def check_it_multiplies_by_the_quantized_kernel(case):
-    for rounding in ("nearest", "floor"):
-        layer = case.layer(initial_bit_depth=3, rounding=rounding)
-        learn_formats(layer)
-        stock = case.stock_layer(layer)
-        np.testing.assert_array_equal(layer(case.inputs()), stock(case.inputs()))
-        for name in layer.kernel_names:
-            assert np.abs(getattr(layer, name) - np.array(layer.quantized(name))).max() > 1e-3
+    layer = case.layer(initial_bit_depth=3, rounding="floor")
+    learn_formats(layer)
+    stock = case.stock_layer(layer)
+    np.testing.assert_array_equal(layer(case.inputs()), stock(case.inputs()))
+    for name in layer.kernel_names:
+        assert np.abs(getattr(layer, name) - np.array(layer.quantized(name))).max() > 1e-3
 
 
 def check_codes_times_steps_are_the_quantized_kernel(case):
@@ -170,12 +169,12 @@ def check_mixed_precision_has_the_same_codes(case, policy):
     np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(stock(case.inputs()), "float32"))
 
 
-def check_other_ways_to_compress_are_refused(case):
+def check_other_ways_to_compress_are_refused(case, message):
     layer = case.layer()
     for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
         try:
             refused()
         except ValueError as error:
-            assert "to_plain" in str(error)
+            assert message in str(error)
         else:
             raise AssertionError(f"{case.twin.__name__} took it")

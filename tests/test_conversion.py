@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -27,7 +29,7 @@ def shake(model):
     return model
 
 
-def chain():
+def new_chain():
     """One of every stock layer that has a twin, and normalization."""
     model = keras.Sequential(
         [
@@ -47,6 +49,14 @@ def chain():
         name="chain",
     )
     return shake(model)
+
+
+chain = functools.cache(new_chain)  # for the tests that do not change it
+
+
+@functools.cache
+def compressed_chain():
+    return learn(scc_tf.self_compress(chain()))
 
 
 def learn(model):
@@ -75,7 +85,7 @@ def test_every_layer_that_has_a_twin_is_converted():
 
 
 def test_the_original_is_untouched():
-    plain = chain()
+    plain = new_chain()
     plain.compile("sgd", "mse")
     objects, before, places = (
         [id(w) for w in plain.weights],
@@ -120,7 +130,7 @@ def test_weights_are_copied_by_name():
 
 
 def test_to_plain_is_stock_keras_with_the_same_outputs():
-    model = learn(scc_tf.self_compress(chain()))
+    model = compressed_chain()
     plain = scc_tf.to_plain(model)
     assert not [layer for layer in plain._flatten_layers() if not type(layer).__module__.startswith("keras.")]
     assert [type(layer) for layer in plain.layers[1:]] == [type(layer) for layer in chain().layers]
@@ -133,7 +143,7 @@ def test_to_plain_is_stock_keras_with_the_same_outputs():
 
 
 def test_to_plain_leaves_its_model_alone_and_goes_back():
-    model = learn(scc_tf.self_compress(chain()))
+    model = compressed_chain()
     before = arrays(model)
     again = scc_tf.self_compress(scc_tf.to_plain(model), initial_bit_depth=24)
     for now, then in zip(arrays(model), before, strict=True):
@@ -242,7 +252,7 @@ def test_operations_between_layers():
 
 
 def test_a_compiled_model_with_a_loss_that_cannot_be_serialized():
-    plain = chain()
+    plain = new_chain()
     plain.compile("sgd", lambda y, p: ops.mean((y - p) ** 2))
     assert not scc_tf.self_compress(plain).compiled
 
@@ -288,7 +298,7 @@ def test_the_report_gives_reasons():
 
 
 def test_formats_of_a_layer_that_already_compresses_are_kept():
-    model = learn(scc_tf.self_compress(chain()))
+    model = compressed_chain()
     again = scc_tf.self_compress(model)
     assert again.conversion_report.converted == ()
     np.testing.assert_array_equal(again(image(8, 8, 2)), model(image(8, 8, 2)))

@@ -86,20 +86,27 @@ CASES = [
 ]
 ONE_OF_EACH = list({case.twin: case for case in reversed(CASES)}.values())[::-1]
 CHECKS = [check for name, check in vars(layer_checks).items() if name.startswith("check_")]
-PLAIN_CHECKS = [check for check in CHECKS if check.__code__.co_argcount == 1]
+BATTERY = [check for check in CHECKS if check.__code__.co_argcount == 1]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 one_of_each = pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case.twin.__name__)
 
 
 def test_every_twin_is_tested():
     assert {case.twin for case in CASES} == set(layers.TWINS.values())
-    assert all(issubclass(twin, (layers.SelfCompressing, stock)) for stock, twin in layers.TWINS.items())
+    for stock, twin in layers.TWINS.items():
+        assert issubclass(twin, layers.SelfCompressing)
+        assert issubclass(twin, stock)
 
 
-@pytest.mark.parametrize("check", PLAIN_CHECKS, ids=lambda check: check.__name__.removeprefix("check_"))
 @each_case
-def test_battery(case, check):
-    check(case)
+def test_battery(case):
+    for check in BATTERY:
+        check(case)
+
+
+@one_of_each
+def test_other_ways_to_compress_are_refused(case):
+    layer_checks.check_other_ways_to_compress_are_refused(case, "call scc_tf.to_plain(model) first")
 
 
 @one_of_each
@@ -147,18 +154,24 @@ def model_of_every_twin():
     return model
 
 
-@pytest.mark.parametrize(
-    "how", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}, {"jit_compile": "auto"}], ids=str
-)
-def test_one_step_of_training_moves_every_variable(how):
-    model = model_of_every_twin()
+def check_one_step(model, **how):
     before = [np.array(ops.convert_to_numpy(v)) for v in model.trainable_variables]
     model.compile("sgd", "mse", **how)
-    x = np.random.default_rng(0).normal(size=(4, 6, 6, 2)).astype("float32")
+    x = np.random.default_rng(0).normal(size=(4, *model.input_shape[1:])).astype("float32")
     assert np.isfinite(model.train_on_batch(x, np.ones((4, 2), "float32")))
     for variable, old in zip(model.trainable_variables, before, strict=True):
         assert np.isfinite(variable).all()
         assert np.any(ops.convert_to_numpy(variable) != old), variable.path
+
+
+@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str)
+def test_one_step_of_training_moves_every_variable(how):
+    check_one_step(model_of_every_twin(), **how)
+
+
+def test_one_step_where_keras_chooses_to_compile():
+    """It chooses XLA, which the model of every twin has been through: a small one will do."""
+    check_one_step(keras.Sequential([keras.Input((3,)), layers.Dense(2, initial_bit_depth=2)]), jit_compile="auto")
 
 
 def test_bit_depths_never_become_negative():

@@ -1,3 +1,4 @@
+import itertools
 import math
 from types import SimpleNamespace
 
@@ -5,9 +6,9 @@ import keras
 import numpy as np
 import pytest
 import tensorflow as tf
+import toy_problem as toy
 
 import scc_tf
-import toy_problem as toy
 from scc_tf.training import default_format_optimizer, optimizer_slots, self_compressing_layers
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
@@ -38,7 +39,7 @@ def test_more_gamma_gives_fewer_bits():
         model = toy.compressed(gamma=gamma)
         steps(model, 6)
         bits.append(nominal_bits(model))
-    assert all(more > 1.001 * fewer for more, fewer in zip(bits[:-1], bits[1:], strict=True)), bits
+    assert all(more > 1.001 * fewer for more, fewer in itertools.pairwise(bits)), bits
 
 
 def test_gamma_zero_leaves_the_formats_to_the_task():
@@ -350,8 +351,10 @@ def test_an_overflow_spoils_neither_weights_nor_formats():
 @pytest.mark.parametrize("how", ["keras", "weights"])
 def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how):
     def fresh():
-        settings = dict(gamma=0.02, size_form="sum", unit="bytes", format_optimizer=Adam(0.2, epsilon=1e-4))
-        return toy.compressed(optimizer=keras.optimizers.AdamW(0.01, weight_decay=0.1), **settings)
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        format_optimizer = Adam(0.2, epsilon=1e-4)
+        settings = {"gamma": 0.02, "size_form": "sum", "unit": "bytes", "format_optimizer": format_optimizer}
+        return toy.compressed(optimizer=optimizer, **settings)
 
     model = fresh()
     steps(model, 3)

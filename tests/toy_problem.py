@@ -76,7 +76,7 @@ def values(variables):
 def formats(model):
     """All bit depths and exponents, by path."""
     layers = scc_tf.training.self_compressing_layers(model)
-    return {v.path: np.asarray(v).copy() for l in layers for f in l.formats for v in (f.bit_depth, f.exponent)}
+    return {v.path: np.asarray(v).copy() for layer in layers for f in layer.formats for v in (f.bit_depth, f.exponent)}
 
 
 def assert_same(first, second, **tolerance):

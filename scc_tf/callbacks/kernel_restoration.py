@@ -143,7 +143,8 @@ class KernelRestoration(keras.callbacks.Callback):
         """React to the monitor's last check."""
         check = self.monitor.history[-1]
         if not self._beyond(check):
-            self.safe_step, self._safe_weights = check["step"], self.model.get_weights()
+            self.safe_step = check["step"]
+            self._safe_weights = [np.array(w) for w in self.model.get_weights()]  # get_weights may alias
         elif self._due():
             restored = self._restore(check["step"])
             self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})

@@ -61,8 +61,8 @@ class Config:
     batch_size: int = _setting(64, "examples per step")
     learning_rate: float = _setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
     bit_depth: float = _setting(4.0, "bits that every channel starts from")
-    format_learning_rate: float = _setting(0.35, "peak learning rate of bit depths and exponents (Adam)")
-    settle: float = _setting(0.3, "last share of the compression steps, in which the formats rest")
+    format_learning_rate: float = _setting(0.5, "peak learning rate of bit depths and exponents (Adam)")
+    settle: float = _setting(0.25, "last share of the compression steps, in which the formats rest")
     ramp: float = _setting(0.0, "share of the compression steps over which gamma rises from 0")
     shift: int = _setting(1, "largest shift of a training image, pixels")
     safety_size: int = _setting(1000, "examples in the safety set")
@@ -196,7 +196,7 @@ def safety_set_of(config, model, data, work_dir, verbose=1):
         data.train.labels,
         size=config.safety_size,
         seed=config.seed,
-        verbose=verbose,
+        verbose=min(verbose, 1),
     )
     safety_set.save(path)
     return safety_set

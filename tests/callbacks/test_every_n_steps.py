@@ -1,8 +1,8 @@
 import json
 
 import pytest
-
 import toy_problem as toy
+
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 
 
@@ -33,7 +33,7 @@ def steps_of(callback):
     return [entry["step"] for entry in callback.history]
 
 
-@pytest.mark.parametrize(("steps_per_execution", "expected"), [(1, [0, 4, 8, 10]), (3, [0, 6, 9, 10]), (5, [0, 5, 10])])
+@pytest.mark.parametrize(("steps_per_execution", "expected"), [(1, [0, 4, 8, 10]), (3, [0, 6, 9, 10])])
 def test_acts_when_a_multiple_was_passed_whatever_the_steps_per_execution(steps_per_execution, expected):
     x, y = toy.points(40)
     model = toy.compressed(run_eagerly=False, jit_compile=False, steps_per_execution=steps_per_execution)

@@ -4,8 +4,8 @@ import math
 import keras
 import numpy as np
 import pytest
-
 import toy_problem as toy
+
 from scc_tf.callbacks import GammaScheduler, KernelRestoration, SafetyMonitor
 from scc_tf.training import optimizer_slots
 

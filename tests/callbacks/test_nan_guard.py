@@ -1,8 +1,8 @@
 import keras
 import numpy as np
 import pytest
-
 import toy_problem as toy
+
 from scc_tf.callbacks import RaiseOnNaN
 
 

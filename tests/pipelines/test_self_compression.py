@@ -1,3 +1,5 @@
+import dataclasses
+import itertools
 import json
 import math
 
@@ -9,7 +11,7 @@ import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import self_compression
-from scc_tf.pipelines.self_compression import Config, one_cycle, run, training_batches
+from scc_tf.pipelines.self_compression import Config, compress, float_model, one_cycle, run, training_batches
 
 CONFIG = Config(
     mode="compare", float_epochs=1, epochs=2, batch_size=50, safety_size=20, safety_batch_size=4, check_every=3
@@ -94,7 +96,7 @@ def test_the_safety_set_comes_from_the_training_images(done):
 
 @pytest.mark.parametrize("row", ["unsafe", "safe"])
 def test_a_row_describes_its_model(done, row):
-    record, safety_set, compressed = done
+    record, _, compressed = done
     values, model = record["rows"][row], compressed[row]
     test = small_data("mnist").test
     answers = model.predict(test.images, verbose=0).argmax(1)
@@ -134,12 +136,8 @@ def test_a_second_run_does_not_train(done, work_dir, no_training):
 
 
 def test_the_mode_is_no_part_of_a_stage(done, work_dir, no_training):
-    record, _, _ = run(Config(**{**record_config(done), "mode": "safe"}), work_dir, verbose=0)
+    record, _, _ = run(dataclasses.replace(CONFIG, mode="safe"), work_dir, verbose=0)
     assert record["rows"] == {name: done[0]["rows"][name] for name in ("float", "safe")}
-
-
-def record_config(done):
-    return done[0]["config"]
 
 
 def test_nothing_but_the_results_is_left_in_the_work_folder(done, work_dir):
@@ -148,30 +146,30 @@ def test_nothing_but_the_results_is_left_in_the_work_folder(done, work_dir):
 
 
 def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_dir, monkeypatch):
-    config = Config(**{**record_config(done), "mode": "unsafe", "gamma": 0.02, "ramp": 0.5})
-    trained = []
+    config = dataclasses.replace(CONFIG, gamma=0.02, ramp=0.5)
+    data, trained = small_data("mnist"), []
+    model, float_record = float_model(config, data, work_dir, verbose=0)
+    assert float_record["seconds"] == done[0]["rows"]["float"]["seconds"]  # its stage does not depend on gamma
 
-    def count(interrupt_at):
+    def compress_until(last_step):
         def on_train_batch_end(self, batch, logs=None):
             trained.append(int(self.model.optimizer.iterations))
-            if trained[-1] == interrupt_at:
+            if trained[-1] == last_step:
                 raise KeyboardInterrupt
 
         monkeypatch.setattr(RaiseOnNaN, "on_train_batch_end", on_train_batch_end)
+        return compress(config, "unsafe", model, done[1], data, work_dir, verbose=0)
 
-    count(interrupt_at=10)
     with pytest.raises(KeyboardInterrupt):
-        run(config, work_dir, verbose=0)
+        compress_until(10)
     assert trained == list(range(1, 11))
     trained.clear()
-    count(interrupt_at=None)
-    record, _, compressed = run(config, work_dir, verbose=0)
+    compressed, row = compress_until(None)
     assert trained == list(range(STEPS + 1, 2 * STEPS + 1))
-    assert record["rows"]["float"] == done[0]["rows"]["float"]
-    assert [entry["step"] for entry in record["rows"]["unsafe"]["history"]][:5] == [0, 3, 6, 9, 12]
-    assert int(compressed["unsafe"].format_optimizer.iterations) == 2 * STEPS
-    assert float(compressed["unsafe"].gamma) == pytest.approx(0.02)
-    assert not list(work_dir.rglob("*.json.bkp")) and not list(work_dir.rglob("safety_monitor.json"))
+    assert [entry["step"] for entry in row["history"]][:5] == [0, 3, 6, 9, 12]
+    assert int(compressed.format_optimizer.iterations) == 2 * STEPS
+    assert float(compressed.gamma) == pytest.approx(0.02)
+    assert [path for path in work_dir.rglob("backup/**/*") if path.is_file()] == []
 
 
 # Config --------------------------------------------------------------------------------------------------------------
@@ -217,8 +215,6 @@ def test_the_key_depends_on_the_named_settings_alone():
 
 
 def test_every_setting_has_a_help_text():
-    import dataclasses
-
     assert all(field.metadata["help"] for field in dataclasses.fields(Config))
 
 
@@ -232,8 +228,8 @@ def test_one_cycle_rises_to_its_peak_and_falls_to_zero(steps):
     top = max(1, round(0.2 * steps))
     assert rates[0] == pytest.approx(0.03)
     assert rates[top] == pytest.approx(0.3) == max(rates)
-    assert all(a < b for a, b in zip(rates[:top], rates[1 : top + 1], strict=True))
-    assert all(a > b for a, b in zip(rates[top:-1], rates[top + 1 :], strict=True))
+    assert all(a < b for a, b in itertools.pairwise(rates[: top + 1]))
+    assert all(a > b for a, b in itertools.pairwise(rates[top:]))
     assert rates[-1] == pytest.approx(0, abs=1e-9)
 
 
@@ -281,9 +277,7 @@ def test_each_image_is_shifted_on_its_own_by_at_most_shift_pixels_with_zeros_beh
             found = [offset for offset, candidate in candidates.items() if np.array_equal(candidate, image)]
             assert len(found) == 1
             seen.add((label, *found[0]))
-    assert {offset for _, *offset in map(tuple, seen) for offset in [tuple(offset)]} == {
-        (y, x) for y in range(3) for x in range(3)
-    }
+    assert {(y, x) for _, y, x in seen} == {(y, x) for y in range(3) for x in range(3)}
     assert len(seen) > 60  # of 12 images times 9 shifts: one shift per image, not per batch
 
 

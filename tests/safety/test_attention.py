@@ -48,9 +48,7 @@ def residual():
 
 def perturbed(model):
     rng = np.random.default_rng(1)
-    model.set_weights(
-        [np.abs(w + 0.3 * rng.normal(size=w.shape)) if w.ndim == 1 else w for w in model.get_weights()]
-    )
+    model.set_weights([np.abs(w + 0.3 * rng.normal(size=w.shape)) if w.ndim == 1 else w for w in model.get_weights()])
     return model
 
 
@@ -76,9 +74,7 @@ def slow_gradcam(model, images, layer):
             features, outputs = both(image[None], training=False)
             score = outputs[0, int(np.argmax(outputs[0]))]
         gradient, features = tape.gradient(score, features)[0].numpy(), features[0].numpy()
-        heat = np.maximum(
-            sum(gradient[..., d].mean() * features[..., d] for d in range(features.shape[-1])), 0
-        )
+        heat = np.maximum(sum(gradient[..., d].mean() * features[..., d] for d in range(features.shape[-1])), 0)
         maps.append((heat - heat.min()) / (np.ptp(heat) or 1))
     return np.stack(maps)
 
@@ -112,9 +108,7 @@ def test_another_layer_can_be_read(layer):
 @pytest.mark.parametrize("kind", ["dense", "layer", "activation"])
 def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
     model = plain()
-    model.layers[-1].kernel.assign(
-        40 * model.layers[-1].kernel
-    )  # saturated: the probabilities have no gradient
+    model.layers[-1].kernel.assign(40 * model.layers[-1].kernel)  # saturated: the probabilities have no gradient
     twin = with_softmax(model, kind)
     weights, answers = twin.get_weights(), twin.predict_on_batch(IMAGES)
     maps = attention_maps(twin, IMAGES, resolution="layer")

@@ -37,9 +37,7 @@ def test_small_clusters_hand_their_share_on():
 
 def test_uneven_counts_differ_by_one_and_favour_no_cluster():
     clusters = np.repeat(np.arange(5), 20)
-    drawn = np.array(
-        [np.bincount(clusters[equal_draw(clusters, 7, seed)], minlength=5) for seed in range(200)]
-    )
+    drawn = np.array([np.bincount(clusters[equal_draw(clusters, 7, seed)], minlength=5) for seed in range(200)])
     assert np.unique(drawn).tolist() == [1, 2]
     assert (np.abs(drawn.mean(axis=0) - 1.4) < 0.15).all()
 
@@ -124,8 +122,6 @@ def test_embeddings_are_what_the_last_convolution_returns():
     np.testing.assert_allclose(
         embeddings(model, images, batch_size=2), np.reshape(last(first(images)), (5, 27)), atol=1e-5
     )
-    np.testing.assert_allclose(
-        embeddings(model, images, first), np.reshape(first(images), (5, 32)), atol=1e-5
-    )
+    np.testing.assert_allclose(embeddings(model, images, first), np.reshape(first(images), (5, 32)), atol=1e-5)
     with pytest.raises(ValueError, match="dtype=int"):
         embeddings(model, images.astype(int))

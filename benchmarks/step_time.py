@@ -1,0 +1,112 @@
+"""What does self-compression cost per training step?
+
+python benchmarks/step_time.py --batch_size=512 --rounds=30
+
+Times the compiled train function that ``fit`` calls, on synthetic images, for the plain MNIST network, for its
+self-compressing twin (gamma > 0), and, for information, for the twin with a safety batch of 64 beside the batch.
+The three take turns, so that a slow spell of the machine meets all of them. Prints the median step of each, and the
+median and quartiles of the ratio to the plain step of the same round. Nothing is asserted.
+"""
+
+import json
+import os
+import platform
+import time
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+
+import scc_tf
+from scc_tf.atomic import atomic_path
+
+ROOT = Path(__file__).resolve().parents[1]
+SAFETY_BATCH = 64
+JIT = {"auto": "auto", "true": True, "false": False}
+
+flags.DEFINE_integer("batch_size", 512, "examples per step", lower_bound=1)
+flags.DEFINE_enum("jit_compile", "auto", list(JIT), "as in Keras's compile; auto compiles with XLA where it can")
+flags.DEFINE_integer("rounds", 30, "measurements of each step", lower_bound=1)
+flags.DEFINE_integer("warm_up", 3, "steps of each before the first measurement", lower_bound=1)
+flags.DEFINE_string("out", str(ROOT / "experiments" / "results" / "step_time.json"), "file of the record")
+
+
+def compiled_models(jit_compile):
+    """The networks to compare, by name; the first is what the others are compared with."""
+    settings = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
+    rng = np.random.default_rng(1)
+    safety_set = SimpleNamespace(images=rng.random((1000, 28, 28, 1)), labels=rng.integers(0, 10, 1000))
+    safety = {"lambda_safety": 0.1, "safety_set": safety_set, "safety_batch_size": SAFETY_BATCH}
+    plain = scc_tf.models.mnist_cnn(seed=0)
+    compared = {
+        "plain": (plain, {}),
+        "self-compressing": (scc_tf.self_compress(plain), {"gamma": 0.01}),
+        "with safety": (scc_tf.self_compress(plain), {"gamma": 0.01, **safety}),
+    }
+    for model, own in compared.values():
+        model.compile(keras.optimizers.Adam(), jit_compile=jit_compile, **settings, **own)
+    return {name: model for name, (model, _) in compared.items()}
+
+
+def stepper(model, images, labels):
+    """A function that takes one training step as ``fit`` does, waits for its logs, and returns the seconds."""
+    model.fit(images, labels, batch_size=len(labels), verbose=0)  # builds metrics and optimizer
+    train = model.make_train_function() or model.train_function
+    batches = iter(tf.data.Dataset.from_tensors((images, labels)).repeat().prefetch(2))
+
+    def step():
+        started = time.perf_counter()
+        for value in train(batches).values():
+            float(value)
+        return time.perf_counter() - started
+
+    return step
+
+
+def measure(steps, rounds, warm_up):
+    """Seconds ``{name: (rounds,)}``; the networks take turns."""
+    for _ in range(warm_up):
+        for step in steps.values():
+            step()
+    seconds = [[step() for step in steps.values()] for _ in range(rounds)]
+    return dict(zip(steps, np.transpose(seconds), strict=True))
+
+
+def main(argv):
+    """Measure, print, and write the record."""
+    del argv
+    values = flags.FLAGS
+    rng = np.random.default_rng(0)
+    images = rng.random((values.batch_size, 28, 28, 1), np.float32)
+    labels = rng.integers(0, 10, values.batch_size)
+    models = compiled_models(JIT[values.jit_compile])
+    seconds = measure(
+        {name: stepper(model, images, labels) for name, model in models.items()}, values.rounds, values.warm_up
+    )
+    rows = {}
+    print(f"{'':18}{'median step, ms':>16}{'ratio to plain: median':>24}{'quartiles':>16}")
+    for name, taken in seconds.items():
+        low, middle, high = np.quantile(taken / seconds["plain"], [0.25, 0.5, 0.75])
+        rows[name] = {"median_ms": 1e3 * float(np.median(taken)), "ratio": middle, "ratio_quartiles": [low, high]}
+        print(f"{name:18}{rows[name]['median_ms']:>16.1f}{middle:>24.3f}{f'{low:.3f}-{high:.3f}':>16}")
+    record = {
+        "command": f"python benchmarks/step_time.py --batch_size={values.batch_size} --rounds={values.rounds} "
+        f"--warm_up={values.warm_up} --jit_compile={values.jit_compile}",
+        "jit_compile": {name: bool(model.jit_compile) for name, model in models.items()},
+        "devices": [device.name for device in tf.config.list_logical_devices()],
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__},
+        "rows": rows,
+        "seconds": {name: taken.tolist() for name, taken in seconds.items()},
+    }
+    with atomic_path(values.out) as partial:
+        partial.write_text(json.dumps(record, indent=1))
+    print(f"Record: {values.out}")
+
+
+if __name__ == "__main__":
+    app.run(main)

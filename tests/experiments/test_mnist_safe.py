@@ -1,0 +1,148 @@
+import importlib
+import json
+import subprocess
+import sys
+from pathlib import Path
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from absl import flags
+
+import scc_tf
+from scc_tf.pipelines.self_compression import Config
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+@pytest.fixture
+def script(monkeypatch):
+    """The module experiments/mnist_safe.py; its flags are taken back afterwards."""
+    before = set(flags.FLAGS)
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    for name in ("mnist_safe", "flags_from_config"):
+        monkeypatch.delitem(sys.modules, name, raising=False)
+    module = importlib.import_module("mnist_safe")
+    yield module
+    flags.FLAGS.unparse_flags()
+    for name in set(flags.FLAGS) - before:
+        delattr(flags.FLAGS, name)
+    for name in ("mnist_safe", "flags_from_config"):
+        del sys.modules[name]
+
+
+def row(test_accuracy=0.99, integer_bytes=12_345.0, **more):
+    kernels = [{"channels": 32, "live_channels": 30}, {"channels": 64, "live_channels": 61}]
+    size = {"integer_bytes": integer_bytes, "entropy_bytes": 1e4, "nominal_bits": 8e4, "kernels": kernels}
+    return {
+        "test_accuracy": test_accuracy,
+        "safety_accuracy": 0.9,
+        "seconds": 61.0,
+        "size": {**size, "float32_bytes": 350_632},
+        "events": [{"step": 3, "restored": {"a": 2, "b": 1}}, {"step": 9, "restored": {}}],
+        **more,
+    }
+
+
+def record(seed=0, **more):
+    float_row = {"test_accuracy": 0.98, "safety_accuracy": 0.95, "seconds": 10.0, "size": {"float32_bytes": 350_632}}
+    return {"config": {"seed": seed}, "rows": {"float": float_row, "safe": row(**more)}}
+
+
+def strict(text):
+    """JSON as others read it: no NaN."""
+
+    def refuse(constant):
+        raise AssertionError(f"{constant} is not JSON")
+
+    return json.loads(text, parse_constant=refuse)
+
+
+def test_the_summary_is_mean_and_sample_deviation(script):
+    table = script.summary([record(test_accuracy=a) for a in (0.98, 0.99, 0.97)])
+    assert table["safe"]["test acc. %"] == pytest.approx([98.0, 1.0])
+    assert table["safe"]["dead ch."] == [5.0, 0.0]
+    assert table["safe"]["restored"] == [3.0, 0.0]
+    assert table["safe"]["nominal B"] == [10_000.0, 0.0]
+    assert table["float"]["integer B"] == [350_632.0, 0.0]
+    assert table["float"]["entropy B"] == [None, None]
+    assert strict(json.dumps(table)) == table
+
+
+def test_one_seed_has_no_deviation(script):
+    assert script.summary([record()])["safe"]["test acc. %"] == [pytest.approx(99.0), None]
+
+
+def test_the_table_is_aligned_and_says_what_it_counts(script):
+    for records in ([record()], [record(seed) for seed in (4, 5)]):
+        text = script.format_table(script.summary(records), [r["config"]["seed"] for r in records])
+        head, *rows, note = text.splitlines()
+        assert [line.split()[0] for line in rows] == ["float", "safe"]
+        assert {len(line) for line in (head, *rows)} == {len(head)}
+        assert "12,345" in rows[1] and "12,345" not in rows[0]
+        assert "-" in rows[0].split()
+        assert ("±" in text) == (len(records) > 1)
+        assert "nan" not in text.lower()
+        assert "exponents" in note and str([r["config"]["seed"] for r in records]) in note
+
+
+def test_every_setting_is_a_flag_with_its_default_and_help(script):
+    flags.FLAGS(["mnist_safe.py"])
+    assert script.config_from_flags(Config) == Config()
+    assert "weight of the size term" in flags.FLAGS["gamma"].help
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS(["mnist_safe.py", "--gamma=0.25", "--mode=compare", "--epochs=7"])
+    assert script.config_from_flags(Config, seed=3) == Config(gamma=0.25, mode="compare", epochs=7, seed=3)
+
+
+@pytest.mark.parametrize("arguments", [["--epochs=two"], ["--runs=0"], ["--gama=1"]])
+def test_bad_flags_are_refused(script, arguments):
+    with pytest.raises(flags.Error):
+        flags.FLAGS(["mnist_safe.py", *arguments])
+
+
+def test_a_bad_gamma_gives_one_clear_error_and_writes_nothing(tmp_path):
+    folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
+    command = [sys.executable, EXPERIMENTS / "mnist_safe.py", "--gamma=-0.5", *folders]
+    environment = {"PYTHONPATH": str(EXPERIMENTS.parent), "TF_CPP_MIN_LOG_LEVEL": "3", "PATH": ""}
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, cwd=tmp_path)
+    assert done.returncode == 1
+    assert done.stdout == ""
+    assert "Expected gamma in [0, inf). Received: gamma=-0.5" in done.stderr.splitlines()[-1]
+    assert "Traceback" not in done.stderr
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monkeypatch, capsys):
+    plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, name="head")])
+    model = scc_tf.self_compress(plain)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    runs, drawn = [], []
+
+    def run(config, work_dir, verbose):
+        runs.append(config.seed)
+        reverted_to_step = 40 if config.seed == 8 else None
+        return record(config.seed, reverted_to_step=reverted_to_step), SimpleNamespace(), {"safe": model}
+
+    monkeypatch.setattr(script.self_compression, "run", run)
+    monkeypatch.setattr(script, "write_figures", lambda *arguments: drawn.append(arguments))
+    folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
+    monkeypatch.setattr(sys, "argv", ["mnist_safe.py", "--runs=2", "--seed=7", *folders])
+    flags.FLAGS(sys.argv)
+    script.main([])
+    assert runs == [7, 8]
+    assert len(drawn) == 1
+    written = strict((tmp_path / "out_dir" / "mnist_safe.json").read_text())
+    assert [r["config"]["seed"] for r in written["records"]] == [7, 8]
+    assert written["summary"]["safe"]["test acc. %"] == pytest.approx([99.0, 0.0])
+    assert written["command"] == "python experiments/mnist_safe.py --runs=2 --seed=7"
+    printed = capsys.readouterr().out
+    assert "seed 8: safety had dropped; went back to step 40" in printed
+    file = tmp_path / "model_dir" / "mnist_safe.keras"
+    card = strict((tmp_path / "model_dir" / "mnist_safe.json").read_text())
+    assert card["file_bytes"] == file.stat().st_size
+    loaded = keras.saving.load_model(file)
+    x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
+    np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
+    assert not loaded.compiled  # no optimizer: it would be most of the file
