@@ -138,9 +138,11 @@ def test_the_safety_batch_changes_from_step_to_step_and_covers_the_set():
 
 def test_the_safety_batch_changes_also_when_all_formats_are_frozen():
     keras.utils.set_random_seed(0)
-    net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(6), keras.layers.Dense(3, name="plain")])
+    net = keras.Sequential(
+        [keras.Input((8,)), keras.layers.Dense(6, name="frozen"), keras.layers.Dense(3, name="plain")]
+    )
     model = scc_tf.self_compress(net, exclude=["plain"])
-    model.layers[0].trainable = False
+    model.get_layer("frozen").trainable = False
     x, y = toy.points()
     # nothing moves, so the loss differs only where the draw does
     model.compile(SGD(0.0), toy.cross_entropy(), lambda_safety=1.0, safety_set=toy.safety_set(), run_eagerly=True)

@@ -337,6 +337,16 @@ def test_state_is_taken_up_from_the_backup(tmp_path):
     assert files(tmp_path) == []
 
 
+def test_events_after_the_restored_step_are_forgotten(tmp_path):
+    run = interrupted(tmp_path)
+    assert run.event_steps == [2]
+    run.model.optimizer.iterations.assign(1)  # the weights that were saved are older
+    again = Fit(accuracy=0.9, model=run.model, backup_dir=tmp_path)
+    assert again.event_steps == []
+    again.step(0.5)
+    assert again.event_steps == [2]
+
+
 def npz_of_another_model(path):
     content = dict(np.load(path))
     np.savez(path, **{**content, "arr_0": np.zeros((2, 2))})
