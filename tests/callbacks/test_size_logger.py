@@ -2,6 +2,7 @@ import csv
 
 import keras
 import pytest
+import tensorflow as tf
 import toy_problem as toy
 
 import scc_tf
@@ -43,6 +44,14 @@ def test_sizes_reach_history_csv_and_what_reads_the_logs_as_floats(tmp_path):
     with log_file.open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["integer_bytes"]) for row in rows] == history["integer_bytes"]
+
+
+def test_tensorboard_writes_the_sizes(tmp_path):
+    history = fit(graph_model(gamma=0.01), [SizeLogger(2), keras.callbacks.TensorBoard(tmp_path)], epochs=2)
+    (file,) = (tmp_path / "train").glob("*.tfevents*")
+    events = [tf.compat.v1.Event.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))]
+    written = [v for event in events for v in event.summary.value if v.tag == "epoch_integer_bytes"]
+    assert [float(tf.make_ndarray(v.tensor)) for v in written] == pytest.approx(history["integer_bytes"])
 
 
 def test_the_measurements_are_those_of_the_size_report():
