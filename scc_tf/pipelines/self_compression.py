@@ -53,7 +53,7 @@ class Config:
     """Settings of one run; the flags of the experiments are made from these fields."""
 
     gamma: float = _setting(0.01, "weight of the size term Q (average bits per weight)")
-    lambda_safety: float = _setting(0.1, "weight of the safety loss; the unsafe row has none")
+    lambda_safety: float = _setting(0.03, "weight of the safety loss; the unsafe row has none")
     mode: str = _setting("safe", "safe, unsafe, or compare (both, from the same start)")
     seed: int = _setting(0, "seed of weights, order, augmentation and safety set")
     float_epochs: int = _setting(2, "epochs of the float baseline")
@@ -89,7 +89,9 @@ class Config:
 
 _FLOAT_SETTINGS = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_dir")
 _SAFETY_SETTINGS = (*_FLOAT_SETTINGS, "safety_size")
-_COMPRESSION_SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
+_SAFE_SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
+_RESPONSES = ("lambda_safety", "safety_batch_size", "restore_fraction", "restore_bits")  # the unsafe row has none
+_ROW_SETTINGS = {"safe": _SAFE_SETTINGS, "unsafe": tuple(n for n in _SAFE_SETTINGS if n not in _RESPONSES)}
 
 
 def one_cycle(peak, steps, warm_up=0.15):
@@ -215,7 +217,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         verbose: as in ``fit``.
     """
     safe = row == "safe"
-    folder = work_dir / f"{row}-{config.key(*_COMPRESSION_SETTINGS)}"
+    folder = work_dir / f"{row}-{config.key(*_ROW_SETTINGS[row])}"
     weights, record_path = folder / "model.weights.h5", folder / "record.json"
     batches, steps = training_batches(data.train, config.batch_size, config.seed + 1, config.shift)
     total = steps * config.epochs
