@@ -4,27 +4,36 @@ python experiments/collapse_study.py
 
 For every gamma and seed, the same float network is compressed twice: unsafe (the monitor only watches) and safe (safety
 loss, restoration, contract). A run has collapsed if its safety accuracy ends more than the threshold below where it
-started. Every finished run is cached in --work_dir; a study that was stopped goes on.
+started. Every finished run is cached in --work_dir; a study that was stopped goes on. The record and the figure of an
+earlier study are replaced.
 """
 
 import json
-import sys
+import math
 from pathlib import Path
 
 from absl import app, flags
-from flags_from_config import config_from_flags, define_flags
+from flags_from_config import command_line, config_from_flags, define_flags
 
 from scc_tf import datasets, plots
 from scc_tf.atomic import atomic_path
 from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
-define_flags(self_compression.Config, epochs=1)
-flags.DEFINE_list("gammas", ["0.01", "0.03", "0.1", "0.3", "1"], "weights of the size term, in place of --gamma")
-flags.DEFINE_integer("runs", 2, "number of seeds, from --seed on")
+define_flags(self_compression.Config, leave_out=("gamma", "mode"), epochs=1)
+flags.DEFINE_list("gammas", ["0.01", "0.03", "0.1", "0.3", "1"], "weights of the size term")
+flags.DEFINE_integer("runs", 2, "number of seeds, from --seed on", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
+
+
+@flags.validator("gammas", "Expected positive numbers (the figure's axis is logarithmic), separated by commas.")
+def _are_positive(gammas):
+    try:
+        return bool(gammas) and all(0 < float(gamma) < math.inf for gamma in gammas)
+    except ValueError:
+        return False
 
 
 def study_point(row, config, record):
@@ -34,11 +43,11 @@ def study_point(row, config, record):
         "row": row,
         "seed": config.seed,
         "drop_points": drop,
-        "collapsed": drop > config.threshold_points,
+        "collapsed": drop > config.threshold_points + 1e-9,  # as KernelRestoration compares
         "safety_accuracy": record["safety_accuracy"],
         "test_accuracy": record["test_accuracy"],
         "integer_bytes": record["size"]["integer_bytes"],
-        "restored": sum(sum(event["restored"].values()) for event in record["events"]),
+        "restored": self_compression.restored_channels(record),
         "reverted_to_step": record["reverted_to_step"],
         "seconds": record["seconds"],
     }
@@ -77,7 +86,7 @@ def main(argv):
     for row, count in counts.items():
         print(f"{row}: {count['collapsed']} of {count['runs']} ended more than {values.threshold_points} points lower")
     record = {
-        "command": "python experiments/collapse_study.py " + " ".join(a for a in sys.argv[1:] if "_dir" not in a),
+        "command": command_line(__name__),
         "threshold_points": values.threshold_points,
         "epochs": values.epochs,
         "collapsed": counts,

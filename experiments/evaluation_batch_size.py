@@ -10,6 +10,7 @@ from pathlib import Path
 
 import keras
 from absl import app, flags
+from flags_from_config import command_line
 
 from scc_tf import datasets
 from scc_tf.atomic import atomic_path
@@ -31,7 +32,7 @@ def main(argv):
         answers = model.predict(test.images, batch_size=size, verbose=0).argmax(1)
         accuracy[str(size)] = float((answers == test.labels).mean())
         print(f"batch size {size:>6}: test accuracy {accuracy[str(size)]:.2%}")
-    record = {"command": "python experiments/evaluation_batch_size.py", "test_accuracy": accuracy}
+    record = {"command": command_line(__name__), "test_accuracy": accuracy}
     with atomic_path(Path(values.out_dir) / "evaluation_batch_size.json") as partial:
         partial.write_text(json.dumps(record, indent=1))
 

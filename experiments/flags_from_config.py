@@ -1,24 +1,41 @@
 """absl flags made from the fields of a pipeline's ``Config``: one place for every default and help text."""
 
 import dataclasses
+import re
+import shlex
 import sys
+from pathlib import Path
 
 from absl import flags
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
+_OF_THIS_MACHINE = re.compile(r".*_dir|out|model|verbose")  # where things lie here, and how much is said
 
 
-def define_flags(config_class, **overrides):
-    """Define one flag per field; ``overrides`` change defaults."""
+def define_flags(config_class, leave_out=(), **overrides):
+    """Define one flag per field but those to ``leave_out``; ``overrides`` change defaults."""
     for field in dataclasses.fields(config_class):
-        default = overrides.get(field.name, field.default)
-        _DEFINE[type(field.default)](field.name, default, field.metadata["help"])
+        if field.name not in leave_out:
+            default = overrides.get(field.name, field.default)
+            _DEFINE[type(field.default)](field.name, default, field.metadata["help"])
 
 
 def config_from_flags(config_class, **changes):
     """The ``Config`` that the command line asks for, with ``changes`` on top; a bad value ends the script."""
-    values = {f.name: flags.FLAGS[f.name].value for f in dataclasses.fields(config_class)}
+    names = {field.name for field in dataclasses.fields(config_class)}
+    values = {f.name: f.value for f in flags.FLAGS.get_flags_for_module(__name__) if f.name in names}
     try:
         return config_class(**{**values, **changes})
     except ValueError as error:
         raise SystemExit(f"{sys.argv[0]}: {error}") from error
+
+
+def command_line(script):
+    """The command that repeats this run: the flags that differ from their defaults, but no path of this machine.
+
+    Args:
+        script: ``__name__`` of the script.
+    """
+    defined = [flag for module in (__name__, script) for flag in flags.FLAGS.get_flags_for_module(module)]
+    changed = [f.serialize() for f in defined if f.value != f.default and not _OF_THIS_MACHINE.fullmatch(f.name)]
+    return shlex.join(["python", f"experiments/{Path(sys.modules[script].__file__).name}", *changed])

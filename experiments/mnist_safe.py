@@ -3,17 +3,18 @@
 python experiments/mnist_safe.py --gamma=0.01
 python experiments/mnist_safe.py --gamma=0.01 --mode=compare --runs=3
 
-Writes a JSON record and figures to --out_dir, and the compressed model to --model_dir. Finished stages are cached in
---work_dir, so a rerun (or a run that was stopped) goes on where it was.
+Writes a JSON record and figures to --out_dir as mnist_<mode>, and the compressed model of the first seed to --model_dir
+as mnist_safe (mnist_unsafe where the mode has no safe row). Those of an earlier run of the same mode, and the saved
+model of any earlier run, are replaced. Finished stages are cached in --work_dir, so a rerun (or a run that was
+stopped) goes on where it was.
 """
 
 import json
-import sys
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
-from flags_from_config import config_from_flags, define_flags
+from flags_from_config import command_line, config_from_flags, define_flags
 
 import scc_tf
 from scc_tf import plots
@@ -37,17 +38,13 @@ COLUMNS = (
     ("entropy B", lambda row: row["size"].get("entropy_bytes", np.nan), "{:,.0f}"),
     ("nominal B", lambda row: row["size"].get("nominal_bits", np.nan) / 8, "{:,.0f}"),
     ("dead ch.", lambda row: dead_channels(row), "{:.0f}"),
-    ("restored", lambda row: restored_kernels(row), "{:.0f}"),
+    ("restored", self_compression.restored_channels, "{:.0f}"),
     ("seconds", lambda row: row["seconds"], "{:.0f}"),
 )
 
 
 def dead_channels(row):
     return sum(k["channels"] - k["live_channels"] for k in row["size"].get("kernels", ()))
-
-
-def restored_kernels(row):
-    return sum(sum(event["restored"].values()) for event in row.get("events", ()))
 
 
 def summary(records):
@@ -111,7 +108,7 @@ def main(argv):
     logging.set_verbosity(logging.INFO)
     values = flags.FLAGS
     out_dir, work_dir = Path(values.out_dir), Path(values.work_dir)
-    command = "python experiments/mnist_safe.py " + " ".join(a for a in sys.argv[1:] if "_dir" not in a)
+    command = command_line(__name__)
     records = []
     for seed in range(values.seed, values.seed + values.runs):
         config = config_from_flags(self_compression.Config, seed=seed)

@@ -6,21 +6,33 @@ import math
 import keras
 import numpy as np
 
-__all__ = ["reestimate_batch_statistics"]
+__all__ = ["reestimate_batch_statistics", "trainable_norms"]
 
-_DROPOUT = (keras.layers.Dropout, keras.layers.GaussianDropout, keras.layers.AlphaDropout)  # spatial ones: Dropout
+_STRENGTH = {  # the attribute that turns a random layer off; spatial dropouts are Dropout
+    keras.layers.Dropout: "rate",
+    keras.layers.GaussianDropout: "rate",
+    keras.layers.AlphaDropout: "rate",
+    keras.layers.GaussianNoise: "stddev",
+}
+
+
+def trainable_norms(model):
+    """The BatchNormalization layers of a model whose statistics training changes, nested ones included."""
+    norms = (layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization))
+    return [norm for norm in norms if norm.trainable]
 
 
 @contextlib.contextmanager
-def _without_dropout(layers):
-    rates = [(layer, layer.rate) for layer in layers if isinstance(layer, _DROPOUT)]
+def _without_noise(layers):
+    found = [(layer, name) for layer in layers for kind, name in _STRENGTH.items() if isinstance(layer, kind)]
+    strengths = [(layer, name, getattr(layer, name)) for layer, name in found]
     try:
-        for layer, _ in rates:
-            layer.rate = 0.0
+        for layer, name, _ in strengths:
+            setattr(layer, name, 0.0)
         yield
     finally:
-        for layer, rate in rates:
-            layer.rate = rate
+        for layer, name, strength in strengths:
+            setattr(layer, name, strength)
 
 
 def reestimate_batch_statistics(model, images, batch_size=512):
@@ -28,7 +40,7 @@ def reestimate_batch_statistics(model, images, batch_size=512):
 
     The running averages lag behind weights that are being quantized; evaluation with them is noise (it jumped
     between 96.6 % and 98.8 % where re-estimated statistics gave 99.0 to 99.1 %). Dropout is off meanwhile: it is
-    off in evaluation too. Frozen BatchNormalization layers keep their statistics.
+    off in evaluation too, and so is GaussianNoise. Frozen BatchNormalization layers keep their statistics.
 
     Args:
         model: Keras model; its moving means and variances are assigned.
@@ -44,13 +56,12 @@ def reestimate_batch_statistics(model, images, batch_size=512):
     """
     if len(images) == 0:
         raise ValueError("Expected at least one image to estimate batch statistics from. Received: none")
-    layers = model._flatten_layers()
-    norms = [n for n in layers if isinstance(n, keras.layers.BatchNormalization) and n.trainable]
+    norms = trainable_norms(model)
     if not norms:
         return
     momenta = [norm.momentum for norm in norms]
     try:
-        with _without_dropout(layers):
+        with _without_noise(model._flatten_layers()):
             for index, batch in enumerate(np.array_split(images, math.ceil(len(images) / batch_size))):
                 for norm in norms:
                     norm.momentum = index / (index + 1)  # the running average becomes the mean so far

@@ -120,7 +120,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
 
     Returns:
         A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, and what was
-        skipped and why. Skipped layers are logged as well.
+        skipped and why. Skipped layers are logged as warnings.
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if a name in
@@ -166,7 +166,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
     if not any(isinstance(twin, SelfCompressing) for _, twin in pairs):
         raise ValueError(f"Expected at least one layer that can self-compress. Received: {model.name!r}: {report}")
     for name, reason in report.skipped.items():
-        logging.info("self_compress skipped layer %s: %s", name, reason)
+        logging.warning("self_compress skipped layer %s: %s", name, reason)
     compressed = _functional(clone, SelfCompressingModel)
     compressed.conversion_report = report
     return compressed

@@ -5,10 +5,11 @@ that nothing has to be tuned on the test images; `load_split` gives one split as
 test images of a set that serves as out-of-distribution partner. A data set is looked for in this order:
 
 1. ``<data_dir>/<name>.npz`` in the layout of Keras (``x_train``, ``y_train``, ``x_test``, ``y_test``);
-2. for ``mnist``, the copy embedded in this repository (absent where only the package is installed);
-3. ``<name>.npz`` in Keras's cache, ``~/.keras/datasets`` or ``$KERAS_HOME/datasets``;
-4. TensorFlow Datasets, as prepared under ``data_dir`` or, without one, ``~/tensorflow_datasets``;
-5. TensorFlow Datasets, downloaded to the same place.
+2. the folder ``<data_dir>/<name>``, as prepared by TensorFlow Datasets;
+3. for ``mnist``, the copy embedded in this repository (absent where only the package is installed);
+4. ``<name>.npz`` in Keras's cache, ``~/.keras/datasets`` or ``$KERAS_HOME/datasets``;
+5. without a ``data_dir``, the folder ``~/tensorflow_datasets/<name>``;
+6. TensorFlow Datasets, downloaded to ``data_dir`` or ``~/tensorflow_datasets``.
 
 Shapes: ``N`` images of ``H`` x ``W`` pixels with ``C`` channels.
 """
@@ -72,8 +73,8 @@ def load(
     Args:
         name: ``"mnist"``, ``"cifar10"``, or any image classification set of TensorFlow Datasets that has a
             train and a test split.
-        data_dir: folder that holds ``<name>.npz`` or the TFDS folder ``<name>``; it comes before every
-            other place.
+        data_dir: existing folder that holds ``<name>.npz`` or the TFDS folder ``<name>``; it comes before
+            every other place.
         validation: what to hold out of the training images: a fraction in [0, 1) if float, a number of
             images if int. The default leaves 54,000 for MNIST and 45,000 for CIFAR-10.
         seed: of the choice of the held-out images; the same seed gives the same split.
@@ -83,8 +84,8 @@ def load(
         The three splits and the names of the classes.
 
     Raises:
-        ValueError: if the set is found nowhere, a file is damaged or not an image set, or ``validation``
-            leaves nothing to train on.
+        ValueError: if ``data_dir`` is no folder, the set is found nowhere, a file is damaged or not an image
+            set, or ``validation`` leaves nothing to train on.
         OSError: if it can only be downloaded, and that fails.
     """
     train = _read(name, "train", data_dir, download)
@@ -127,7 +128,8 @@ def load_split(name: str, split: str, data_dir: str | Path | None = None, *, dow
         All images and labels of the split.
 
     Raises:
-        ValueError: if the split is found nowhere, or a file is damaged or not an image set.
+        ValueError: if ``data_dir`` is no folder, the split is found nowhere, or a file is damaged or not an
+            image set.
         OSError: if it can only be downloaded, and that fails.
     """
     raw = _read(name, split, data_dir, download)
@@ -185,18 +187,18 @@ def _class_names(name: str, *splits: _Raw) -> tuple[str, ...]:
 
 
 def _read(name: str, split: str, data_dir: str | Path | None, download: bool) -> _Raw:
-    candidates = _npz_candidates(name, data_dir)
+    given = None if data_dir is None else Path(data_dir).expanduser()
+    if given and not given.is_dir():
+        raise ValueError(f"Expected data_dir to be an existing folder. Received: data_dir={str(data_dir)!r}")
+    cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
+    folders = (given, EMBEDDED if name == "mnist" else None, cache)
+    candidates = [folder / f"{name}.npz" for folder in folders if folder]
+    if given and not candidates[0].exists() and any((given / name).rglob("dataset_info.json")):
+        return _read_tfds(name, split, data_dir, download, candidates[:1])
     for path in candidates:
         if path.exists():
             return _read_npz(path, split)
     return _read_tfds(name, split, data_dir, download, candidates)
-
-
-def _npz_candidates(name: str, data_dir: str | Path | None) -> list[Path]:
-    keras_home = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser()
-    folders = [] if data_dir is None else [Path(data_dir).expanduser()]
-    folders += [EMBEDDED] if name == "mnist" else []
-    return [folder / f"{name}.npz" for folder in (*folders, keras_home / "datasets")]
 
 
 def _read_npz(path: Path, split: str) -> _Raw:

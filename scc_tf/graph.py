@@ -10,7 +10,14 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.layers import Conv2DTranspose, DepthwiseConv2D, EinsumDense, SelfCompressing, SeparableConv2D
+from scc_tf.layers import (
+    Conv2DTranspose,
+    DepthwiseConv2D,
+    EinsumDense,
+    SelfCompressing,
+    SeparableConv2D,
+    einsum_letters,
+)
 
 __all__ = ["KernelNode", "trace_kernels"]
 
@@ -146,12 +153,6 @@ def _is_elementwise(layer):
     return getattr(layer, "activation", None) in _ELEMENTWISE_ACTIVATIONS
 
 
-def _einsum_letters(layer):
-    """Letters of the inputs, of the kernel and of the output."""
-    inputs, rest = layer.equation.replace(" ", "").split(",")
-    return inputs, *rest.split("->")
-
-
 def _is_exact(layer, kernel_shape):
     """Whether a constant input adds the same to every position of the output."""
     pointwise = set(kernel_shape[:-2]) == {1}
@@ -252,7 +253,7 @@ class _Tracer:
     def reads_channels(layer, tensor, axis):
         """Whether the kernel sums over the channels' axis."""
         if isinstance(layer, EinsumDense):
-            inputs, kernel, output = _einsum_letters(layer)
+            inputs, kernel, output = einsum_letters(layer.equation)
             if set(kernel) - set(output) != {inputs[-1]}:
                 return False
         return axis == _channel_axis(layer, len(tensor.shape))
@@ -262,7 +263,7 @@ class _Tracer:
         """Whether the kernel's channels are the last axis of the output, and constant along the others."""
         if not isinstance(layer, EinsumDense):
             return True
-        _, kernel, output = _einsum_letters(layer)
+        _, kernel, output = einsum_letters(layer.equation)
         return set(kernel) & set(output) == {output[-1]} and layer.bias_axes in (None, "", output[-1])
 
     def visit_kernel(self, layer, name, inputs):

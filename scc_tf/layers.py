@@ -24,6 +24,7 @@ __all__ = [
     "SelfCompressing",
     "SeparableConv2D",
     "check_format",
+    "einsum_letters",
 ]
 
 
@@ -219,6 +220,12 @@ class Dense(SelfCompressing, keras.layers.Dense):
         return outputs if self.activation is None else self.activation(outputs)
 
 
+def einsum_letters(equation):
+    """The letters of the inputs, of the kernel and of the output: ``("abc", "cd", "abd")`` for ``"abc,cd->abd"``."""
+    inputs, rest = equation.replace(" ", "").split(",")
+    return inputs, *rest.split("->")
+
+
 @keras.saving.register_keras_serializable(package="scc_tf")
 class EinsumDense(SelfCompressing, keras.layers.EinsumDense):
     """`keras.layers.EinsumDense`; a channel is one index into the kernel's axes that reach the output.
@@ -229,8 +236,8 @@ class EinsumDense(SelfCompressing, keras.layers.EinsumDense):
     def channel_axes(self, kernel_name):
         """The kernel axes whose letters appear in the output of the equation."""
         del kernel_name
-        kernel_letters, output_letters = self.equation.replace(" ", "").split(",")[1].split("->")
-        return tuple(axis for axis, letter in enumerate(kernel_letters) if letter in output_letters)
+        _, kernel, output = einsum_letters(self.equation)
+        return tuple(axis for axis, letter in enumerate(kernel) if letter in output)
 
     def call(self, inputs, training=None):
         """Contract with the quantized kernel, add the bias, activate."""

@@ -128,6 +128,10 @@ class SizeReport:
 
     A weight is live if its channel has a code other than 0 and its input does not come from dead channels alone.
     Inputs from dead channels are only left out where removing them is exact (no padding with zeros).
+
+    Not counted: the one bit per channel that marks it dead, a file header, and the biases that absorb the constants
+    (not 0) of dead channels where a consumer has none of its own. Counted, though a real file drops them: biases and
+    batch statistics of dead channels.
     """
 
     kernels: tuple
@@ -170,7 +174,14 @@ class SizeReport:
         """All numbers as one JSON string."""
         totals = {
             name: getattr(self, name)
-            for name in ("nominal_bits", "integer_bytes", "entropy_bytes", "side_bytes", "float32_bytes")
+            for name in (
+                "nominal_bits",
+                "integer_bytes",
+                "entropy_bytes",
+                "side_bytes",
+                "float32_bytes",
+                "dead_channels",
+            )
         }
         rows = [dataclasses.asdict(k) for k in self.kernels]
         return json.dumps({**totals, "other_bytes": self.other_bytes, "kernels": rows})
@@ -206,7 +217,7 @@ def _entropy_bits(codes):
 
 
 def _code_width(low, high):
-    """Bits of the shortest two's complement code for the integers low..high; 1 where there is only one sign."""
+    """Bits of the shortest two's complement code for the integers low..high: 1 for 0..0 and -1..0, 4 for 0..5."""
     low, high = np.minimum(low, 0), np.maximum(high, 0)
     return np.maximum(np.ceil(np.log2(np.maximum(-low, high + 1).astype(float))) + 1, 1)
 

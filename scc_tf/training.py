@@ -1,17 +1,21 @@
 """The training step: task loss + gamma * Q + lambda * safety loss, under one GradientTape."""
 
-import math
+import inspect
 from collections.abc import Callable
 
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
 from keras import ops
 
 from scc_tf.layers import SelfCompressing
 from scc_tf.size import SizeTerm
 
 __all__ = ["SelfCompressingModel", "default_format_optimizer", "optimizer_slots", "self_compressing_layers"]
+
+
+LARGEST_INPUT = 1e4  # no network is trained on inputs beyond that
 
 
 def self_compressing_layers(model):
@@ -23,7 +27,7 @@ def optimizer_slots(optimizer, variable):
     """The slot variables that an optimizer keeps for one variable: momenta, second moments, ….
 
     Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
-    that run parallel to its variables. Scalars are not slots, nor are the averages of the weights (``use_ema``).
+    that run parallel to its variables. Scalars are not slots.
 
     Args:
         optimizer: built Keras optimizer, in a ``LossScaleOptimizer`` or not.
@@ -37,8 +41,7 @@ def optimizer_slots(optimizer, variable):
     if id(variable) not in known:
         return []
     place = known.index(id(variable))
-    averages = getattr(optimizer, "_model_variables_moving_average", ())
-    own = {id(v) for v in optimizer.variables} - {id(v) for v in averages}
+    own = {id(v) for v in optimizer.variables}
     lists = [v for v in vars(optimizer).values() if isinstance(v, list) and len(v) == len(known)]
     slots = {id(v[place]): v[place] for v in lists if id(v[place]) in own}
     return [slot for slot in slots.values() if slot.shape == variable.shape]
@@ -59,6 +62,11 @@ def default_format_optimizer(learning_rate=0.5):
     return keras.optimizers.Adam(learning_rate, epsilon=1e-3, name="format_adam")
 
 
+def _averages_weights(optimizer):
+    parts = (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ()))
+    return any(getattr(part, "use_ema", False) for part in parts)
+
+
 @keras.saving.register_keras_serializable(package="scc_tf")
 class SelfCompressingModel(keras.Model):
     """Functional Keras model whose ``fit`` trains weights, bit depths and exponents together.
@@ -71,11 +79,13 @@ class SelfCompressingModel(keras.Model):
         lambda_safety: float, weight of the safety loss.
         format_optimizer: optimizer of the bit depths and exponents; ``optimizer`` has all other variables, so its
             weight decay does not touch the formats.
-        starting_weights: number of kernel weights when the model was first compressed: the ``N`` of Q.
+        starting_weights: number of kernel weights when the model was first compiled: the ``N`` of Q.
+        in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
     """
 
     conversion_report = None
     starting_weights = None
+    in_fit = False
 
     def compile(  # noqa: PLR0913 (Keras's own compile has as many)
         self,
@@ -91,15 +101,16 @@ class SelfCompressingModel(keras.Model):
         unit="bits",
         **kwargs,
     ):
-        """Configure training.
+        """Configure training. What is refused leaves the model as it was.
 
         Args:
             optimizer: optimizer of the weights, as in Keras.
             loss: task loss, as in Keras. It is the safety loss as well.
             gamma: weight of Q, not negative. With ``unit="bits"`` one bit per weight costs ``gamma``.
             lambda_safety: weight of the loss on a random batch of the safety set, not negative.
-            safety_set: `scc_tf.SafetySet`, or anything with ``images`` and integer ``labels`` ``(S,)``; needed if
-                ``lambda_safety > 0``. The labels take the form that those of ``fit`` have, one-hot or not.
+            safety_set: `scc_tf.SafetySet`, or anything with ``images`` ``(S, ...)``, floats in the range that the
+                model is trained on, and integer ``labels`` ``(S,)``; needed if ``lambda_safety > 0``. The labels
+                take the form that those of ``fit`` have, one-hot or not.
             safety_batch_size: safety examples per step, at least 1.
             format_optimizer: optimizer of bit depths and exponents; default `default_format_optimizer`.
             size_form: ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
@@ -107,49 +118,87 @@ class SelfCompressingModel(keras.Model):
             **kwargs: everything else that ``keras.Model.compile`` takes.
 
         Raises:
-            ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, a missing, empty or inconsistent
-                safety set, a safety loss for a model with several inputs, outputs or losses, an unknown
-                ``size_form`` or ``unit``.
+            ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, an optimizer with ``use_ema``, an
+                unknown ``size_form`` or ``unit``; with a safety loss, on a model with several inputs, outputs or
+                losses, and on a safety set that is missing, empty, inconsistent or unlike the model's inputs.
         """
         for name, value in (("gamma", gamma), ("lambda_safety", lambda_safety)):
             if not 0 <= value < float("inf"):
                 raise ValueError(f"Expected {name} to be finite and not negative. Received: {name}={value}")
-        if lambda_safety:
-            self._check_safety_loss(loss, safety_set, safety_batch_size)
+        optimizer = keras.optimizers.get(optimizer)
+        format_optimizer = keras.optimizers.get(
+            default_format_optimizer() if format_optimizer is None else format_optimizer
+        )
+        for name, chosen in (("optimizer", optimizer), ("format_optimizer", format_optimizer)):
+            if _averages_weights(chosen):  # at the end of fit Keras gives one optimizer all variables to average
+                raise ValueError(
+                    f"Expected {name} without use_ema: it has only some of the variables. Received: "
+                    f"{name}={chosen.name} with use_ema=True"
+                )
+        size_term = SizeTerm(self, size_form, unit, self.starting_weights)
+        safety_data = self._checked_safety_data(loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
-        self.size_term = SizeTerm(self, size_form, unit, self.starting_weights)
-        self.starting_weights = self.size_term.starting_weights
+        self.size_term = size_term
+        if self.starting_weights is None:
+            self.starting_weights = size_term.starting_weights
         self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
         self.lambda_safety = float(lambda_safety)
         self._safety_batch_size = int(safety_batch_size)
-        self._safety_data = None
-        if lambda_safety:
-            labels = tf.reshape(safety_set.labels, (-1,))
-            self._safety_data = tf.constant(safety_set.images, self.inputs[0].dtype), labels
-        self.format_optimizer = keras.optimizers.get(
-            default_format_optimizer() if format_optimizer is None else format_optimizer
-        )
+        self._safety_data = safety_data
+        self.format_optimizer = format_optimizer
         if self.optimizer is not None:
             weights, formats = self._split_variables()
             self.optimizer.build(weights)
             self.format_optimizer.build(formats)
 
-    def _check_safety_loss(self, loss, safety_set, batch_size):
+    def _checked_safety_data(self, loss, safety_set, batch_size):
+        """The images and labels of the safety set as tensors."""
         if safety_set is None or len(safety_set.labels) == 0:
             raise ValueError(
                 "Expected a safety set with at least one example, since lambda_safety > 0. "
                 f"Received: safety_set={safety_set}"
             )
-        images, labels = np.shape(safety_set.images), np.shape(safety_set.labels)
-        if math.prod(labels) != images[0]:
-            raise ValueError(f"Expected one label per image of the safety set. Received: {images=}, {labels=}")
+        images, labels = np.asarray(safety_set.images), np.asarray(safety_set.labels)
+        if images.shape[:1] != (labels.size,):
+            raise ValueError(
+                "Expected one label per image of the safety set. "
+                f"Received: images={images.shape}, labels={labels.shape}"
+            )
         if batch_size < 1:
             raise ValueError(f"Expected a safety batch of at least one. Received: safety_batch_size={batch_size}")
         if len(self.inputs) != 1 or len(self.outputs) != 1 or not isinstance(loss, str | Callable):
             raise ValueError(
                 "Expected a model with one input, one output and one loss for a safety loss. "
                 f"Received: {len(self.inputs)} inputs, {len(self.outputs)} outputs, loss={loss}"
+            )
+        self._check_safety_examples(images, labels)
+        return tf.constant(images, self.inputs[0].dtype), tf.constant(labels.reshape(-1), tf.int64)
+
+    def _check_safety_examples(self, images, labels):
+        """Refuse examples that the model can take but was not meant for."""
+        shape, dtype, classes = self.inputs[0].shape, self.inputs[0].dtype, self.outputs[0].shape[-1]
+        fits = all(want in (None, have) for want, have in zip(shape[1:], images.shape[1:], strict=False))
+        if len(shape) != images.ndim or not fits:
+            raise ValueError(
+                f"Expected safety images of the model's input shape {shape}. Received: images={images.shape}"
+            )
+        if images.dtype.kind in "iub" and keras.backend.is_float_dtype(dtype):
+            raise ValueError(
+                "Expected safety images that are floats in the range the model is trained on. "
+                f"Received: images of {images.dtype}"
+            )
+        largest = np.abs(images).max()
+        if not largest <= LARGEST_INPUT:  # NaN is not
+            raise ValueError(
+                f"Expected safety images that are finite and within [-{LARGEST_INPUT:g}, {LARGEST_INPUT:g}], in the "
+                f"range the model is trained on. Received: images with a value of magnitude {largest}"
+            )
+        classes = max(classes, 2)  # one output tells two classes apart
+        if not np.isin(labels, np.arange(classes)).all():
+            raise ValueError(
+                f"Expected integer safety labels from 0 to {classes - 1}. "
+                f"Received: labels from {labels.min()} to {labels.max()}"
             )
 
     def _split_variables(self):
@@ -181,6 +230,26 @@ class SelfCompressingModel(keras.Model):
             labels = tf.one_hot(labels, classes) if y.shape[-1] == classes != 1 else labels[:, None]
         loss = keras.losses.get(self.loss)(labels, tf.cast(predictions, tf.float32))
         return tf.cast(tf.reduce_mean(loss), tf.float32)
+
+    def fit(self, *args, **kwargs):
+        """Keras's ``fit``, which then calls ``on_fit_end()`` of the callbacks that have it, the last in the list first.
+
+        Some callbacks set weights in ``on_train_end``. What has to hold for the weights that ``fit`` leaves can be
+        seen to only after all of them; those further down the list act first, so those that they depend on, which
+        stand before them, see what they did. An exception skips ``on_fit_end``.
+        """
+        callbacks = inspect.signature(super().fit).bind(*args, **kwargs).arguments.get("callbacks")
+        if isinstance(callbacks, keras.callbacks.CallbackList):
+            callbacks = callbacks.callbacks
+        self.in_fit = True
+        try:
+            history = super().fit(*args, **kwargs)
+            for callback in reversed(keras.tree.flatten(callbacks)):
+                if hasattr(callback, "on_fit_end"):
+                    callback.on_fit_end()
+        finally:
+            self.in_fit = False
+        return history
 
     def train_step(self, data):
         """One step; adds ``bits_per_weight`` (nominal) and ``safety_loss`` to the logs."""
@@ -225,11 +294,15 @@ class SelfCompressingModel(keras.Model):
         return model
 
     def get_compile_config(self):
-        """Keras's configuration with the size term and the format optimizer. The safety set is not stored."""
+        """Keras's configuration with the size term and the format optimizer. The safety set is not stored.
+
+        ``lambda_safety`` is there only so that `compile_from_config` can tell that there was a safety loss.
+        """
         config = super().get_compile_config()
         if config is not None and self.compiled:
             config.update(
                 gamma=float(self.gamma.numpy()),
+                lambda_safety=self.lambda_safety,
                 size_form=self.size_term.form,
                 unit=self.size_term.unit,
                 format_optimizer=keras.saving.serialize_keras_object(self.format_optimizer),
@@ -237,5 +310,14 @@ class SelfCompressingModel(keras.Model):
         return config
 
     def compile_from_config(self, config):
-        """Compile as saved; a safety loss needs a new ``compile`` with its safety set."""
+        """Compile as saved; a safety loss needs a new ``compile`` with its safety set, and a warning says so."""
+        config = dict(config)
+        lambda_safety = config.pop("lambda_safety", 0.0)
+        if lambda_safety > 0:
+            logging.warning(
+                "%s was saved with lambda_safety=%g. Its safety set was not: the safety loss is off until compile is "
+                "called with lambda_safety and safety_set.",
+                self.name,
+                lambda_safety,
+            )
         self.compile(**keras.saving.deserialize_keras_object(config))

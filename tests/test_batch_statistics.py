@@ -71,6 +71,14 @@ def test_dropout_is_off_meanwhile_and_on_afterwards(dropout):
     assert model.get_layer("drop").rate == 0.7
 
 
+def test_noise_is_off_meanwhile_and_on_afterwards():
+    x = features()
+    model = keras.Sequential([keras.Input((5,)), layers.GaussianNoise(0.9), layers.BatchNormalization(name="norm")])
+    reestimate_batch_statistics(model, x)
+    np.testing.assert_allclose(model.get_layer("norm").moving_mean, x.mean(0), rtol=1e-4)
+    assert model.layers[0].stddev == 0.9
+
+
 def test_momentum_and_dropout_are_restored_after_an_exception():
     model = norm_first(layers.Dropout(0.4, name="drop"))
     with pytest.raises(ValueError, match="shape"):

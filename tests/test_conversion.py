@@ -1,4 +1,5 @@
 import functools
+import logging
 
 import keras
 import numpy as np
@@ -260,7 +261,7 @@ def test_a_compiled_model_with_a_loss_that_cannot_be_serialized():
 # Report and exclusion
 
 
-def test_the_report_gives_reasons():
+def test_the_report_gives_reasons_and_the_log_warns(caplog):
     quantized = stock.Dense(3, name="int8")
     inputs = keras.Input((5,), dtype="int32")
     x = stock.Embedding(9, 4, name="embedding")(inputs)
@@ -273,8 +274,12 @@ def test_the_report_gives_reasons():
     plain = keras.Model(inputs, stock.Dense(2, name="head")(quantized(lora(x))))
     lora.enable_lora(2)
     quantized.quantize("int8")
-    model = scc_tf.self_compress(plain, exclude=["kept"])
+    with caplog.at_level(logging.WARNING):
+        model = scc_tf.self_compress(plain, exclude=["kept"])
     report = model.conversion_report
+    assert [record.getMessage() for record in caplog.records] == [
+        f"self_compress skipped layer {name}: {reason}" for name, reason in report.skipped.items()
+    ]
     assert report.converted == ("head",)
     assert report.skipped == {
         "embedding": "no self-compressing twin of Embedding",

@@ -131,6 +131,24 @@ def test_the_named_folder_comes_before_the_embedded_copy_and_the_cache_last(tmp_
     assert datasets.load_split("cached", "train", tmp_path).labels.shape == (20,)
 
 
+def test_a_tfds_folder_in_the_named_folder_comes_before_all_others(tmp_path, empty_keras_cache):
+    write_tfds_set(tmp_path, small_arrays())
+    np.savez(empty_keras_cache / "tiny_set.npz", **small_arrays(n_train=20))
+    assert datasets.load_split("tiny_set", "train", tmp_path).labels.shape == (40,)
+    np.savez(tmp_path / "tiny_set.npz", **small_arrays(n_train=30))
+    assert datasets.load_split("tiny_set", "train", tmp_path).labels.shape == (30,)
+
+
+def test_a_folder_that_tfds_did_not_prepare_is_passed_over(tmp_path):
+    (tmp_path / "mnist").mkdir()
+    assert datasets.load_split("mnist", "test", tmp_path).labels.shape == (10_000,)
+
+
+def test_a_folder_that_does_not_exist_is_refused(tmp_path):
+    with pytest.raises(ValueError, match=r"existing folder. Received: data_dir='.*missing'"):
+        datasets.load("mnist", tmp_path / "missing")
+
+
 def test_without_the_embedded_copy_the_cache_serves(monkeypatch, tmp_path, empty_keras_cache):
     monkeypatch.setattr(datasets, "EMBEDDED", tmp_path / "not_installed")
     np.savez(empty_keras_cache / "mnist.npz", **small_arrays())
@@ -293,6 +311,7 @@ def write_tfds_set(data_dir, arrays):
 
 
 @needs_data_dir
+@pytest.mark.slow
 def test_cifar10_from_a_folder():
     test = datasets.load_split("cifar10", "test", DATA_DIR, download=False)
     assert test.images.shape == (10_000, 32, 32, 3)
@@ -303,6 +322,7 @@ def test_cifar10_from_a_folder():
 
 @needs_data_dir
 @pytest.mark.parametrize(("name", "classes"), [("cifar100", 100), ("fashion_mnist", 10)])
+@pytest.mark.slow
 def test_out_of_distribution_partners_from_a_folder(name, classes):
     test = datasets.load_split(name, "test", DATA_DIR, download=False)
     assert np.bincount(test.labels).tolist() == [10_000 // classes] * classes

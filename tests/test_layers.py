@@ -164,7 +164,11 @@ def check_one_step(model, **how):
         assert np.any(ops.convert_to_numpy(variable) != old), variable.path
 
 
-@pytest.mark.parametrize("how", [{"run_eagerly": True}, {"jit_compile": False}, {"jit_compile": True}], ids=str)
+@pytest.mark.parametrize(
+    "how",
+    [{"run_eagerly": True}, {"jit_compile": False}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],
+    ids=str,
+)
 def test_one_step_of_training_moves_every_variable(how):
     check_one_step(model_of_every_twin(), **how)
 

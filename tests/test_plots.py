@@ -87,3 +87,18 @@ def test_pyplot_knows_nothing_of_the_figure(tmp_path):
 def test_arguments_are_checked(safety_set, wrong, message, tmp_path):
     with pytest.raises(ValueError, match=message):
         safety_gallery(safety_set, tmp_path / "gallery.png", **wrong)
+
+
+def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
+    path = tmp_path / "gallery.png"
+    path.write_bytes(b"old")
+
+    def fail(figure, file, **settings):
+        file.write_bytes(b"half")
+        raise OSError("disk full")
+
+    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    with pytest.raises(OSError, match="disk full"):
+        safety_gallery(a_set(per_reason=1), path)
+    assert path.read_bytes() == b"old"
+    assert [file.name for file in tmp_path.iterdir()] == ["gallery.png"]

@@ -174,6 +174,7 @@ def test_a_kernel_that_is_not_called_kernel_keeps_its_name(drawn):
     assert {"block/depthwise_kernel", "25.0 % zeros", "block", "0.0 % zeros"} <= set(found)
 
 
+@pytest.mark.slow
 def test_the_deepest_network_still_makes_a_small_file(tmp_path):
     counts = {f"stage1_block{i}_conv1/kernel": [[code, 1 + abs(code)] for code in range(-60, 61)] for i in range(20)}
     plots.code_histograms(a_row(code_counts=counts), tmp_path / "codes.png")

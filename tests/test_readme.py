@@ -8,6 +8,7 @@ import pytest
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 
+@pytest.mark.slow
 def test_the_ten_lines_run(capsys):
     example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
     assert len(example.splitlines()) == 10

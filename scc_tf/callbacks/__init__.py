@@ -2,7 +2,8 @@
 
 Order in ``fit(callbacks=[...])``: `RaiseOnNaN` first, then ``BackupAndRestore``, `GammaScheduler`, `SizeLogger`,
 `SafetyMonitor`, `KernelRestoration`, and after them what reads their logs (``CSVLogger``, ``TensorBoard``,
-``EarlyStopping``). With ``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
+``EarlyStopping``). The contract of `KernelRestoration` is kept after ``on_train_end`` of all of them. With
+``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
 """
 
 from scc_tf.callbacks.gamma_scheduler import GammaScheduler

@@ -1,5 +1,6 @@
 """The base of callbacks that act every so many training steps."""
 
+import hashlib
 import json
 from pathlib import Path
 
@@ -12,7 +13,7 @@ __all__ = ["EveryNSteps"]
 
 
 class EveryNSteps(keras.callbacks.Callback):
-    """Calls `at_step` at the start of ``fit``, whenever ``every`` steps have passed, and at the end.
+    """Calls `at_step` at the start of ``fit``, whenever ``every`` steps have passed, and on the final weights.
 
     Steps are the optimizer's iterations, so the rhythm survives an interruption and ``steps_per_execution``.
     The values that `at_step` returns are written into ``logs`` of that batch and all later ones, as floats, for
@@ -24,7 +25,9 @@ class EveryNSteps(keras.callbacks.Callback):
             emptied when ``fit`` ends.
 
     Attributes:
-        history: one dictionary per action: ``step`` and the values of `at_step`.
+        history: one dictionary per action: ``step`` and the values of `at_step`. The last one is of the weights
+            that ``fit`` leaves.
+        active: whether its ``fit`` has begun and has not ended.
 
     Raises:
         ValueError: if ``every`` is below 1.
@@ -39,7 +42,9 @@ class EveryNSteps(keras.callbacks.Callback):
             raise ValueError(f"Expected every to be at least 1 step. Received: every={every}")
         self.every = every
         self.history = []
+        self.active = False
         self._last_step = 0
+        self._acted_on = None
         self._backup = Path(backup_dir) / self.backup_name if backup_dir else None
 
     @property
@@ -58,16 +63,18 @@ class EveryNSteps(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Take up the history of an interrupted run, or act on the model as it starts."""
+        self.active = True
         self._last_step = self.step
+        self._acted_on = None
         self.history = self._restored_history()
         if not self.history:
-            self._act()
+            self.act()
 
     def on_train_batch_end(self, batch, logs=None):
         """Act if a multiple of ``every`` was passed; write the latest values into ``logs``."""
         step = self.step
         if step // self.every > self._last_step // self.every:
-            self._act()
+            self.act()
         self._last_step = step
         self._write(logs)
 
@@ -76,19 +83,33 @@ class EveryNSteps(keras.callbacks.Callback):
         self._write(logs)
 
     def on_train_end(self, logs=None):
-        """Act on the final weights; other callbacks may have changed them since the last step."""
-        self._act()
+        """Act on the last weights; other callbacks may have changed them since the last step."""
+        self.act()
+        if not getattr(self.model, "in_fit", False):  # a plain Keras model, or a loop of one's own
+            self.on_fit_end()
+
+    def on_fit_end(self):
+        """Act on the weights that ``on_train_end`` of the other callbacks has left; see `SelfCompressingModel.fit`."""
+        self.act()
+        self.active = False
         if self._backup:
             self._backup.unlink(missing_ok=True)
 
-    def _act(self):
-        entry = {"step": self.step, **self.at_step(self.step)}
-        if self.history[-1:] == [entry]:
+    def act(self):
+        """Act now, unless step and weights are those of the last action: the same evidence must not count twice."""
+        if self._state() == self._acted_on:
             return
-        self.history.append(entry)
-        if self._backup:
+        self.history.append({"step": self.step, **self.at_step(self.step)})
+        self._acted_on = self._state()  # afterwards: acting may re-estimate batch statistics
+        if self._backup and self.active:
             with atomic_path(self._backup) as partial:
                 partial.write_text(json.dumps(self.history))
+
+    def _state(self):
+        digest = hashlib.blake2b()
+        for weight in self.model.get_weights():
+            digest.update(weight.tobytes())
+        return self.step, digest.digest()
 
     def _write(self, logs):
         if logs is not None:

@@ -8,6 +8,8 @@ __all__ = ["GammaScheduler"]
 class GammaScheduler(keras.callbacks.Callback):
     """Assigns ``model.gamma`` before every step and writes ``gamma`` into ``logs``.
 
+    With ``steps_per_execution`` it acts once per execution, whose steps then share the gamma of the first.
+
     Args:
         schedule: function ``step -> gamma``, or any of ``keras.optimizers.schedules``. The step is the optimizer's,
             so an interrupted run goes on where it was.

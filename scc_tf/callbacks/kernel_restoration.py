@@ -1,4 +1,4 @@
-"""Give bits back to dead kernels when safety drops, and never end below the contract."""
+"""Give bits back to dead channels when safety drops, and never end below the contract."""
 
 import json
 import math
@@ -24,10 +24,11 @@ class KernelRestoration(keras.callbacks.Callback):
     ``cooldown`` checks.
 
     **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. Where the last ones do
-    not, the last state that did (weights, formats, batch statistics; kept in memory) is put back and a warning
-    says so. List callbacks that change weights at the end of training before the monitor.
+    not, the last state that did (weights, formats, batch statistics; kept in memory) is put back, a warning says so
+    and the monitor checks once more. This comes after ``on_train_end`` of all callbacks, so one that sets weights
+    there, as ``EarlyStopping(restore_best_weights=True)`` does, may be listed anywhere.
 
-    Adds to ``logs``: ``restored_kernels``, the number restored so far.
+    Adds to ``logs``: ``restored_channels``, the number restored so far.
 
     Args:
         monitor: the `SafetyMonitor` of the same ``fit``.
@@ -47,7 +48,7 @@ class KernelRestoration(keras.callbacks.Callback):
         reverted: whether ``fit`` ended with that state put back.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; from ``fit``, if the monitor is not listed before it.
 
     Source: "Optimizing Deep Neural Networks using Safety-Guided Self Compression", arXiv 2505.00350; the reference,
         the slots and the contract are ours (in the founding code a restoration never fired).
@@ -92,13 +93,17 @@ class KernelRestoration(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Take up the state of an interrupted run, or accept the model as it starts."""
-        if self.model is not self.monitor.model or not self.monitor.history:
+        # Keras hands all callbacks of one fit the same params; an interrupted fit leaves its monitor active.
+        same_fit = self.monitor.model is self.model and self.monitor.params is self.params
+        if not same_fit or not self.monitor.active:
             raise ValueError(
                 "Expected the SafetyMonitor in the same fit, listed before KernelRestoration. "
                 f"Received: monitor={self.monitor}"
             )
         self.events, self.reverted, self.safe_step, self._safe_weights = [], False, None, None
         if not self._load():
+            if self.monitor.history[-1]["step"] != self.monitor.step:
+                self.monitor.act()  # its last check was of other weights than these
             self._follow()
         self._checks_seen = len(self.monitor.history)
 
@@ -110,34 +115,44 @@ class KernelRestoration(keras.callbacks.Callback):
         self._log(logs)
 
     def on_epoch_end(self, epoch, logs=None):
-        """Write ``restored_kernels``."""
+        """Write ``restored_channels``."""
         self._log(logs)
 
     def on_train_end(self, logs=None):
-        """Keep the contract."""
+        """Keep the contract now if nobody will call `on_fit_end`: in a loop of one's own."""
+        if not self.model.in_fit:
+            self.on_fit_end()
+
+    def on_fit_end(self):
+        """Keep the contract; after ``on_train_end`` of all callbacks, see `SelfCompressingModel.fit`."""
+        self.monitor.act()  # another callback may have set weights after its last check
         check = self.monitor.history[-1]
         if self._beyond(check):
-            outcome = "No state that satisfied it is left to go back to: its backup was lost."
-            if self._safe_weights is not None:
-                self.model.set_weights(self._safe_weights)
-                self.reverted = True
-                outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
-            logging.warning(
-                "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. %s",
-                100 * check["safety_accuracy"],
-                100 * check["safety_drop"],
-                100 * self.threshold,
-                outcome,
-            )
+            self._go_back(check)
         if self._backup:
             self._backup.unlink(missing_ok=True)
+
+    def _go_back(self, check):
+        outcome = "No state that satisfied it is left to go back to: its backup was lost."
+        if self._safe_weights is not None:
+            self.model.set_weights(self._safe_weights)
+            self.reverted = True
+            self.monitor.act()
+            outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
+        logging.warning(
+            "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. %s",
+            100 * check["safety_accuracy"],
+            100 * check["safety_drop"],
+            100 * self.threshold,
+            outcome,
+        )
 
     def _beyond(self, check):
         return check["safety_drop"] > self.threshold + 1e-9  # both are differences of rounded fractions
 
     def _log(self, logs):
         if logs is not None:
-            logs["restored_kernels"] = float(sum(sum(e["restored"].values()) for e in self.events))
+            logs["restored_channels"] = float(sum(sum(e["restored"].values()) for e in self.events))
 
     def _follow(self):
         """React to the monitor's last check."""
@@ -169,7 +184,7 @@ class KernelRestoration(keras.callbacks.Callback):
                     count = math.ceil(self.restore_fraction * dead.size)
                     self._revive(layer, fmt, rng.choice(dead, count, replace=False))
                     restored[f"{layer.name}/{fmt.name}"] = count
-        logging.info("Step %d: safety dropped; restored dead kernels: %s", step, restored or "none are dead")
+        logging.info("Step %d: safety dropped; restored dead channels: %s", step, restored or "none are dead")
         return restored
 
     def _revive(self, layer, fmt, channels):

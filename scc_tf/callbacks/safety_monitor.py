@@ -1,6 +1,8 @@
 """Watch the examples that must not get worse."""
 
-from scc_tf.batch_statistics import reestimate_batch_statistics
+from absl import logging
+
+from scc_tf.batch_statistics import reestimate_batch_statistics, trainable_norms
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.safety import safety_accuracy
 
@@ -10,13 +12,14 @@ REFERENCES = ("best", "average")
 
 
 class SafetyMonitor(EveryNSteps):
-    """Evaluates the safety set every ``every`` steps, at the start and at the end of ``fit``.
+    """Evaluates the safety set every ``every`` steps, at the start of ``fit`` and on its final weights.
 
     The drop is measured against a reference: the best accuracy so far, or its moving average. Never against the
     last value alone, so a slow decay is caught.
 
-    Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy), fractions. Writes nothing
-    to the model but its BatchNormalization statistics, which are re-estimated before each check.
+    Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy), fractions. With
+    ``statistics_images`` it re-estimates the model's BatchNormalization statistics before each check; it writes
+    nothing else to the model, and nothing at all without them.
 
     Args:
         safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``, not empty.
@@ -24,13 +27,16 @@ class SafetyMonitor(EveryNSteps):
         reference: ``"best"`` or ``"average"``.
         decay: weight of the past in the moving average.
         statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty).
-            None leaves the running statistics alone, which then lag and make the checks noisy.
+            None leaves the running statistics alone; those of trainable layers lag behind the weights and make the
+            checks noisy, so ``fit`` begins with a warning.
         batch_size: examples per evaluation batch.
         backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
-            when ``fit`` ends.
+            when ``fit`` ends. Without it the reference starts anew in a ``fit`` that goes on after an interruption.
 
     Attributes:
-        history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``.
+        history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``. The last one is of the
+            weights that ``fit`` leaves.
+        active: whether its ``fit`` has begun and has not ended.
 
     Raises:
         ValueError: if the safety set is empty, or an argument is out of range.
@@ -82,6 +88,29 @@ class SafetyMonitor(EveryNSteps):
         for accuracy in accuracies[1:]:
             average = self.decay * average + (1 - self.decay) * accuracy
         return average
+
+    def on_train_begin(self, logs=None):
+        """Take up the checks of an interrupted run, or check the model as it starts."""
+        if self.statistics_images is None and trainable_norms(self.model):
+            logging.warning(
+                "The safety checks use running BatchNormalization statistics, which lag behind the weights: their "
+                "noise may look like a drop. Give SafetyMonitor statistics_images."
+            )
+        super().on_train_begin(logs)
+
+    def _restored_history(self):
+        history = super()._restored_history()
+        if self.step > 0 and not history:
+            # A run that was interrupted and a second fit of the same model look alike here.
+            logging.log(
+                logging.WARNING if self._backup else logging.INFO,
+                "Fit starts at step %d and finds no earlier safety checks (%s): the reference starts anew, with the "
+                "weights as they are now. If this fit goes on with an interrupted one, drops before this step are "
+                "not seen; the remedy is a backup_dir, the same in both.",
+                self.step,
+                f"in {self._backup.parent}" if self._backup else "no backup_dir",
+            )
+        return history
 
     def at_step(self, step):
         """Check."""

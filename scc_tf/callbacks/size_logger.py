@@ -9,6 +9,8 @@ __all__ = ["SizeLogger"]
 class SizeLogger(EveryNSteps):
     """Measures the model's sizes every ``every`` steps, at the start and at the end; changes nothing in the model.
 
+    The last measurement is of the weights that ``fit`` leaves, after `KernelRestoration` has gone back, if it had to.
+
     Adds to ``logs``: ``integer_bytes``, ``entropy_bytes``, ``nominal_bytes`` (see `scc_tf.size.SizeReport`) and
     ``dead_channels``. ``EarlyStopping(monitor="integer_bytes", mode="min")`` and TensorBoard find them by these
     names.

@@ -16,15 +16,15 @@ import tensorflow as tf
 from absl import logging
 
 from scc_tf import datasets, models
-from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks import GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
+from scc_tf.pipelines.stage import Stage, intact
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
 from scc_tf.size import SIZE_FORMS, size_report
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
-__all__ = ["MODES", "Config", "run"]
+__all__ = ["MODES", "Config", "restored_channels", "run"]
 
 MODES = ("safe", "unsafe", "compare")
 STATISTICS_IMAGES = 4096
@@ -105,7 +105,7 @@ def one_cycle(peak, steps, warm_up=0.15):
     )
 
 
-def training_batches(split, batch_size, seed, shift=0):
+def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
     """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
 
     Args:
@@ -113,6 +113,7 @@ def training_batches(split, batch_size, seed, shift=0):
         batch_size: examples per batch, at most as many as the split has; batches run across the ends of epochs.
         seed: of order and shifts.
         shift: pixels.
+        skip_epochs: begin where a run that was interrupted after so many epochs goes on.
 
     Returns:
         ``(tf.data.Dataset, steps per epoch)``.
@@ -135,9 +136,9 @@ def training_batches(split, batch_size, seed, shift=0):
 
     batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
     batches = batches.repeat().batch(batch_size, drop_remainder=True)
-    if shift:
-        batches = batches.enumerate().map(move)
-    return batches.prefetch(2), count // batch_size
+    steps = count // batch_size
+    batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
+    return batches.map(move if shift else lambda index, batch: batch).prefetch(2), steps
 
 
 def _loss():
@@ -158,32 +159,27 @@ def _accuracy(model, split, batch_size=500):
 
 def float_model(config, data, work_dir, verbose=1):
     """Stage 1: train the float baseline; returns the model and its record."""
-    folder = work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}"
-    weights, record_path = folder / "model.weights.h5", folder / "record.json"
+    stage = Stage(work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}", backup="backup")
     model = models.mnist_cnn(seed=config.seed)
-    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift)
+    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs)
     optimizer = keras.optimizers.Adam(one_cycle(config.learning_rate, steps * config.float_epochs))
     model.compile(optimizer, _loss(), metrics=["accuracy"])
     optimizer.build(model.trainable_variables)  # so that its state can be loaded
-    if record_path.exists():
-        model.load_weights(weights)
-        return model, json.loads(record_path.read_text())
-    started = time.monotonic()
-    backup = keras.callbacks.BackupAndRestore(folder / "backup")
+    if stage.is_finished:
+        return model, stage.load(model)
+    clock = stage.clock()
     model.fit(
         batches,
         epochs=config.float_epochs,
         steps_per_epoch=steps,
-        callbacks=[RaiseOnNaN(), backup],
+        callbacks=[RaiseOnNaN(), stage.backup(), clock],
         verbose=verbose,
         shuffle=False,  # the batches are shuffled
     )
     reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
-    record = {"seconds": time.monotonic() - started, "validation_accuracy": _accuracy(model, data.validation)}
+    record = {"seconds": clock.seconds, "validation_accuracy": _accuracy(model, data.validation)}
     record["test_accuracy"] = _accuracy(model, data.test)
-    with atomic_path(weights) as partial:
-        model.save_weights(partial)
-    _write_json(record_path, record)
+    stage.save(model, record)
     return model, record
 
 
@@ -191,7 +187,8 @@ def safety_set_of(config, model, data, work_dir, verbose=1):
     """Stage 2: choose the safety set from the training split."""
     path = work_dir / f"safety-{config.key(*_SAFETY_SETTINGS)}.npz"
     if path.exists():
-        return SafetySet.load(path)
+        with intact(path):
+            return SafetySet.load(path)
     safety_set = select_safety_set(
         model,
         data.train.images,
@@ -217,9 +214,10 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         verbose: as in ``fit``.
     """
     safe = row == "safe"
-    folder = work_dir / f"{row}-{config.key(*_ROW_SETTINGS[row])}"
-    weights, record_path = folder / "model.weights.h5", folder / "record.json"
-    batches, steps = training_batches(data.train, config.batch_size, config.seed + 1, config.shift)
+    stage = Stage(work_dir / f"{row}-{config.key(*_ROW_SETTINGS[row])}", backup="backup/keras")
+    batches, steps = training_batches(
+        data.train, config.batch_size, config.seed + 1, config.shift, stage.finished_epochs
+    )
     total = steps * config.epochs
     compressed = self_compress(model, config.bit_depth)
     compressed.compile(
@@ -233,25 +231,24 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         format_optimizer=_format_optimizer(config, total),
         size_form=config.size_form,
     )
-    if record_path.exists():
-        compressed.load_weights(weights)
-        return compressed, json.loads(record_path.read_text())
+    if stage.is_finished:
+        return compressed, stage.load(compressed)
     before = {
         "start_integer_bytes": size_report(compressed).integer_bytes,
         "bit_depths_before": _bit_depths(compressed),
     }
-    watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, folder / "backup")
-    started = time.monotonic()
+    watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
+    clock = stage.clock()
     compressed.fit(
         batches,
         epochs=config.epochs,
         steps_per_epoch=steps,
-        callbacks=watch.callbacks,
+        callbacks=[*watch.callbacks, clock],
         verbose=verbose,
         shuffle=False,  # the batches are shuffled
     )
     record = {
-        "seconds": time.monotonic() - started,
+        "seconds": clock.seconds,
         "validation_accuracy": _accuracy(compressed, data.validation),
         "test_accuracy": _accuracy(compressed, data.test),
         "safety_accuracy": safety_accuracy(compressed, safety_set),
@@ -261,22 +258,20 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "bit_depths": _bit_depths(compressed),
         "code_counts": _code_counts(compressed),
     }
-    with atomic_path(weights) as partial:
-        compressed.save_weights(partial)
-    _write_json(record_path, record)
+    stage.save(compressed, record)
     return compressed, record
 
 
 class _Watch:
     """The callbacks of one compression, and what they saw."""
 
-    def __init__(self, config, safe, safety_set, statistics_images, steps, backup):
+    def __init__(self, config, safe, safety_set, statistics_images, steps, stage):
         self.threshold_points = config.threshold_points
-        every, kept = config.check_every, backup / "safety"
+        every, kept = config.check_every, stage.folder / "backup" / "safety"
         self.sizes = SizeLogger(every, backup_dir=kept)
         self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images, backup_dir=kept)
         self.restoration = None
-        self.callbacks = [RaiseOnNaN(), keras.callbacks.BackupAndRestore(backup / "keras")]
+        self.callbacks = [RaiseOnNaN(), stage.backup()]
         if config.ramp:
             rise = max(1, round(config.ramp * steps))
             self.callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma)))
@@ -314,8 +309,8 @@ def run(config, work_dir, verbose=1):
         verbose: as in ``fit``.
 
     Returns:
-        ``(record, safety set, {row: compressed model})``. The record is plain JSON: the settings, and under
-        ``rows`` one record for ``float`` and for each of ``unsafe`` and ``safe`` that ``mode`` asks for.
+        ``(record, safety set, {row: compressed model})``. The record is plain JSON: the settings but ``data_dir``,
+        and under ``rows`` one record for ``float`` and for each of ``unsafe`` and ``safe`` that ``mode`` asks for.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)
@@ -335,12 +330,17 @@ def run(config, work_dir, verbose=1):
         logging.info("Compressing, %s", row)
         compressed[row], rows[row] = compress(config, row, model, safety_set, data, work_dir, verbose)
     record = {
-        "config": dataclasses.asdict(config),
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
         "seconds": time.monotonic() - started,
         "rows": rows,
     }
     return record, safety_set, compressed
+
+
+def restored_channels(record):
+    """How many times a channel was restored in a row of the record; 0 for ``float``."""
+    return sum(sum(event["restored"].values()) for event in record.get("events", ()))
 
 
 def _bit_depths(model):
@@ -356,8 +356,3 @@ def _code_counts(model):
             values, number = np.unique(np.asarray(layer.codes(name)), return_counts=True)
             counts[f"{layer.name}/{name}"] = [[int(v), int(n)] for v, n in zip(values, number, strict=True)]
     return counts
-
-
-def _write_json(path, record):
-    with atomic_path(path) as partial:
-        partial.write_text(json.dumps(record, indent=1))

@@ -1,12 +1,12 @@
-"""The safety set as a picture, drawn with matplotlib's objects alone: no pyplot, so no global state and no display."""
+"""The safety set as a picture."""
 
 import os
 from collections.abc import Sequence
 
 import numpy as np
 from matplotlib import colormaps
-from matplotlib.backends.backend_agg import FigureCanvasAgg
-from matplotlib.figure import Figure
+
+from scc_tf.plots.canvas import INK, drawing
 
 __all__ = ["safety_gallery"]
 
@@ -51,22 +51,16 @@ def safety_gallery(
     rows = {reason: np.flatnonzero(safety_set.reasons == reason)[:per_reason] for reason in _CRITERIA}
     rows = {reason: row for reason, row in rows.items() if len(row)}
     columns = max(*map(len, rows.values()), 5)  # five at least: room for the headlines
-    figure = Figure(figsize=(0.86 * columns + 0.3, 2.32 * len(rows)), dpi=110, facecolor="white")
-    FigureCanvasAgg(figure)
-    bands = np.atleast_1d(figure.subfigures(len(rows), 1))
-    for band, (reason, row) in zip(bands, rows.items(), strict=True):
-        _draw_band(band, safety_set, row, columns, class_names)
-        headline = {"y": 0.97, "va": "top", "fontsize": 10}
-        band.text(0.02, s=reason.capitalize(), weight="bold", color="#222222", **headline)
-        total = np.sum(safety_set.reasons == reason)
-        band.text(
-            0.98,
-            s=f"{total} examples, {_CRITERIA[reason]}; label and margin",
-            ha="right",
-            color="#666666",
-            **headline,
-        )
-    figure.savefig(path, format="png", pil_kwargs={"optimize": True})
+    with drawing(path, 0.86 * columns + 0.3, 2.32 * len(rows), dpi=110) as figure:
+        figure.set_layout_engine(None)  # the bands are laid out by hand
+        bands = np.atleast_1d(figure.subfigures(len(rows), 1))
+        for band, (reason, row) in zip(bands, rows.items(), strict=True):
+            _draw_band(band, safety_set, row, columns, class_names)
+            headline = {"y": 0.97, "va": "top", "fontsize": 10}
+            band.text(0.02, s=reason.capitalize(), weight="bold", color=INK, **headline)
+            total = np.sum(safety_set.reasons == reason)
+            note = f"{total} examples, {_CRITERIA[reason]}; label and margin"
+            band.text(0.98, s=note, ha="right", color="#666666", **headline)
 
 
 def _draw_band(band, safety_set, row, columns, class_names):
@@ -82,7 +76,8 @@ def _draw_band(band, safety_set, row, columns, class_names):
         name = str(label) if class_names is None else class_names[label]
         gap = 100 * safety_set.margin[example]
         axes[0, column].imshow(_coarse(picture), interpolation="nearest")
-        axes[0, column].set_title(f"{name}\n{gap:.{int(gap < 9.95)}f} %", fontsize=8, pad=3, linespacing=1.05)
+        title = {"loc": "center", "weight": "normal", "fontsize": 8, "pad": 3, "linespacing": 1.05}
+        axes[0, column].set_title(f"{name}\n{gap:.{int(gap < 9.95)}f} %", **title)
         overlay = _with_heat(picture, safety_set.heat_maps[example])
         axes[1, column].imshow(_coarse(overlay), interpolation="nearest")
 

@@ -17,7 +17,6 @@ from scc_tf.safety.uncertainty import class_probabilities
 
 __all__ = [
     "CamBatch",
-    "attention_maps",
     "attention_score",
     "cam_batches",
     "check_images",
@@ -31,6 +30,7 @@ _CONVOLUTIONS = (
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
+_LARGEST_PIXEL = 100  # far beyond any scaling to a mean of 0 or a range of 1
 
 
 class CamBatch(NamedTuple):
@@ -65,56 +65,11 @@ def last_convolution(model: keras.Model) -> keras.layers.Layer:
     )
 
 
-def attention_maps(
-    model: keras.Model,
-    images: np.ndarray,
-    layer: keras.layers.Layer | str | None = None,
-    batch_size: int = 256,
-    resolution: str = "image",
-) -> np.ndarray:
-    """Grad-CAM: which pixels speak for the class that the model predicts.
-
-    ``heat = relu(sum_d weight_d * A_d)``, where ``A_d`` is channel ``d`` of what the layer returns and
-    ``weight_d`` the mean over ``h x w`` of the gradient of the predicted class's logit with respect to
-    ``A_d``; then scaled to [0, 1] per image. The model runs in inference mode (no dropout, the moving
-    statistics of batch normalisation) and is not changed. A model that ends in a softmax is explained by its
-    logits too; one that returns probabilities in another way is explained by these.
-
-    Args:
-        model: a built functional or `Sequential` classifier; output ``(N, K)``, logits or probabilities.
-        images: float ``(N, H, W, C)``, scaled as the model expects.
-        layer: the convolution to read, or its name; by default `last_convolution`.
-        batch_size: images per step.
-        resolution: "image" for maps at the size of the images (bilinear), "layer" for the layer's own ``h x w``.
-
-    Returns:
-        float32 ``(N, H, W)`` or ``(N, h, w)``. The hottest pixel of a map is 1, the coldest 0; a map that is
-        the same everywhere (nothing speaks for the class) is 0.
-
-    Raises:
-        ValueError: if the model is not a built functional classifier of images, has no such convolution, or the
-            images do not fit.
-
-    Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
-    Localization", arXiv 1610.02391, eq. 1 and 2.
-
-    Example:
-        >>> maps = attention_maps(model, x_train[:100])  # doctest: +SKIP
-        >>> maps.shape  # doctest: +SKIP
-        (100, 28, 28)
-    """
-    if resolution not in ("image", "layer"):
-        raise ValueError(f'Expected resolution "image" or "layer". Received: resolution={resolution!r}')
-    images = check_images(check_model(model), images)
-    maps = np.concatenate([batch.maps for batch in cam_batches(model, images, layer, batch_size)])
-    return resize_maps(maps, images.shape[1:3]) if resolution == "image" else maps
-
-
 def attention_score(maps: np.ndarray) -> np.ndarray:
     """How much of an image the model attends to: the sum of its heat map.
 
     Args:
-        maps: float ``(N, h, w)``, see `attention_maps`.
+        maps: float ``(N, h, w)``, see `cam_batches`.
 
     Returns:
         float ``(N,)``, in [0, h * w]; only scores at one resolution compare.
@@ -141,30 +96,34 @@ def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _normalise(larger.numpy()[..., 0])
 
 
-def cam_batches(
-    model: keras.Model,
-    images: np.ndarray,
-    layer: keras.layers.Layer | str | None = None,
-    batch_size: int = 256,
-) -> Iterator[CamBatch]:
-    """Heat maps, probabilities and features of all images, one forward pass, a batch at a time.
+def cam_batches(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> Iterator[CamBatch]:
+    """Grad-CAM heat maps, probabilities and features of all images, one forward pass, a batch at a time.
+
+    ``heat = relu(sum_d weight_d * A_d)``, where ``A_d`` is channel ``d`` of what the last convolution returns and
+    ``weight_d`` the mean over ``h x w`` of the gradient of the predicted class's logit with respect to ``A_d``;
+    then scaled to [0, 1] per image: the hottest pixel is 1, the coldest 0, and a map that is the same everywhere
+    (nothing speaks for the class) is 0. The model runs in inference mode (no dropout, the moving statistics of
+    batch normalisation) and is not changed. A model that ends in a softmax is explained by its logits too; one
+    that returns probabilities in another way is explained by these.
 
     Args:
-        model: see `attention_maps`; not checked here, nor are the images.
-        images: float ``(N, H, W, C)``.
-        layer: see `attention_maps`.
+        model: a model that `check_model` accepts; not checked here.
+        images: float ``(N, H, W, C)`` that `check_images` accepts; not checked here.
         batch_size: images per step.
 
     Yields:
         One `CamBatch` per ``batch_size`` images, in order.
 
     Raises:
-        ValueError: if the layer is not a convolution of the model, the batch size is not positive, or an
-            answer of the model is not finite.
+        ValueError: if the model has no convolution, the batch size is not positive, or an answer of the model is
+            not finite.
+
+    Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
+    Localization", arXiv 1610.02391, eq. 1 and 2.
     """
     if batch_size < 1:
         raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
-    step = _gradcam_step(model, _convolution_named(model, layer))
+    step = _gradcam_step(model, last_convolution(model).name)
     for start in range(0, len(images), batch_size):
         maps, outputs, features = step(tf.constant(images[start : start + batch_size], tf.float32))
         outputs = outputs.numpy()
@@ -205,21 +164,12 @@ def check_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
         raise ValueError(f"Expected at least one image. Received: shape={images.shape}")
     if not np.isfinite(images).all():
         raise ValueError("Expected finite images. Received: NaN or infinity.")
-    return images
-
-
-def _convolution_named(model, layer):
-    """The name of the layer to read, checked to be a convolution at the model's top level."""
-    if layer is None:
-        return last_convolution(model).name
-    name = getattr(layer, "name", layer)
-    found = next((own for own in model.layers if own.name == name), None)
-    if found is None or (found is not layer and name is not layer) or len(found.output.shape) != 4:
+    if np.abs(images).max() > _LARGEST_PIXEL:
         raise ValueError(
-            "Expected a layer of the model (or its name) that returns (N, h, w, D). "
-            f"Received: layer={layer!r}, model layers {[own.name for own in model.layers]}"
+            f"Expected images scaled for training, to [0, 1] for example, and within ±{_LARGEST_PIXEL} in any case "
+            f"(0..255 must be divided by 255). Received: values from {images.min():g} to {images.max():g}"
         )
-    return name
+    return images
 
 
 def _normalise(maps):

@@ -6,9 +6,7 @@ Shapes: ``N`` examples, ``D`` numbers per embedding.
 import keras
 import numpy as np
 
-from scc_tf.safety.attention import check_images, check_model, last_convolution
-
-__all__ = ["cluster", "cluster_sample", "embeddings", "equal_draw", "pool_features"]
+__all__ = ["cluster", "equal_draw", "pool_features"]
 
 _MAX_DIMS = 1024  # 54,000 embeddings of this length take 220 MB; PCA and k-means take seconds
 
@@ -27,32 +25,6 @@ def pool_features(features: np.ndarray, max_dims: int = _MAX_DIMS) -> np.ndarray
     while np.prod(features.shape[1:]) > max_dims and max(features.shape[1:3]) > 1:
         features = keras.ops.average_pool(features, 2, 2, padding="same", data_format="channels_last")
     return np.asarray(features).reshape(len(features), -1)
-
-
-def embeddings(
-    model: keras.Model,
-    images: np.ndarray,
-    layer: keras.layers.Layer | None = None,
-    batch_size: int = 256,
-) -> np.ndarray:
-    """What a convolution of the model returns for each image, as one vector.
-
-    Args:
-        model: a built functional or `Sequential` image classifier; runs in inference mode.
-        images: float ``(N, H, W, C)``.
-        layer: a layer that returns ``(N, h, w, C)``; by default the last convolution.
-        batch_size: images per step.
-
-    Returns:
-        float32 ``(N, D)``, see `pool_features`.
-
-    Raises:
-        ValueError: if model or images do not fit, see `scc_tf.safety.attention.attention_maps`.
-    """
-    images = check_images(check_model(model), images)
-    extractor = keras.Model(model.inputs[0], (layer or last_convolution(model)).output)
-    batches = (images[start : start + batch_size] for start in range(0, len(images), batch_size))
-    return np.concatenate([pool_features(extractor.predict_on_batch(batch)) for batch in batches])
 
 
 def cluster(embeddings: np.ndarray, n_clusters: int = 10, n_components: int = 32, seed: int = 0) -> np.ndarray:
@@ -106,6 +78,9 @@ def equal_draw(clusters: np.ndarray, count: int, seed: int = 0, taken: np.ndarra
 
     Raises:
         ValueError: if fewer than ``count`` examples are left, or ``count`` is negative.
+
+    Source: the founding safety set, arXiv 2505.00350, which promises equal numbers per cluster of the set. Members
+    are drawn at random, for those nearest to a centre are all alike.
     """
     clusters = np.asarray(clusters)
     free = np.setdiff1d(np.arange(len(clusters)), [] if taken is None else taken)
@@ -119,34 +94,3 @@ def equal_draw(clusters: np.ndarray, count: int, seed: int = 0, taken: np.ndarra
         turn[members] = np.arange(members.sum())
     # By turns, and within a turn in random order, so that no cluster is favoured in the last, incomplete one.
     return free[np.argsort(turn, kind="stable")][:count].astype(np.int64)
-
-
-def cluster_sample(
-    embeddings: np.ndarray, count: int, n_clusters: int = 10, n_components: int = 32, seed: int = 0
-) -> tuple[np.ndarray, np.ndarray]:
-    """A diverse sample: equal numbers from each of the k-means clusters of the whole set.
-
-    Args:
-        embeddings: float ``(N, D)``.
-        count: examples to draw, at most ``N``.
-        n_clusters: see `cluster`.
-        n_components: see `cluster`.
-        seed: of the clustering and of the draw; members are drawn at random, for those nearest to a centre
-            are all alike.
-
-    Returns:
-        Indices, int64 ``(count,)`` without repeats, and the cluster of each, int64 ``(count,)``.
-
-    Raises:
-        ValueError: see `cluster` and `equal_draw`.
-
-    Source: the founding safety set, arXiv 2505.00350, which promises equal numbers per cluster of the set.
-
-    Example:
-        >>> indices, clusters = cluster_sample([[0.0], [0.1], [9.0], [9.1]], count=2, n_clusters=2)
-        >>> sorted(clusters.tolist())
-        [0, 1]
-    """
-    clusters = cluster(embeddings, n_clusters, n_components, seed)
-    indices = equal_draw(clusters, count, seed)
-    return indices, clusters[indices]

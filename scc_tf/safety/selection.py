@@ -141,7 +141,7 @@ def select_safety_set(
     Args:
         model: a built functional or `Sequential` classifier with a 2-D convolution; output ``(N, K)``, logits or
             probabilities. It should be trained: what it attends to is the criterion.
-        images: float ``(N, H, W, C)``, scaled as the model expects.
+        images: float ``(N, H, W, C)``, scaled as the model expects, within [-100, 100]: 0..255 is taken for a mistake.
         labels: int ``(N,)``, in ``[0, K)``.
         size: examples to choose ``S``, at most ``N``.
         seed: of the clustering and of the draw from clusters; the first two criteria are deterministic.
@@ -156,7 +156,8 @@ def select_safety_set(
 
     Raises:
         ValueError: if the model is subclassed, unbuilt, without a convolution or returns NaN; if the images are
-            not finite floats of the model's shape; if the labels do not fit; if the size is not in ``[1, N]``.
+            not finite floats in [-100, 100] of the model's shape; if the labels do not fit; if the size is not in
+            ``[1, N]``.
 
     Source: the founding scheme, arXiv 2505.00350; Selvaraju et al. 2017, arXiv 1610.02391 (Grad-CAM); Scheffer et
     al. 2001 (margin sampling). Where the founding code differs from its text, the text is followed: margin
@@ -194,7 +195,7 @@ def select_safety_set(
 def _observe(model, images, batch_size, bar, clustered):
     """Maps (N, h, w), margins (N,) and, if they are to be clustered, embeddings (N, D), in one pass."""
     maps, margins, embeddings = [], [], []
-    for batch in cam_batches(model, images, None, batch_size):
+    for batch in cam_batches(model, images, batch_size):
         maps.append(batch.maps)
         margins.append(margin(batch.probabilities))
         if clustered:

@@ -1,5 +1,6 @@
 import json
 
+import keras
 import pytest
 import toy_problem as toy
 
@@ -16,10 +17,14 @@ class Counting(EveryNSteps):
         return {"calls": float(self.calls)}
 
 
-def drive(callback, model, steps, stride=1):
-    """What fit does to a callback; returns the logs of each batch."""
+def begin(callback, model):
     callback.set_model(model)
     callback.on_train_begin()
+
+
+def drive(callback, model, steps, stride=1):
+    """What fit does to a callback; returns the logs of each batch."""
+    begin(callback, model)
     seen = []
     for _ in range(0, steps, stride):
         model.optimizer.iterations.assign_add(stride)
@@ -52,9 +57,43 @@ def test_does_not_act_twice_on_the_last_step():
 
 
 def test_acts_again_at_the_end_if_something_has_changed():
-    callback = Counting(5)
+    callback, model = Counting(5), toy.compressed()
+    begin(callback, model)
+    model.optimizer.iterations.assign_add(5)
+    callback.on_train_batch_end(0, {})
+    model.get_layer("head").bias.assign([1.0, 2.0, 3.0])
+    callback.on_train_end()
+    assert steps_of(callback) == [0, 5, 5]
+
+
+def test_the_same_evidence_does_not_count_twice():
+    callback = Counting(5)  # finds another value at each call
     drive(callback, toy.compressed(), 10)
-    assert steps_of(callback) == [0, 5, 10, 10]
+    assert steps_of(callback) == [0, 5, 10]
+
+
+def test_the_last_entry_is_of_the_weights_that_fit_leaves(tmp_path):
+    class SetsWeights(keras.callbacks.Callback):
+        def on_train_end(self, logs=None):
+            assert callback.active
+            self.model.get_layer("head").bias.assign([1.0, 2.0, 3.0])
+
+    model, callback = toy.compressed(), Counting(5, tmp_path)
+    callback.at_step = lambda step: {"calls": float(model.get_layer("head").bias[2])}
+    model.fit(*toy.points(), batch_size=16, verbose=0, callbacks=[callback, SetsWeights()])
+    assert steps_of(callback) == [0, 3, 3]
+    assert callback.latest == {"calls": 3.0}
+    assert not callback.active
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_a_plain_keras_model_ends_it_too(tmp_path):
+    model, callback = toy.dense_net(), Counting(5, tmp_path)
+    model.compile("sgd", toy.cross_entropy(), run_eagerly=True)
+    model.fit(*toy.points(), batch_size=16, verbose=0, callbacks=[callback])
+    assert steps_of(callback) == [0, 3]
+    assert not callback.active
+    assert list(tmp_path.iterdir()) == []
 
 
 def test_every_batch_has_the_latest_values():
@@ -109,7 +148,7 @@ def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, content):
     model.optimizer.iterations.assign(3)
     callback = Counting(2, tmp_path)
     drive(callback, model, 1)
-    assert steps_of(callback) == [3, 4, 4]
+    assert steps_of(callback) == [3, 4]
     assert "counting.json is damaged and was dropped" in caplog.text
 
 

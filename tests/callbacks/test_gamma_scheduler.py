@@ -33,6 +33,12 @@ def test_a_function_sets_gamma_before_every_step():
     assert float(model.gamma) == 1.25
 
 
+def test_with_several_steps_per_execution_it_acts_once_per_execution():
+    model = toy.compressed(run_eagerly=False, jit_compile=False, steps_per_execution=2)
+    _, logged, _ = fit(lambda step: 0.25 * step, model, epochs=2)
+    assert logged == [0.0, 0.5, 0.75, 1.25]
+
+
 def test_the_step_uses_the_gamma_that_was_set():
     x, y = toy.points(12)
     model = toy.compressed(gamma=0.0)

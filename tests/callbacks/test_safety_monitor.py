@@ -1,5 +1,7 @@
+import logging
 from types import SimpleNamespace
 
+import keras
 import numpy as np
 import pytest
 import toy_problem as toy
@@ -68,6 +70,39 @@ def test_batch_statistics_are_reestimated_before_each_check_if_images_are_given(
         assert float(norm.moving_variance[0]) == 1e6
 
 
+@pytest.mark.parametrize(("settings", "warns"), [({}, True), ({"frozen": True}, False), ({"given": True}, False)])
+def test_running_batch_statistics_are_warned_of_once(caplog, settings, warns):
+    x, y = toy.images(16)
+    model = toy.compressed(toy.conv_net())
+    model.get_layer("norm").trainable = "frozen" not in settings
+    monitor = SafetyMonitor(toy.safety_set(of=toy.images), 1, statistics_images=x if "given" in settings else None)
+    model.fit(x, y, batch_size=8, verbose=0, callbacks=[monitor])
+    assert caplog.text.count("statistics_images") == warns
+
+
+@pytest.mark.parametrize(("folder", "level"), [(True, logging.WARNING), (False, logging.INFO)])
+def test_a_reference_that_starts_anew_in_the_middle_is_told_of(tmp_path, caplog, folder, level):
+    model, settings = toy.compressed(), {"backup_dir": tmp_path} if folder else {}
+    with caplog.at_level(logging.INFO, logger="absl"):
+        for _ in range(2):
+            callbacks = [SafetyMonitor(toy.safety_set(), **settings)]
+            model.fit(*toy.points(), batch_size=16, verbose=0, callbacks=callbacks)
+    (record,) = [record for record in caplog.records if "reference starts anew" in record.getMessage()]
+    assert record.levelno == level
+    assert "Fit starts at step 3" in record.getMessage() and "backup_dir" in record.getMessage()
+
+
+def test_a_reference_that_goes_on_is_not_told_of(tmp_path, caplog):
+    model = toy.compressed()
+    with caplog.at_level(logging.INFO, logger="absl"):
+        for _ in range(2):  # the first is never ended
+            monitor = SafetyMonitor(toy.safety_set(), backup_dir=tmp_path)
+            monitor.set_model(model)
+            monitor.on_train_begin()
+            model.optimizer.iterations.assign(3)
+    assert "anew" not in caplog.text
+
+
 def test_a_fit_checks_at_the_start_every_n_steps_and_at_the_end_and_logs_floats():
     model = toy.compressed()
     monitor = SafetyMonitor(toy.safety_set(), every=2)
@@ -82,7 +117,10 @@ def test_weights_that_another_callback_changed_at_the_end_are_checked():
     monitor = SafetyMonitor(toy.safety_set(), every=1)
     accuracies = iter([0.9, 0.8, 0.5])
     monitor.safety_accuracy = lambda: next(accuracies)
-    model.fit(*toy.points(), batch_size=48, verbose=0, callbacks=[monitor])
+    zero = keras.callbacks.LambdaCallback(
+        on_train_end=lambda logs: model.get_layer("head").kernel.assign(np.zeros((12, 3)))
+    )
+    model.fit(*toy.points(), batch_size=48, verbose=0, callbacks=[monitor, zero])
     assert [(check["step"], check["safety_accuracy"]) for check in monitor.history] == [(0, 0.9), (1, 0.8), (1, 0.5)]
 
 
@@ -108,8 +146,6 @@ def test_settings_out_of_range_are_refused(settings):
 
 
 def test_a_model_with_one_output_is_refused_not_scored_wrongly():
-    import keras
-
     model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])
     monitor = SafetyMonitor(toy.safety_set())
     monitor.set_model(model)

@@ -1,35 +1,22 @@
-import importlib
 import json
 import subprocess
 import sys
-from pathlib import Path
 from types import SimpleNamespace
 
 import keras
 import numpy as np
 import pytest
 from absl import flags
+from script_flags import EXPERIMENTS, imported
 
 import scc_tf
 from scc_tf.pipelines.self_compression import Config
 
-EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
-
 
 @pytest.fixture
 def script(monkeypatch):
-    """The module experiments/mnist_safe.py; its flags are taken back afterwards."""
-    before = set(flags.FLAGS)
-    monkeypatch.syspath_prepend(EXPERIMENTS)
-    for name in ("mnist_safe", "flags_from_config"):
-        monkeypatch.delitem(sys.modules, name, raising=False)
-    module = importlib.import_module("mnist_safe")
-    yield module
-    flags.FLAGS.unparse_flags()
-    for name in set(flags.FLAGS) - before:
-        delattr(flags.FLAGS, name)
-    for name in ("mnist_safe", "flags_from_config"):
-        del sys.modules[name]
+    with imported("mnist_safe", monkeypatch) as module:
+        yield module
 
 
 def row(test_accuracy=0.99, integer_bytes=12_345.0, **more):
@@ -102,6 +89,7 @@ def test_bad_flags_are_refused(script, arguments):
         flags.FLAGS(["mnist_safe.py", *arguments])
 
 
+@pytest.mark.slow
 def test_a_bad_gamma_gives_one_clear_error_and_writes_nothing(tmp_path):
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
     command = [sys.executable, EXPERIMENTS / "mnist_safe.py", "--gamma=-0.5", *folders]
@@ -114,7 +102,8 @@ def test_a_bad_gamma_gives_one_clear_error_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
-def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monkeypatch, capsys):
+@pytest.mark.parametrize("mode", ["safe", "compare"])
+def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monkeypatch, capsys, mode):
     plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, name="head")])
     model = scc_tf.self_compress(plain)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
@@ -123,20 +112,26 @@ def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monk
     def run(config, work_dir, verbose):
         runs.append(config.seed)
         reverted_to_step = 40 if config.seed == 8 else None
-        return record(config.seed, reverted_to_step=reverted_to_step), SimpleNamespace(), {"safe": model}
+        return (
+            record(config.seed, reverted_to_step=reverted_to_step),
+            SimpleNamespace(),
+            dict.fromkeys(modes[mode], model),
+        )
 
+    modes = {"safe": ["safe"], "compare": ["unsafe", "safe"]}
     monkeypatch.setattr(script.self_compression, "run", run)
     monkeypatch.setattr(script, "write_figures", lambda *arguments: drawn.append(arguments))
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
-    monkeypatch.setattr(sys, "argv", ["mnist_safe.py", "--runs=2", "--seed=7", *folders])
+    monkeypatch.setattr(sys, "argv", ["mnist_safe.py", "--runs=2", "--seed=7", f"--mode={mode}", *folders])
     flags.FLAGS(sys.argv)
     script.main([])
     assert runs == [7, 8]
     assert len(drawn) == 1
-    written = strict((tmp_path / "out_dir" / "mnist_safe.json").read_text())
+    written = strict((tmp_path / "out_dir" / f"mnist_{mode}.json").read_text())
     assert [r["config"]["seed"] for r in written["records"]] == [7, 8]
     assert written["summary"]["safe"]["test acc. %"] == pytest.approx([99.0, 0.0])
-    assert written["command"] == "python experiments/mnist_safe.py --runs=2 --seed=7"
+    chosen = "" if mode == "safe" else f"--mode={mode} "
+    assert written["command"] == f"python experiments/mnist_safe.py {chosen}--seed=7 --runs=2"
     printed = capsys.readouterr().out
     assert "seed 8: safety had dropped; went back to step 40" in printed
     file = tmp_path / "model_dir" / "mnist_safe.keras"

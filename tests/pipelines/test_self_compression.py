@@ -2,16 +2,27 @@ import dataclasses
 import itertools
 import json
 import math
+import shutil
+from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import self_compression
-from scc_tf.pipelines.self_compression import Config, compress, float_model, one_cycle, run, training_batches
+from scc_tf.pipelines.self_compression import (
+    Config,
+    compress,
+    float_model,
+    one_cycle,
+    restored_channels,
+    run,
+    training_batches,
+)
 
 CONFIG = Config(
     mode="compare", float_epochs=1, epochs=2, batch_size=50, safety_size=20, safety_batch_size=4, check_every=3
@@ -64,6 +75,12 @@ def done(work_dir, _small):
 
 
 @pytest.fixture
+def work_copy(done, work_dir, tmp_path):
+    """A copy of the work folder with every stage of ``CONFIG`` in it."""
+    return Path(shutil.copytree(work_dir, tmp_path / "work"))
+
+
+@pytest.fixture
 def no_training(monkeypatch):
     def fail(*arguments, **keywords):
         pytest.fail("a cached stage was trained again")
@@ -75,18 +92,21 @@ def no_training(monkeypatch):
 # run -----------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_the_record_is_json_with_one_row_per_network(done):
     record, safety_set, compressed = done
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     assert list(record["rows"]) == ["float", "unsafe", "safe"]
     assert list(compressed) == ["unsafe", "safe"]
     assert record["config"]["gamma"] == CONFIG.gamma
+    assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir"}
     assert len(safety_set) == 20
     for row in record["rows"].values():
         assert all(0 <= row[name] <= 1 for name in ("test_accuracy", "validation_accuracy", "safety_accuracy"))
         assert row["seconds"] > 0
 
 
+@pytest.mark.slow
 def test_the_safety_set_comes_from_the_training_images(done):
     _, safety_set, _ = done
     train = small_data("mnist").train
@@ -95,6 +115,7 @@ def test_the_safety_set_comes_from_the_training_images(done):
 
 
 @pytest.mark.parametrize("row", ["unsafe", "safe"])
+@pytest.mark.slow
 def test_a_row_describes_its_model(done, row):
     record, _, compressed = done
     values, model = record["rows"][row], compressed[row]
@@ -115,17 +136,20 @@ def test_a_row_describes_its_model(done, row):
     assert values["history"][0]["integer_bytes"] == values["start_integer_bytes"]
 
 
+@pytest.mark.slow
 def test_only_the_safe_row_has_the_safety_machinery(done):
     _, _, compressed = done
     assert (compressed["unsafe"].lambda_safety, compressed["safe"].lambda_safety) == (0.0, CONFIG.lambda_safety)
 
 
+@pytest.mark.slow
 def test_the_safe_row_keeps_its_contract(done):
     row = done[0]["rows"]["safe"]
     best = max(entry["safety_accuracy"] for entry in row["history"])
     assert row["safety_accuracy"] >= best - CONFIG.threshold_points / 100 - 1e-9
 
 
+@pytest.mark.slow
 def test_a_second_run_does_not_train(done, work_dir, no_training):
     record, safety_set, compressed = run(CONFIG, work_dir, verbose=0)
     assert record["rows"] == done[0]["rows"]
@@ -135,23 +159,26 @@ def test_a_second_run_does_not_train(done, work_dir, no_training):
             np.testing.assert_array_equal(again, first)
 
 
+@pytest.mark.slow
 def test_the_mode_is_no_part_of_a_stage(done, work_dir, no_training):
     record, _, _ = run(dataclasses.replace(CONFIG, mode="safe"), work_dir, verbose=0)
     assert record["rows"] == {name: done[0]["rows"][name] for name in ("float", "safe")}
 
 
+@pytest.mark.slow
 def test_nothing_but_the_results_is_left_in_the_work_folder(done, work_dir):
     left = {path.name for path in work_dir.rglob("*") if path.is_file()}
     assert {name for name in left if not name.startswith("safety-")} == {"model.weights.h5", "record.json"}
 
 
-def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_dir, monkeypatch):
+@pytest.mark.slow
+def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_copy, tmp_path, monkeypatch):
     config = dataclasses.replace(CONFIG, gamma=0.02, ramp=0.5)
     data, trained = small_data("mnist"), []
-    model, float_record = float_model(config, data, work_dir, verbose=0)
+    model, float_record = float_model(config, data, work_copy, verbose=0)
     assert float_record["seconds"] == done[0]["rows"]["float"]["seconds"]  # its stage does not depend on gamma
 
-    def compress_until(last_step):
+    def compress_until(last_step, work_dir=work_copy):
         def on_train_batch_end(self, batch, logs=None):
             trained.append(int(self.model.optimizer.iterations))
             if trained[-1] == last_step:
@@ -169,7 +196,41 @@ def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_dir, 
     assert [entry["step"] for entry in row["history"]][:5] == [0, 3, 6, 9, 12]
     assert int(compressed.format_optimizer.iterations) == 2 * STEPS
     assert float(compressed.gamma) == pytest.approx(0.02)
-    assert [path for path in work_dir.rglob("backup/**/*") if path.is_file()] == []
+    assert [path for path in work_copy.rglob("backup/**/*") if path.is_file()] == []
+    assert list(work_copy.rglob("seconds.json")) == []
+    uninterrupted, same_row = compress_until(None, tmp_path / "other")
+    assert row["history"] == same_row["history"]
+    for one, other in zip(compressed.get_weights(), uninterrupted.get_weights(), strict=True):
+        np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)  # so it saw the batches that come after
+
+
+@pytest.mark.parametrize(
+    "pattern",
+    ["float-*/record.json", "float-*/model.*", "safety-*.npz", "unsafe-*/record.json", "unsafe-*/model.*"],
+)
+@pytest.mark.slow
+def test_a_damaged_file_of_a_finished_stage_is_named(work_copy, no_training, pattern):
+    (path,) = work_copy.glob(pattern)
+    for content in (b"", b"{", path.read_bytes()[:-9]):
+        path.write_bytes(content)
+        with pytest.raises(ValueError, match=f"{path}, which is damaged; delete it and run again"):
+            run(CONFIG, work_copy, verbose=0)
+
+
+@pytest.mark.parametrize("name", ["record.json", "model.weights.h5"])
+@pytest.mark.slow
+def test_a_stage_that_lost_a_file_is_trained_again(work_copy, name):
+    (lost,) = work_copy.glob(f"float-*/{name}")
+    lost.unlink()
+    float_model(CONFIG, small_data("mnist"), work_copy, verbose=0)
+    assert lost.exists()
+
+
+def test_restored_channels_are_those_of_all_events():
+    assert (
+        restored_channels({"events": [{"restored": {"a": 2, "b": 1}}, {"restored": {}}, {"restored": {"a": 4}}]}) == 7
+    )
+    assert restored_channels({"test_accuracy": 0.9}) == 0
 
 
 # Config --------------------------------------------------------------------------------------------------------------
@@ -243,8 +304,8 @@ def numbered(count=12):
     return datasets.Split(images, np.arange(count))
 
 
-def first_batches(split, batch_size, number, seed=0, shift=0):
-    batches, _ = training_batches(split, batch_size, seed, shift)
+def first_batches(split, batch_size, number, seed=0, shift=0, skip_epochs=0):
+    batches, _ = training_batches(split, batch_size, seed, shift, skip_epochs)
     return [(images.numpy(), labels.numpy()) for images, labels in batches.take(number)]
 
 
@@ -289,6 +350,40 @@ def test_the_seed_decides_order_and_shifts(shift):
 
     assert content(3) == content(3)
     assert content(3) != content(4)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_skipped_epochs_leave_the_later_batches_as_they_were(shift):
+    whole = first_batches(numbered(13), 4, 9, shift=shift)
+    later = first_batches(numbered(13), 4, 3, shift=shift, skip_epochs=2)
+    for (images, labels), (same_images, same_labels) in zip(whole[6:], later, strict=True):
+        np.testing.assert_array_equal(images, same_images)
+        np.testing.assert_array_equal(labels, same_labels)
+
+
+def slow_batches(split, batch_size, seed, shift):
+    """The stream as it was defined before epochs could be skipped; records in experiments/results/ hang on it."""
+
+    def move(index, images_and_labels):
+        images, labels = images_and_labels
+        offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
+        images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
+        moved = [x[y0 : y0 + 5, x0 : x0 + 4] for x, (y0, x0) in zip(tf.unstack(images), offsets.numpy(), strict=True)]
+        return tf.stack(moved), labels
+
+    batches = tf.data.Dataset.from_tensor_slices(tuple(split)).shuffle(len(split.labels), seed=seed)
+    for index, batch in batches.repeat().batch(batch_size, drop_remainder=True).enumerate():
+        yield move(index, batch)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_the_stream_of_an_uninterrupted_run_is_what_it_always_was(shift):
+    expected = itertools.islice(slow_batches(numbered(), 5, 3, shift), 9)
+    for (images, labels), (images_then, labels_then) in zip(
+        first_batches(numbered(), 5, 9, 3, shift), expected, strict=True
+    ):
+        np.testing.assert_array_equal(images, images_then)
+        np.testing.assert_array_equal(labels, labels_then)
 
 
 def test_a_batch_larger_than_the_split_is_refused():

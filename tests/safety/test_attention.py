@@ -3,7 +3,15 @@ import numpy as np
 import pytest
 import tensorflow as tf
 
-from scc_tf.safety.attention import attention_maps, attention_score, last_convolution, resize_maps
+from scc_tf.safety.attention import (
+    CamBatch,
+    attention_score,
+    cam_batches,
+    check_images,
+    check_model,
+    last_convolution,
+    resize_maps,
+)
 
 L = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(7, 9, 8, 2)).astype(np.float32)
@@ -65,6 +73,16 @@ def with_softmax(model, kind):
     return twin
 
 
+def cam(model, images, **settings):
+    """What all batches tell, in one piece."""
+    parts = zip(*cam_batches(model, images, **settings), strict=True)
+    return CamBatch(*map(np.concatenate, parts))
+
+
+def maps_of(model, images, **settings):
+    return cam(model, images, **settings).maps
+
+
 def slow_gradcam(model, images, layer):
     """The definition, one image at a time: equations 1 and 2 of the paper, the tape over the whole network."""
     both = keras.Model(model.inputs[0], [layer.output, model.outputs[0]])
@@ -91,18 +109,19 @@ def slow_gradcam(model, images, layer):
 )
 def test_matches_the_definition(build):
     model = build()
-    maps = attention_maps(model, IMAGES, batch_size=3, resolution="layer")
+    maps = maps_of(model, IMAGES, batch_size=3)
     assert last_convolution(model).name == "last"
     assert np.ptp(maps) == 1.0
     np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=2e-5)
 
 
-@pytest.mark.parametrize("layer", ["conv", "name"])
-def test_another_layer_can_be_read(layer):
+def test_features_and_probabilities_are_those_of_the_model():
     model = plain()
-    first = model.layers[0]
-    maps = attention_maps(model, IMAGES, first if layer == "conv" else first.name, resolution="layer")
-    np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, first), atol=2e-5)
+    seen = cam(model, IMAGES, batch_size=3)
+    features = keras.Model(model.inputs[0], model.get_layer("last").output)
+    np.testing.assert_allclose(seen.features, features(IMAGES, training=False), atol=1e-5)
+    answers = keras.ops.softmax(model(IMAGES, training=False))
+    np.testing.assert_allclose(seen.probabilities, answers, atol=1e-5)
 
 
 @pytest.mark.parametrize("kind", ["dense", "layer", "activation"])
@@ -111,8 +130,8 @@ def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
     model.layers[-1].kernel.assign(40 * model.layers[-1].kernel)  # saturated: the probabilities have no gradient
     twin = with_softmax(model, kind)
     weights, answers = twin.get_weights(), twin.predict_on_batch(IMAGES)
-    maps = attention_maps(twin, IMAGES, resolution="layer")
-    np.testing.assert_allclose(maps, attention_maps(model, IMAGES, resolution="layer"), atol=2e-5)
+    maps = maps_of(twin, IMAGES)
+    np.testing.assert_allclose(maps, maps_of(model, IMAGES), atol=2e-5)
     np.testing.assert_array_equal(twin(IMAGES), answers)
     np.testing.assert_allclose(answers.sum(1), 1, atol=1e-5)
     for before, after in zip(weights, twin.get_weights(), strict=True):
@@ -123,23 +142,23 @@ def test_probabilities_that_no_softmax_layer_made_are_explained_as_they_are():
     model = plain()
     powers = keras.ops.exp(model.outputs[0])
     twin = keras.Model(model.inputs[0], powers / keras.ops.sum(powers, axis=1, keepdims=True))
-    maps = attention_maps(twin, IMAGES, resolution="layer")
+    maps = maps_of(twin, IMAGES)
     np.testing.assert_allclose(maps, slow_gradcam(twin, IMAGES, twin.get_layer("last")), atol=1e-4)
 
 
 def test_faint_gradients_still_fill_the_range():
     model = plain()
-    faint = attention_maps(model, IMAGES, resolution="layer")
+    faint = maps_of(model, IMAGES)
     model.layers[-1].kernel.assign(1e-12 * model.layers[-1].kernel)
     model.layers[-1].bias.assign(0 * model.layers[-1].bias)
-    assert attention_maps(model, IMAGES, resolution="layer").max() == faint.max() == 1
+    assert maps_of(model, IMAGES).max() == faint.max() == 1
 
 
 def test_dropout_and_batch_statistics_play_no_part():
     model = plain()
     assert np.abs(model(IMAGES, training=True) - model(IMAGES, training=False)).max() > 0.01
-    alone = [attention_maps(model, IMAGES[:1]), attention_maps(model, IMAGES[1:])]
-    np.testing.assert_allclose(np.concatenate(alone), attention_maps(model, IMAGES), atol=1e-5)
+    alone = [maps_of(model, IMAGES[:1]), maps_of(model, IMAGES[1:])]
+    np.testing.assert_allclose(np.concatenate(alone), maps_of(model, IMAGES), atol=1e-5)
 
 
 def test_half_precision_layers():
@@ -149,17 +168,15 @@ def test_half_precision_layers():
         model = plain()
     finally:
         keras.config.set_dtype_policy(policy)
-    maps = attention_maps(model, IMAGES, resolution="layer")
+    maps = maps_of(model, IMAGES)
     assert maps.dtype == np.float32
     np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=0.02)
 
 
-def test_image_resolution_interpolates_the_layer_resolution():
-    model = plain()
-    large, small = attention_maps(model, IMAGES), attention_maps(model, IMAGES, resolution="layer")
-    assert large.shape == (7, 9, 8)
-    assert small.shape == (7, 6, 5)
-    np.testing.assert_array_equal(large, resize_maps(small, (9, 8)))
+def test_resized_maps_fill_the_range():
+    small = maps_of(plain(), IMAGES)
+    large = resize_maps(small, (9, 8))
+    assert (small.shape, large.shape) == ((7, 6, 5), (7, 9, 8))
     assert large.min() == 0
     np.testing.assert_allclose(large.max(axis=(1, 2)), 1)
 
@@ -177,7 +194,7 @@ def test_the_map_finds_the_bright_spot_that_decides():
     model.set_weights([np.ones((1, 1, 1, 1)), np.zeros(1), np.array([[0.0, 1.0]]), np.zeros(2)])
     images = np.zeros((2, 8, 8, 1), np.float32)
     images[0, 2, 5] = images[1, 6, 1] = 1
-    np.testing.assert_array_equal(attention_maps(model, images), images[..., 0])
+    np.testing.assert_array_equal(maps_of(model, images), images[..., 0])
 
 
 def test_the_score_is_the_sum_of_the_map():
@@ -190,23 +207,14 @@ def test_the_score_is_the_sum_of_the_map():
 def test_a_model_without_convolution_is_refused():
     model = keras.Sequential([L.Input((9, 8, 2)), L.Flatten(), L.Dense(5)])
     with pytest.raises(ValueError, match="at its top level"):
-        attention_maps(model, IMAGES)
+        maps_of(model, IMAGES)
 
 
 def test_a_convolution_in_a_nested_model_is_refused_by_name():
     inner = keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3)], name="backbone")
     model = keras.Sequential([L.Input((9, 8, 2)), inner, L.Flatten(), L.Dense(5)])
     with pytest.raises(ValueError, match=r"nested models.*backbone"):
-        attention_maps(model, IMAGES)
-
-
-@pytest.mark.parametrize("layer", ["no such layer", "dense", L.Conv2D(3, 3), 3])
-def test_a_layer_that_is_not_a_convolution_of_the_model_is_refused(layer):
-    model = plain()
-    if layer == "dense":
-        layer = model.layers[-1]
-    with pytest.raises(ValueError, match="Expected a layer of the model"):
-        attention_maps(model, IMAGES, layer)
+        maps_of(model, IMAGES)
 
 
 class Subclassed(keras.Model):
@@ -239,7 +247,7 @@ def two_inputs():
 )
 def test_a_model_that_cannot_be_read_is_refused(build, message):
     with pytest.raises(ValueError, match=message):
-        attention_maps(build(), IMAGES)
+        check_model(build())
 
 
 @pytest.mark.parametrize(
@@ -251,21 +259,22 @@ def test_a_model_that_cannot_be_read_is_refused(build, message):
         (IMAGES[:0], "at least one image"),
         (with_one(np.nan), "finite images"),
         (with_one(np.inf), "finite images"),
+        (255 * np.abs(IMAGES), r"divided by 255.*Received: values from 0"),
+        (with_one(-101), r"within ±100 .*Received: values from -101 to"),
     ],
 )
 def test_images_that_do_not_fit_are_refused(images, message):
     with pytest.raises(ValueError, match=message):
-        attention_maps(plain(), images)
+        check_images(plain(), images)
 
 
 def test_answers_that_are_not_finite_are_refused():
     model = plain()
     model.layers[-1].bias.assign([0, 0, 0, 0, np.nan])
     with pytest.raises(ValueError, match="finite answers"):
-        attention_maps(model, IMAGES)
+        maps_of(model, IMAGES)
 
 
-@pytest.mark.parametrize("wrong", [{"batch_size": 0}, {"resolution": "pixels"}])
-def test_other_arguments_are_checked(wrong):
-    with pytest.raises(ValueError, match=next(iter(wrong))):
-        attention_maps(plain(), IMAGES, **wrong)
+def test_an_empty_batch_is_refused():
+    with pytest.raises(ValueError, match="batch_size=0"):
+        cam(plain(), IMAGES, batch_size=0)

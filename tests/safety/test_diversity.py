@@ -1,10 +1,7 @@
-import keras
 import numpy as np
 import pytest
 
-from scc_tf.safety.diversity import cluster, cluster_sample, embeddings, equal_draw, pool_features
-
-L = keras.layers
+from scc_tf.safety.diversity import cluster, equal_draw, pool_features
 
 
 def blobs(sizes, dims=40):
@@ -23,9 +20,8 @@ def test_clouds_are_found_whatever_their_size():
 
 def test_equal_numbers_per_cluster():
     points, cloud = blobs([30, 300, 60, 90])
-    indices, clusters = cluster_sample(points, 40, n_clusters=4)
+    indices = equal_draw(cluster(points, n_clusters=4), 40)
     assert np.bincount(cloud[indices]).tolist() == [10] * 4
-    assert np.bincount(clusters).tolist() == [10] * 4
     assert len(set(indices.tolist())) == 40
 
 
@@ -66,14 +62,14 @@ def test_taken_examples_are_skipped():
 
 def test_the_seed_decides():
     points, _ = blobs([40, 40, 40])
-    draws = [cluster_sample(points, 12, n_clusters=3, seed=seed)[0].tolist() for seed in (0, 0, 1)]
+    runs = [cluster(points, n_clusters=3, seed=seed) for seed in (0, 0)]
+    np.testing.assert_array_equal(*runs)
+    draws = [equal_draw(runs[0], 12, seed).tolist() for seed in (0, 0, 1)]
     assert draws[0] == draws[1] != draws[2]
 
 
 def test_more_clusters_than_different_points():
-    indices, clusters = cluster_sample(np.ones((6, 40)), 6, n_components=3)
-    assert sorted(indices.tolist()) == list(range(6))
-    assert set(clusters.tolist()) == {0}
+    assert cluster(np.ones((6, 40)), n_components=3).tolist() == [0] * 6
 
 
 @pytest.mark.parametrize(
@@ -84,13 +80,17 @@ def test_more_clusters_than_different_points():
         (np.full((3, 2), np.nan), {}, "finite"),
         (np.ones((3, 2)), {"n_clusters": 0}, "n_clusters=0"),
         (np.ones((3, 2)), {"n_components": 0}, "n_components=0"),
-        (np.ones((3, 2)), {"count": 4}, "count=4"),
-        (np.ones((3, 2)), {"count": -1}, "count=-1"),
     ],
 )
 def test_arguments_are_checked(points, wrong, message):
     with pytest.raises(ValueError, match=message):
-        cluster_sample(points, **{"count": 1, **wrong})
+        cluster(points, **wrong)
+
+
+@pytest.mark.parametrize("count", [4, -1])
+def test_a_draw_of_more_than_there_are_is_refused(count):
+    with pytest.raises(ValueError, match=f"the 3 examples left. Received: count={count}"):
+        equal_draw(np.zeros(3, int), count)
 
 
 def test_pooling_halves_until_the_features_are_few_enough():
@@ -104,24 +104,3 @@ def test_pooling_halves_until_the_features_are_few_enough():
 
 def test_pooling_an_odd_size_counts_no_padding():
     np.testing.assert_allclose(pool_features(np.ones((1, 5, 3, 2)), 2), np.ones((1, 2)))
-
-
-def test_embeddings_are_what_the_last_convolution_returns():
-    model = keras.Sequential(
-        [
-            L.Input((6, 6, 1)),
-            L.Conv2D(2, 3),
-            L.Dropout(0.5),
-            L.Conv2D(3, 2, activation="relu"),
-            L.Flatten(),
-            L.Dense(2),
-        ]
-    )
-    images = np.random.default_rng(0).normal(size=(5, 6, 6, 1)).astype(np.float32)
-    first, _, last = model.layers[:3]
-    np.testing.assert_allclose(
-        embeddings(model, images, batch_size=2), np.reshape(last(first(images)), (5, 27)), atol=1e-5
-    )
-    np.testing.assert_allclose(embeddings(model, images, first), np.reshape(first(images), (5, 32)), atol=1e-5)
-    with pytest.raises(ValueError, match="dtype=int"):
-        embeddings(model, images.astype(int))

@@ -5,8 +5,8 @@ import numpy as np
 import pytest
 
 from scc_tf.safety import SafetySet, select_safety_set
-from scc_tf.safety.attention import attention_maps, attention_score
-from scc_tf.safety.diversity import cluster, embeddings
+from scc_tf.safety.attention import attention_score, cam_batches, resize_maps
+from scc_tf.safety.diversity import cluster, pool_features
 from scc_tf.safety.uncertainty import margin
 
 L = keras.layers
@@ -67,7 +67,8 @@ def test_images_and_labels_stay_together(safety_set, data):
 
 
 def test_the_attended_have_the_highest_scores(safety_set, model, data):
-    scores = attention_score(attention_maps(model, data[0], resolution="layer"))
+    (seen,) = cam_batches(model, data[0])
+    scores = attention_score(seen.maps)
     assert of(safety_set, "attention").tolist() == np.argsort(-scores, kind="stable")[:11].tolist()
     np.testing.assert_allclose(safety_set.attention, scores[safety_set.indices], atol=1e-4)
 
@@ -80,14 +81,16 @@ def test_the_uncertain_have_the_smallest_margins_of_the_rest(safety_set, model, 
 
 
 def test_the_diverse_come_one_from_each_cluster_of_the_whole_set(safety_set, model, data):
-    clusters = cluster(embeddings(model, data[0]))
+    last = keras.Model(model.inputs[0], model.layers[1].output)
+    clusters = cluster(pool_features(last.predict_on_batch(data[0])))
     assert sorted(clusters[of(safety_set, "diversity")].tolist()) == list(range(10))
     np.testing.assert_array_equal(safety_set.cluster, clusters[safety_set.indices])
 
 
 def test_heat_maps_are_those_of_the_selected(safety_set, model, data):
     assert safety_set.heat_maps.dtype == np.uint8
-    expected = 255 * attention_maps(model, data[0][safety_set.indices])
+    (seen,) = cam_batches(model, data[0][safety_set.indices])
+    expected = 255 * resize_maps(seen.maps, (8, 8))
     assert np.abs(safety_set.heat_maps - expected).max() <= 0.51
 
 
@@ -157,6 +160,8 @@ def test_progress_is_shown_on_request_only(model, data, capsys):
         ({"shares": (1, -1, 1)}, "three shares"),
         ({"verbose": 2}, "verbose=2"),
         ({"images": np.zeros((120, 8, 8, 3), np.uint8)}, "dtype=uint8"),
+        ({"images": np.full((120, 8, 8, 3), 255.0)}, r"divided by 255.*values from 255 to 255"),
+        ({"images": np.full((120, 8, 8, 3), np.nan)}, "finite images"),
         ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "at least one image"),
         ({"model": None}, "functional or Sequential"),
     ],

@@ -1,0 +1,105 @@
+"""A training that is cached in the work folder, and that goes on from its last epoch where it was interrupted."""
+
+import contextlib
+import json
+import time
+
+import keras
+
+from scc_tf.atomic import atomic_path
+
+__all__ = ["Clock", "Stage", "intact"]
+
+
+class Stage:
+    """One training in the work folder: its weights and record once finished, its backup before.
+
+    Args:
+        folder: `pathlib.Path` of the stage.
+        backup: folder in it, of `keras.callbacks.BackupAndRestore`.
+    """
+
+    def __init__(self, folder, backup):
+        self.folder = folder
+        self._weights, self._record = folder / "model.weights.h5", folder / "record.json"
+        self._backup, self._seconds = folder / backup, folder / "seconds.json"
+
+    @property
+    def is_finished(self):
+        """Whether weights and record are there."""
+        return self._weights.exists() and self._record.exists()
+
+    @property
+    def finished_epochs(self):
+        """How many epochs of an interrupted training its backup holds."""
+        return _read_json(self._backup / "training_metadata.json").get("epoch", 0)
+
+    def load(self, model):
+        """Put the weights of a finished stage into the model; returns the record."""
+        with intact(self._weights):
+            model.load_weights(self._weights)
+        return _read_json(self._record)
+
+    def save(self, model, record):
+        """Finish: write the model's weights and the record."""
+        with atomic_path(self._weights) as partial:
+            model.save_weights(partial)
+        _write_json(self._record, record)
+        self._seconds.unlink(missing_ok=True)
+
+    def backup(self):
+        """The callback that backs the training up and takes it up again."""
+        return keras.callbacks.BackupAndRestore(self._backup)
+
+    def clock(self):
+        """The callback that counts the seconds; list it after `backup`."""
+        return Clock(self._seconds, going_on=self.finished_epochs > 0)
+
+
+class Clock(keras.callbacks.Callback):
+    """Seconds of a training over all its sessions, as of now; epochs that were lost are not counted.
+
+    Args:
+        path: JSON file of the seconds up to the last finished epoch.
+        going_on: whether an interrupted training goes on.
+    """
+
+    def __init__(self, path, going_on):
+        super().__init__()
+        self._path = path
+        self._before = _read_json(path).get("seconds", 0.0) if going_on else 0.0
+        self._started = time.monotonic()
+
+    @property
+    def seconds(self):
+        """Seconds of all sessions."""
+        return self._before + time.monotonic() - self._started
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Keep the time for a session to come."""
+        _write_json(self._path, {"seconds": self.seconds})
+
+
+@contextlib.contextmanager
+def intact(path):
+    """Read ``path`` in this block: whatever a damaged file raises becomes a ValueError that says what to do."""
+    try:
+        yield
+    except Exception as error:  # damaged HDF5, zip and JSON files raise unrelated types
+        raise ValueError(
+            f"Expected a file that an earlier run wrote. Received: {path}, which is damaged; delete it and run again. "
+            f"({error})"
+        ) from error
+
+
+def _read_json(path):
+    """The dictionary in a file; an empty one where there is no file."""
+    if not path.exists():
+        return {}
+    with intact(path):
+        return dict(json.loads(path.read_text()))
+
+
+def _write_json(path, values):
+    with atomic_path(path) as partial:
+        partial.write_text(json.dumps(values, indent=1))

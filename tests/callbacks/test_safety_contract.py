@@ -1,0 +1,291 @@
+import logging
+
+import keras
+import numpy as np
+import pytest
+import toy_problem as toy
+from scripted_fit import AtStep, Fit, kill
+
+import scc_tf
+from scc_tf.callbacks import GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger
+
+# The contract --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_the_last_safe_state_is_put_back(fraction, caplog):
+    run = Fit(accuracy=0.90, threshold=0.05, restore_fraction=fraction)
+    run.step(0.96)
+    kill([4])(run.model)
+    run.step(0.92)  # the last that satisfies the contract: 0.96 - 0.05 <= 0.92
+    safe = run.model.get_weights()
+    kill(range(9))(run.model)
+    run.step(0.89)  # would have done before step 1
+    run.end()
+    toy.assert_same(run.model.get_weights(), safe)
+    assert (run.restoration.reverted, run.restoration.safe_step) == (True, 2)
+    assert "Went back to step 2" in caplog.text
+    assert len(run.restoration.events) == (1 if fraction else 0)
+
+
+def test_a_fit_that_ends_well_is_left_alone(caplog):
+    run = Fit()
+    run.step(0.2)
+    run.step(0.96)
+    kill([1, 2])(run.model)
+    last = run.model.get_weights()
+    with caplog.at_level(logging.WARNING):
+        run.end()
+    toy.assert_same(run.model.get_weights(), last)
+    assert not run.restoration.reverted
+    assert caplog.text == ""
+
+
+@pytest.mark.parametrize("fraction", [0.0, 0.5])
+def test_a_huge_gamma_cannot_break_the_contract(fraction, caplog):
+    x, y = toy.points()
+    model = toy.compressed(
+        optimizer=keras.optimizers.Adam(0.05),
+        gamma=0.0,
+        format_optimizer=keras.optimizers.SGD(1.0),
+        run_eagerly=False,
+        jit_compile=False,
+    )
+    monitor = SafetyMonitor(toy.safety_set(30), every=4)
+    restoration = KernelRestoration(monitor, threshold=0.05, restore_fraction=fraction)
+    gamma = GammaScheduler(lambda step: 0.0 if step < 24 else 1e3)
+    model.fit(x, y, batch_size=12, epochs=10, shuffle=False, verbose=0, callbacks=[gamma, monitor, restoration])
+    collapsed, reverted = monitor.history[-2:]
+    assert collapsed["safety_accuracy"] < 0.7 < 0.8 <= reverted["safety_accuracy"]
+    assert collapsed["step"] == reverted["step"] == 40
+    reached = monitor.safety_accuracy()
+    assert reached >= monitor.reference_accuracy - 0.05 >= 0.8
+    assert restoration.reverted
+    assert 0 < restoration.safe_step <= 24
+    assert "Went back to step" in caplog.text
+    assert bool(restoration.events) == (fraction > 0)
+
+
+def test_weights_that_early_stopping_restores_cannot_break_the_contract(tmp_path, caplog):
+    model = toy.compressed(optimizer=keras.optimizers.Adam(0.05), gamma=0.0, run_eagerly=False, jit_compile=False)
+    monitor = SafetyMonitor(toy.safety_set(30), every=8, backup_dir=tmp_path)
+    restoration = KernelRestoration(monitor, backup_dir=tmp_path)
+    sizes = SizeLogger(1)
+    # at the end of an epoch, and between two checks, nothing is left: no state is smaller
+    kill_all = AtStep(28, kill(range(12)))
+    revive_all = AtStep(29, lambda model: model.get_layer("hidden").bit_depth.assign(np.full(12, 4.0)))
+    smallest = keras.callbacks.EarlyStopping("nominal_bytes", mode="min", patience=100, restore_best_weights=True)
+    callbacks = [kill_all, revive_all, sizes, monitor, restoration, smallest]
+    model.fit(*toy.points(), batch_size=12, epochs=10, shuffle=False, verbose=0, callbacks=callbacks)
+    assert smallest.best_epoch == 6
+    assert restoration.reverted and "Went back to step 40" in caplog.text
+    collapsed, reverted = monitor.history[-2:]
+    assert collapsed["safety_accuracy"] < 0.5
+    assert reverted["safety_accuracy"] == monitor.safety_accuracy() >= monitor.reference_accuracy - 0.05
+    assert sizes.history[-1]["nominal_bytes"] == scc_tf.size_report(model).nominal_bits / 8
+    assert sizes.history[-1]["dead_channels"] == 0
+    assert not monitor.active
+    assert files(tmp_path) == []
+
+
+def test_a_loop_of_ones_own_keeps_the_contract_too():
+    model = toy.compressed()
+    monitor = SafetyMonitor(toy.safety_set(30), every=1)
+    restoration = KernelRestoration(monitor, restore_fraction=0.0)
+    callbacks = keras.callbacks.CallbackList([monitor, restoration], model=model)
+    monitor.safety_accuracy = lambda: 0.9 if np.any(model.get_layer("hidden").bit_depth) else 0.3
+    callbacks.on_train_begin()
+    model.train_on_batch(*toy.points())
+    kill(range(12))(model)
+    callbacks.on_train_batch_end(0, {})
+    callbacks.on_train_end()
+    assert restoration.reverted
+    assert [check["safety_accuracy"] for check in monitor.history] == [0.9, 0.3, 0.9]
+    assert not monitor.active
+
+
+@pytest.mark.parametrize("drop", [0.05, 0.06])
+def test_the_end_does_not_move_an_average_towards_the_last_check(drop):
+    model, accuracies = toy.compressed(), iter([1.0, 1.0 - drop, 1.0])
+    monitor = SafetyMonitor(toy.safety_set(), every=1, reference="average", decay=0.5)
+    monitor.safety_accuracy = lambda: next(accuracies)
+    restoration = KernelRestoration(monitor, threshold=0.05, restore_fraction=0.0)
+    model.fit(*toy.points(), batch_size=48, verbose=0, callbacks=[monitor, restoration])
+    assert restoration.reverted == (drop > 0.05)
+
+
+def test_a_collapse_is_undone_and_the_accuracy_comes_back():
+    x, y = toy.points()
+    model = toy.compressed(optimizer=keras.optimizers.Adam(0.05), gamma=0.001, run_eagerly=False, jit_compile=False)
+    monitor = SafetyMonitor(toy.safety_set(30), every=4)
+    restoration = KernelRestoration(monitor, restore_fraction=0.5)
+    sabotage = AtStep(24, kill(range(12)))
+    model.fit(x, y, batch_size=12, epochs=20, shuffle=False, verbose=0, callbacks=[sabotage, monitor, restoration])
+    accuracy = {check["step"]: check["safety_accuracy"] for check in monitor.history}
+    assert accuracy[20] >= 0.9 > 0.5 > accuracy[24]
+    assert restoration.events[0]["step"] == 24
+    assert restoration.events[0]["restored"]["hidden/kernel"] == 6
+    assert accuracy[80] >= 0.9
+    assert not restoration.reverted
+    alive = np.count_nonzero(np.asarray(model.get_layer("hidden").bit_depth))
+    assert 6 <= alive < 12  # the last safe state was not merely put back
+
+
+# Interruptions -------------------------------------------------------------------------------------------------------
+
+
+class InterruptedError_(Exception):
+    pass
+
+
+def interrupt(model):
+    raise InterruptedError_
+
+
+def training(folder, interruption=None):
+    """Collapses at step 8 (and is restored), is crushed by gamma from step 13 on, so that it must be reverted."""
+    model = toy.compressed(
+        optimizer=keras.optimizers.Adam(0.05),
+        gamma=0.0,
+        format_optimizer=keras.optimizers.Adam(3.0, epsilon=1e-3),
+        run_eagerly=False,
+        jit_compile=False,
+    )
+    monitor = SafetyMonitor(toy.safety_set(30), every=2, backup_dir=folder / "safety")
+    restoration = KernelRestoration(monitor, threshold=0.2, backup_dir=folder / "safety")
+    callbacks = [
+        keras.callbacks.BackupAndRestore(folder / "keras"),
+        GammaScheduler(lambda step: 0.0 if step < 13 else 1e3),
+        AtStep(8, kill(range(12))),
+        monitor,
+        restoration,
+    ]
+    if interruption:
+        callbacks.append(AtStep(interruption, interrupt))
+    x, y = toy.points()
+    model.fit(x, y, batch_size=16, epochs=6, shuffle=False, verbose=0, callbacks=callbacks)
+    return model, monitor, restoration
+
+
+def files(folder):
+    return sorted(path.name for path in folder.rglob("*") if path.is_file())
+
+
+def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(tmp_path):
+    whole_model, whole_monitor, whole = training(tmp_path / "whole")
+    assert whole.reverted and whole.events[0]["step"] == 8
+    folder = tmp_path / "interrupted"
+    with pytest.raises(InterruptedError_):
+        training(folder, interruption=17)  # the weights are those of step 15, the state that of step 16
+    assert {"safety_monitor.json", "kernel_restoration.npz", "latest.weights.h5"} <= set(files(folder))
+    model, monitor, restoration = training(folder)
+    assert [check["step"] for check in monitor.history] == [check["step"] for check in whole_monitor.history]
+    for name in monitor.names:
+        np.testing.assert_allclose(
+            [check[name] for check in monitor.history], [check[name] for check in whole_monitor.history], atol=1e-6
+        )
+    assert restoration.events == whole.events
+    assert (restoration.safe_step, restoration.reverted) == (whole.safe_step, True)
+    assert restoration.safe_step < 15  # so the safe weights come from the file
+    toy.assert_same(model.get_weights(), whole_model.get_weights(), atol=1e-5)
+    assert files(folder) == []
+
+
+def test_a_stale_backup_does_not_reach_a_fresh_model(tmp_path):
+    old = Fit(accuracy=0.9, backup_dir=tmp_path)
+    old.step(0.5)
+    new = Fit(accuracy=0.4, backup_dir=tmp_path)
+    assert new.event_steps == []
+    assert new.restoration.safe_step == 0
+    assert new.monitor.reference_accuracy == 0.4
+
+
+def interrupted(folder):
+    """A model at step 2, and the files of a run that was interrupted there."""
+    run = Fit(accuracy=0.9, backup_dir=folder)
+    kill([0, 1])(run.model)
+    run.step(0.9)
+    run.step(0.5)
+    assert files(folder) == ["kernel_restoration.npz", "safety_monitor.json"]
+    return run
+
+
+def test_state_is_taken_up_from_the_backup(tmp_path):
+    run = interrupted(tmp_path)
+    again = Fit(accuracy=0.4, model=run.model, backup_dir=tmp_path)
+    assert again.restoration.events == run.restoration.events != []
+    assert again.restoration.safe_step == 1
+    again.end()
+    toy.assert_same(run.model.get_weights(), run.restoration._safe_weights)
+    assert files(tmp_path) == []
+
+
+def test_events_after_the_restored_step_are_forgotten(tmp_path):
+    run = interrupted(tmp_path)
+    assert run.event_steps == [2]
+    run.model.optimizer.iterations.assign(1)  # the weights that were saved are older
+    again = Fit(accuracy=0.9, model=run.model, backup_dir=tmp_path)
+    assert again.event_steps == []
+    again.step(0.5)
+    assert again.event_steps == [2]
+
+
+def test_where_the_backup_is_lost_the_weights_are_checked_before_they_count_as_safe(tmp_path):
+    model = toy.compressed()
+    first = Fit(model=model, backup_dir=tmp_path, every=4)
+    for _ in range(5):
+        first.step(0.9)
+    assert [check["step"] for check in first.monitor.history] == [0, 4]
+    (tmp_path / "kernel_restoration.npz").unlink()
+    kill(range(12))(model)  # what happened in step 5
+    again = Fit(accuracy=0.5, model=model, backup_dir=tmp_path, every=4)
+    assert [(c["step"], c["safety_accuracy"]) for c in again.monitor.history] == [(0, 1.0), (4, 0.9), (5, 0.5)]
+    assert again.restoration.safe_step is None
+    assert again.event_steps == [5]
+
+
+def npz_of_another_model(path):
+    content = dict(np.load(path))
+    np.savez(path, **{**content, "arr_0": np.zeros((2, 2))})
+
+
+DAMAGE = {
+    "empty": lambda path: path.write_bytes(b""),
+    "truncated": lambda path: path.write_bytes(path.read_bytes()[:-40]),
+    "noise": lambda path: path.write_bytes(np.random.default_rng(0).bytes(500)),
+    "flipped": lambda path: path.write_bytes(path.read_bytes()[:100] + b"\xff\xff" + path.read_bytes()[102:]),
+    "other keys": lambda path: np.savez(path, something=1),
+    "other model": npz_of_another_model,
+}
+
+
+@pytest.mark.parametrize("damage", DAMAGE)
+def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, damage):
+    run = interrupted(tmp_path)
+    DAMAGE[damage](tmp_path / "kernel_restoration.npz")
+    again = Fit(accuracy=0.88, model=run.model, backup_dir=tmp_path)
+    assert "kernel_restoration.npz is damaged and was dropped" in caplog.text
+    again.step(0.88)
+    again.end()
+    assert not again.restoration.reverted
+    assert files(tmp_path) == []
+
+
+def test_where_no_safe_state_is_left_a_warning_says_so(tmp_path, caplog):
+    run = interrupted(tmp_path)
+    (tmp_path / "kernel_restoration.npz").write_bytes(b"")
+    again = Fit(accuracy=0.5, model=run.model, backup_dir=tmp_path)  # the monitor knows of the 0.9
+    last = run.model.get_weights()
+    again.end()
+    toy.assert_same(run.model.get_weights(), last)
+    assert not again.restoration.reverted
+    assert "No state that satisfied it is left" in caplog.text
+
+
+def test_both_backups_damaged_start_afresh(tmp_path, caplog):
+    run = interrupted(tmp_path)
+    for path in tmp_path.iterdir():
+        path.write_bytes(b"\x00")
+    again = Fit(accuracy=0.5, model=run.model, backup_dir=tmp_path)
+    assert caplog.text.count("damaged and was dropped") == 2
+    assert (again.monitor.reference_accuracy, again.restoration.safe_step) == (0.5, 2)

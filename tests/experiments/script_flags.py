@@ -1,0 +1,28 @@
+"""Import an experiment as a module, and take its flags back afterwards."""
+
+import contextlib
+import importlib
+import sys
+from pathlib import Path
+
+from absl import flags
+
+EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
+
+
+@contextlib.contextmanager
+def imported(name, monkeypatch):
+    """The module ``experiments/<name>.py``."""
+    before = set(flags.FLAGS)
+    monkeypatch.syspath_prepend(EXPERIMENTS)
+    names = (name, "flags_from_config")
+    for module in names:
+        monkeypatch.delitem(sys.modules, module, raising=False)
+    try:
+        yield importlib.import_module(name)
+    finally:
+        flags.FLAGS.unparse_flags()
+        for flag in set(flags.FLAGS) - before:
+            delattr(flags.FLAGS, flag)
+        for module in names:
+            sys.modules.pop(module, None)

@@ -1,0 +1,236 @@
+import logging
+import math
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+import toy_problem as toy
+
+import scc_tf
+
+Adam = keras.optimizers.Adam
+
+
+def steps(model, count, batch_size=16):
+    """Deterministic training: batch i depends on i alone."""
+    x, y = toy.points()
+    for i in range(count):
+        chosen = np.arange(i * batch_size, (i + 1) * batch_size) % len(y)
+        model.train_on_batch(x[chosen], y[chosen])
+
+
+# Saving --------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("how", ["keras", "weights"])
+def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how):
+    def fresh():
+        optimizer = keras.optimizers.AdamW(0.01, weight_decay=0.1)
+        format_optimizer = Adam(0.2, epsilon=1e-4)
+        settings = {"gamma": 0.02, "size_form": "sum", "unit": "bytes", "format_optimizer": format_optimizer}
+        return toy.compressed(optimizer=optimizer, **settings)
+
+    model = fresh()
+    steps(model, 3)
+    if how == "keras":
+        model.save(tmp_path / "model.keras")
+        loaded = keras.saving.load_model(tmp_path / "model.keras")
+        assert isinstance(loaded, scc_tf.SelfCompressingModel)
+        assert float(loaded.gamma) == pytest.approx(0.02)
+        assert (loaded.size_term.form, loaded.size_term.unit) == ("sum", "bytes")
+    else:
+        model.save_weights(tmp_path / "model.weights.h5")
+        loaded = fresh()
+        loaded.load_weights(tmp_path / "model.weights.h5")
+    loaded.run_eagerly = True
+    for kind in ("optimizer", "format_optimizer"):
+        saved, restored = getattr(model, kind), getattr(loaded, kind)
+        assert type(saved) is type(restored)
+        names = {"name": None}  # Keras numbers them
+        assert saved.get_config() | names == restored.get_config() | names
+        assert int(restored.iterations) == 3
+        toy.assert_same(toy.values(restored.variables), toy.values(saved.variables))
+    toy.assert_same(loaded.get_weights(), model.get_weights())
+    steps(model, 3)
+    steps(loaded, 3)
+    toy.assert_same(loaded.get_weights(), model.get_weights(), atol=1e-6)
+
+
+def test_the_starting_weights_survive_saving(tmp_path):
+    model = scc_tf.self_compress(toy.dense_net())
+    model.starting_weights = 1320  # ten times as many: say that nine tenths of the network were removed since
+    model.compile("adam", toy.cross_entropy())
+    q = float(model.size_term())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    assert loaded.starting_weights == 1320
+    assert float(loaded.size_term()) == q == pytest.approx(float(scc_tf.SizeTerm(model)()) / 10)
+
+
+def test_an_uncompiled_model_can_be_saved(tmp_path):
+    model = scc_tf.self_compress(toy.dense_net())
+    model.save(tmp_path / "model.keras")
+    loaded = keras.saving.load_model(tmp_path / "model.keras")
+    toy.assert_same(loaded.get_weights(), model.get_weights())
+
+
+def test_compiling_again_with_the_same_optimizers_keeps_their_state():
+    model = toy.compressed()
+    steps(model, 2)
+    model.compile(
+        model.optimizer,
+        toy.cross_entropy(),
+        format_optimizer=model.format_optimizer,
+        lambda_safety=1.0,
+        safety_set=toy.safety_set(),
+        run_eagerly=True,
+    )
+    assert int(model.optimizer.iterations) == int(model.format_optimizer.iterations) == 2
+    steps(model, 1)
+
+
+def test_the_number_of_starting_weights_is_that_of_the_first_compile():
+    model = toy.compressed()
+    assert model.starting_weights == 8 * 12 + 12 * 3
+    model.starting_weights = 1320
+    model.compile("adam", toy.cross_entropy())
+    assert model.starting_weights == 1320
+
+
+def test_loading_a_model_that_had_a_safety_loss_warns_that_it_is_off(tmp_path, caplog):
+    model = toy.compressed(lambda_safety=0.25, safety_set=toy.safety_set())
+    model.save(tmp_path / "safe.keras")
+    loaded = keras.saving.load_model(tmp_path / "safe.keras")
+    assert loaded.lambda_safety == 0
+    assert "lambda_safety=0.25" in caplog.text and "off until compile" in caplog.text
+    loaded.train_on_batch(*toy.points())
+
+
+def test_loading_a_model_without_a_safety_loss_is_silent(tmp_path, caplog):
+    toy.compressed().save(tmp_path / "plain.keras")
+    with caplog.at_level(logging.WARNING):
+        keras.saving.load_model(tmp_path / "plain.keras")
+    assert caplog.text == ""
+
+
+# Refusals ------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("name", ["gamma", "lambda_safety"])
+@pytest.mark.parametrize("value", [-0.1, math.nan, math.inf, -math.inf])
+def test_negative_and_non_finite_weights_of_the_terms_are_refused(name, value):
+    with pytest.raises(ValueError, match=f"Received: {name}="):
+        toy.compressed(**{name: value}, **({"safety_set": toy.safety_set()} if name == "lambda_safety" else {}))
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({}, "safety_set=None"),
+        ({"safety_set": SimpleNamespace(images=np.zeros((0, 8)), labels=[])}, "at least one example"),
+        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=[0])}, "one label per image"),
+        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=np.eye(3)[:2])}, "one label per image"),
+        ({"safety_set": toy.safety_set(), "safety_batch_size": 0}, "safety_batch_size=0"),
+        ({"safety_set": toy.safety_set(), "loss": [toy.cross_entropy()]}, "one loss"),
+    ],
+)
+def test_a_safety_loss_without_a_proper_safety_set_is_refused(settings, message):
+    with pytest.raises(ValueError, match=message):
+        toy.compressed(lambda_safety=0.1, **settings)
+
+
+def test_a_safety_loss_needs_a_task_loss():
+    model = scc_tf.self_compress(toy.dense_net())
+    with pytest.raises(ValueError, match="loss=None"):
+        model.compile("adam", lambda_safety=0.1, safety_set=toy.safety_set())
+
+
+@pytest.mark.parametrize(("inputs", "outputs"), [(2, 1), (1, 2)])
+def test_a_safety_loss_for_several_inputs_or_outputs_is_refused(inputs, outputs):
+    ends = [keras.Input((8,)) for _ in range(inputs)]
+    middle = keras.layers.Concatenate()(ends) if inputs > 1 else ends[0]
+    net = keras.Model(ends, [keras.layers.Dense(3)(middle) for _ in range(outputs)])
+    with pytest.raises(ValueError, match=f"Received: {inputs} inputs, {outputs} outputs"):
+        toy.compressed(net, lambda_safety=0.1, safety_set=toy.safety_set())
+
+
+@pytest.mark.parametrize("settings", [{"size_form": "cubic"}, {"unit": "nibbles"}])
+def test_unknown_forms_and_units_are_refused(settings):
+    with pytest.raises(ValueError, match=next(iter(settings.values()))):
+        toy.compressed(**settings)
+
+
+def wrapped_in_loss_scale(optimizer):
+    return keras.optimizers.LossScaleOptimizer(optimizer)
+
+
+@pytest.mark.parametrize("name", ["optimizer", "format_optimizer"])
+@pytest.mark.parametrize("wrap", [lambda optimizer: optimizer, wrapped_in_loss_scale])
+def test_averages_of_the_weights_are_refused(name, wrap):
+    with pytest.raises(ValueError, match=f"{name}=.*use_ema=True"):
+        toy.compressed(**{name: wrap(Adam(use_ema=True))})
+
+
+def unlike(**changes):
+    return SimpleNamespace(**{**vars(toy.safety_set()), **changes})
+
+
+IMAGES = toy.safety_set().images
+EXAMPLES = {
+    "other shape": (unlike(images=IMAGES[:, :7]), r"images=\(12, 7\)"),
+    "other rank": (unlike(images=IMAGES[..., None]), r"images=\(12, 8, 1\)"),
+    "uint8": (unlike(images=np.ones((12, 8), np.uint8)), "floats in the range .* uint8"),
+    "int64": (unlike(images=np.ones((12, 8), int)), "floats in the range .* int64"),
+    "huge": (unlike(images=IMAGES * np.where(np.arange(8) == 3, -1e6, 1)), "magnitude"),
+    "NaN": (unlike(images=np.where(np.arange(8) == 3, np.nan, IMAGES)), "magnitude nan"),
+    "infinite": (unlike(images=np.where(np.arange(8) == 3, -np.inf, IMAGES)), "magnitude inf"),
+    "label too large": (unlike(labels=np.full(12, 3)), "from 0 to 2.*from 3 to 3"),
+    "negative label": (unlike(labels=np.arange(12) % 3 - 1), "from 0 to 2.*from -1 to 1"),
+    "fractional label": (unlike(labels=np.full(12, 0.5)), "from 0 to 2.*from 0.5 to 0.5"),
+}
+
+
+@pytest.mark.parametrize("kind", EXAMPLES)
+def test_safety_examples_unlike_the_models_inputs_are_refused(kind):
+    examples, message = EXAMPLES[kind]
+    with pytest.raises(ValueError, match=message):
+        toy.compressed(lambda_safety=0.1, safety_set=examples)
+
+
+@pytest.mark.parametrize(
+    "examples",
+    [unlike(images=IMAGES.astype(float)), unlike(images=IMAGES.tolist()), unlike(labels=np.arange(12) % 3 * 1.0)],
+)
+def test_safety_examples_of_other_float_types_are_taken(examples):
+    model = toy.compressed(lambda_safety=0.1, safety_set=examples)
+    assert np.isfinite(model.train_on_batch(*toy.points(), return_dict=True)["safety_loss"])
+
+
+def test_sides_that_the_model_leaves_open_fit_every_image():
+    pooled = keras.Sequential(
+        [keras.Input((None, None, 1)), keras.layers.Conv2D(3, 3), keras.layers.GlobalAveragePooling2D()]
+    )
+    assert toy.compressed(pooled, lambda_safety=0.1, safety_set=toy.safety_set(of=toy.images)).compiled
+
+
+REFUSED = {
+    "unit": {"unit": "kb"},
+    "size_form": {"size_form": "cubic"},
+    "safety set": {"lambda_safety": 1.0},
+    "format optimizer": {"format_optimizer": "no such"},
+    "average": {"format_optimizer": Adam(use_ema=True)},
+}
+
+
+@pytest.mark.parametrize("kind", REFUSED)
+def test_a_refused_compile_leaves_the_model_as_it_was(kind):
+    model = scc_tf.self_compress(toy.dense_net())
+    with pytest.raises(ValueError):
+        model.compile("adam", toy.cross_entropy(), **REFUSED[kind])
+    assert not model.compiled and model.starting_weights is None
+    model.compile(Adam(0.01), toy.cross_entropy(), run_eagerly=True)
+    before = vars(model).copy()
+    with pytest.raises(ValueError):
+        model.compile("sgd", toy.cross_entropy(), **REFUSED[kind])
+    assert {k: id(v) for k, v in vars(model).items()} == {k: id(v) for k, v in before.items()}
