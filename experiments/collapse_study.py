@@ -21,8 +21,8 @@ from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(self_compression.Config, leave_out=("gamma", "mode"), epochs=1)
-flags.DEFINE_list("gammas", ["0.01", "0.03", "0.1", "0.3", "1"], "weights of the size term")
-flags.DEFINE_integer("runs", 2, "number of seeds, from --seed on", lower_bound=1)
+flags.DEFINE_list("gammas", ["0.03", "0.1", "0.3", "1"], "weights of the size term")
+flags.DEFINE_integer("runs", 1, "number of seeds, from --seed on", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
