@@ -84,11 +84,11 @@ def test_main_runs_every_gamma_seed_and_row_and_writes_the_study(script, tmp_pat
     monkeypatch.setattr(pipeline, "safety_set_of", lambda *arguments: None)
     monkeypatch.setattr(pipeline, "compress", compress)
     monkeypatch.setattr(script.plots, "collapse_study", lambda *arguments: drawn.append(arguments))
-    parse("--gammas=0.1,1", "--seed=3", "--data_dir", "/home/me", f"--out_dir={tmp_path}", "--verbose", "0")
+    parse("--gammas=0.1,1", "--seed=3", "--runs=2", "--data_dir", "/home/me", f"--out_dir={tmp_path}", "--verbose", "0")
     script.main([])
     assert runs == [(s, g, name) for s in (3, 4) for g in (0.1, 1.0) for name in ("unsafe", "safe")]
     written = json.loads((tmp_path / "collapse_study.json").read_text())
-    assert written["command"] == "python experiments/collapse_study.py --seed=3 --gammas=0.1,1"
+    assert written["command"] == "python experiments/collapse_study.py --seed=3 --gammas=0.1,1 --runs=2"
     assert written["collapsed"] == {"unsafe": {"collapsed": 4, "runs": 4}, "safe": {"collapsed": 0, "runs": 4}}
     assert "/home" not in json.dumps(written)
     assert len(drawn) == 1
