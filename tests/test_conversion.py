@@ -310,7 +310,9 @@ def test_formats_of_a_layer_that_already_compresses_are_kept():
 
 
 @pytest.mark.parametrize(
-    "exclude", [["conv", "norm"], "conv", iter(["conv"]), lambda layer: isinstance(layer, stock.Conv2D)], ids=str
+    "exclude",
+    [["conv", "norm"], "conv", iter(["conv"]), lambda layer: isinstance(layer, stock.Conv2D)],
+    ids=["list", "name", "iterator", "function"],  # the same in every process, for pytest-xdist
 )
 def test_exclude(exclude):
     model = scc_tf.self_compress(chain(), exclude=exclude)
