@@ -4,6 +4,7 @@ from scc_tf import callbacks, datasets, layers, models
 from scc_tf.conversion import ConversionReport, self_compress, to_plain
 from scc_tf.safety import SafetySet, select_safety_set
 from scc_tf.size import SizeReport, SizeTerm, size_report
+from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels
 from scc_tf.training import SelfCompressingModel
 
 __all__ = [
@@ -12,10 +13,13 @@ __all__ = [
     "SelfCompressingModel",
     "SizeReport",
     "SizeTerm",
+    "SurgeryReport",
     "callbacks",
     "datasets",
     "layers",
     "models",
+    "remove_channels",
+    "remove_dead_channels",
     "select_safety_set",
     "self_compress",
     "size_report",

@@ -5,6 +5,7 @@ import dataclasses
 import keras
 from absl import logging
 
+from scc_tf.graph import check_functional, clone_graph, copy_layer
 from scc_tf.layers import TWINS, SelfCompressing, check_format
 from scc_tf.training import SelfCompressingModel
 
@@ -30,52 +31,6 @@ class ConversionReport:
         """One line for what was converted, one for each skipped layer."""
         lines = [f"{len(self.converted)} layers self-compress: {', '.join(self.converted) or '-'}"]
         return "\n".join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
-
-
-def _check_model(model):
-    if not isinstance(model, keras.Model):
-        raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}")
-    if not getattr(model, "inputs", None):
-        raise ValueError(
-            "Expected a built Sequential or functional model: the graph of a subclassed model is not known, and a "
-            "Sequential needs an Input (or a first call). "
-            f"Received: {type(model).__name__} {model.name!r}"
-        )
-
-
-def _functional(model, model_class=keras.Model):
-    """The same graph of layers as a functional model that is not compiled."""
-    if isinstance(model, keras.Sequential):
-        return model_class(model.inputs[0], model.outputs[0], name=model.name)
-    return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
-
-
-def _clone(model, clone_layer):
-    """Clone a model layer by layer; returns the clone and the pairs ``(original layer, its clone)``.
-
-    A layer or nested model that stands in several places, also on both sides of a nested model's border, is cloned
-    once. Nested models become plain functional ones.
-    """
-    clones, pairs = {}, []
-
-    def once(operation):
-        if id(operation) not in clones:
-            clones[id(operation)] = clone_any(operation)
-        return clones[id(operation)]
-
-    def clone_any(operation):
-        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
-            return keras.models.clone_model(_functional(operation), clone_function=once)
-        if not isinstance(operation, keras.Layer):  # an operation such as x + y
-            return operation.__class__.from_config(operation.get_config())
-        pairs.append((operation, clone_layer(operation)))
-        return pairs[-1][1]
-
-    return clone_any(model), pairs
-
-
-def _copy_layer(layer):
-    return layer.__class__.from_config(layer.get_config())
 
 
 def _chosen_by(exclude, model):
@@ -133,17 +88,17 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         >>> compressed.conversion_report.converted
         ('dense',)
     """
-    _check_model(model)
+    check_functional(model)
     check_format(initial_bit_depth, rounding)  # Keras hides what a layer says while it is being cloned
     excluded = _chosen_by(exclude, model)
     extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding}
 
     def clone_layer(layer):
         if _reason_to_skip(layer, excluded):
-            return _copy_layer(layer)
+            return copy_layer(layer)
         return TWINS[type(layer)].from_config({**layer.get_config(), **extra})
 
-    clone, pairs = _clone(model, clone_layer)
+    compressed, pairs = clone_graph(model, clone_layer, SelfCompressingModel)
     for layer, twin in pairs:
         if _reason_to_skip(layer, excluded):
             twin.set_weights(layer.get_weights())
@@ -167,7 +122,6 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         raise ValueError(f"Expected at least one layer that can self-compress. Received: {model.name!r}: {report}")
     for name, reason in report.skipped.items():
         logging.warning("self_compress skipped layer %s: %s", name, reason)
-    compressed = _functional(clone, SelfCompressingModel)
     compressed.conversion_report = report
     return compressed
 
@@ -190,16 +144,15 @@ def to_plain(model):
         >>> type(to_plain(scc_tf.self_compress(plain)).layers[-1]) is keras.layers.Dense
         True
     """
-    _check_model(model)
 
     def clone_layer(layer):
         if type(layer) not in STOCK:
-            return _copy_layer(layer)
+            return copy_layer(layer)
         config = layer.get_config()
         del config["initial_bit_depth"], config["rounding"]
         return STOCK[type(layer)].from_config(config)
 
-    plain, pairs = _clone(model, clone_layer)
+    plain, pairs = clone_graph(model, clone_layer)
     for layer, stock in pairs:
         if type(layer) not in STOCK:
             stock.set_weights(layer.get_weights())

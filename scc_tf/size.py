@@ -64,13 +64,13 @@ class SizeTerm:
             raise ValueError(f"Expected unit to be one of {tuple(UNITS)}. Received: unit={unit!r}")
         self.nodes = _kernels_of(model)
         self.form, self.unit = form, unit
-        self.starting_weights = starting_weights or sum(n.channels * n.fan_in for n in self.nodes)
+        self.starting_weights = starting_weights or sum(n.layout.channels * n.layout.fan_in for n in self.nodes)
         self.scale = UNITS[unit] / self.starting_weights
 
     def __call__(self):
         """Q as a float32 scalar tensor."""
         if self.form == "sum":
-            bits = sum(ops.sum(ops.relu(n.format.bit_depth)) * n.fan_in for n in self.nodes)
+            bits = sum(ops.sum(ops.relu(n.format.bit_depth)) * n.layout.fan_in for n in self.nodes)
             return bits * self.scale
         # One row of all bit depths, and a last entry for producers that never die: no bits, always alive.
         bits = ops.concatenate([ops.relu(n.format.bit_depth) for n in self.nodes] + [ops.zeros((1,))])
@@ -79,15 +79,15 @@ class SizeTerm:
 
     @staticmethod
     def _coupled(node, bits, alive):
-        own = slice(node.offset, node.offset + node.channels)
-        groups = (node.groups, -1)
+        own = slice(node.offset, node.offset + node.layout.channels)
+        groups = (node.layout.groups, -1)
 
         def per_group(values):
             return ops.sum(ops.reshape(values, groups), axis=1)
 
         live_inputs = per_group(ops.max(ops.take(alive, node.inputs), axis=0))
         producer_bits = per_group(ops.mean(ops.take(bits, node.inputs), axis=0))
-        return node.weights_per_input * ops.sum(
+        return node.layout.weights_per_input * ops.sum(
             live_inputs * per_group(bits[own]) + per_group(alive[own]) * producer_bits
         )
 
@@ -222,14 +222,6 @@ def _code_width(low, high):
     return np.maximum(np.ceil(np.log2(np.maximum(-low, high + 1).astype(float))) + 1, 1)
 
 
-def _input_rows(node, codes):
-    """The codes as ``(groups, inputs, weights per input, channels)``, from any kernel layout."""
-    axes = node.format.channel_axes
-    flat = np.moveaxis(codes, axes, range(-len(axes), 0)).reshape(-1, node.channels)  # (fan_in, C), input last
-    inputs = node.inputs.shape[1] // node.groups
-    return flat.reshape(node.weights_per_input, inputs, node.groups, -1).transpose(2, 1, 0, 3)
-
-
 def size_report(model):
     """Measure a self-compressing model in the units that people quote.
 
@@ -249,35 +241,35 @@ def size_report(model):
         32
     """
     nodes = _kernels_of(model)
-    codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.kernel_name))) for n in nodes]
-    alive = np.concatenate([_input_rows(n, c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)])
+    codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.layout.name))) for n in nodes]
+    alive = np.concatenate([n.layout.rows(c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)])
     kernels = tuple(_kernel_size(n, c, alive) for n, c in zip(nodes, codes, strict=True))
     learned = {id(v) for n in nodes for v in (n.format.bit_depth, n.format.exponent)}
-    kernel_variables = {id(getattr(n.layer, n.kernel_name)) for n in nodes}
+    kernel_variables = {id(getattr(n.layer, n.layout.name)) for n in nodes}
     others = {id(w): w for w in model.weights if id(w) not in learned | kernel_variables}
     return SizeReport(kernels, sum(4 * int(np.prod(w.shape)) for w in others.values()))
 
 
 def _kernel_size(node, codes, alive):
-    live_channel = alive[node.offset : node.offset + node.channels].reshape(node.groups, -1)
-    rows = _input_rows(node, codes)
+    live_channel = alive[node.offset : node.offset + node.layout.channels].reshape(node.layout.groups, -1)
+    rows = node.layout.rows(codes)
     live_input = node.live_inputs(alive) if node.exact else np.ones(node.inputs.shape[1], bool)
-    live_input = live_input.reshape(node.groups, -1)
+    live_input = live_input.reshape(node.layout.groups, -1)
     rows = rows * live_input[:, :, None, None]
     width = _code_width(rows.min(axis=(1, 2)), rows.max(axis=(1, 2)))  # (groups, channels of the group)
-    per_channel = live_input.sum(axis=1, keepdims=True) * node.weights_per_input
+    per_channel = live_input.sum(axis=1, keepdims=True) * node.layout.weights_per_input
     keep = live_channel[:, None, None, :] & live_input[:, :, None, None]
     live_codes = rows[np.broadcast_to(keep, rows.shape)]
     bit_depth = np.asarray(ops.convert_to_numpy(node.format.bit_depth), np.float64)
     live = int(live_channel.sum())
     return KernelSize(
         layer=node.layer.name,
-        kernel=node.kernel_name,
-        channels=node.channels,
+        kernel=node.layout.name,
+        channels=node.layout.channels,
         live_channels=live,
         weights=codes.size,
         live_weights=int(live_codes.size),
-        nominal_bits=float(np.maximum(bit_depth, 0).sum() * node.fan_in),
+        nominal_bits=float(np.maximum(bit_depth, 0).sum() * node.layout.fan_in),
         integer_bytes=float((width * per_channel * live_channel).sum() / 8),
         entropy_bytes=_entropy_bits(live_codes) / 8,
         side_bytes=5 * live,

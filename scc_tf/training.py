@@ -12,7 +12,7 @@ from keras import ops
 from scc_tf.layers import SelfCompressing
 from scc_tf.size import SizeTerm
 
-__all__ = ["SelfCompressingModel", "default_format_optimizer", "optimizer_slots", "self_compressing_layers"]
+__all__ = ["SelfCompressingModel", "default_format_optimizer", "self_compressing_layers"]
 
 
 LARGEST_INPUT = 1e4  # no network is trained on inputs beyond that
@@ -21,30 +21,6 @@ LARGEST_INPUT = 1e4  # no network is trained on inputs beyond that
 def self_compressing_layers(model):
     """The self-compressing layers of a model, nested ones included, each once."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
-
-
-def optimizer_slots(optimizer, variable):
-    """The slot variables that an optimizer keeps for one variable: momenta, second moments, ….
-
-    Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
-    that run parallel to its variables. Scalars are not slots.
-
-    Args:
-        optimizer: built Keras optimizer, in a ``LossScaleOptimizer`` or not.
-        variable: a trainable variable that it updates.
-
-    Returns:
-        List of variables in the shape of ``variable``; empty if the optimizer does not know it.
-    """
-    optimizer = getattr(optimizer, "inner_optimizer", optimizer)
-    known = [id(v) for v in optimizer._trainable_variables]
-    if id(variable) not in known:
-        return []
-    place = known.index(id(variable))
-    own = {id(v) for v in optimizer.variables}
-    lists = [v for v in vars(optimizer).values() if isinstance(v, list) and len(v) == len(known)]
-    slots = {id(v[place]): v[place] for v in lists if id(v[place]) in own}
-    return [slot for slot in slots.values() if slot.shape == variable.shape]
 
 
 def default_format_optimizer(learning_rate=0.5):

@@ -12,14 +12,14 @@ FIRST = {"data_format": "channels_first"}
 def nodes_of(model):
     """``{layer name or "layer/kernel": node}``."""
     nodes = trace_kernels(model)
-    offsets = np.cumsum([0] + [node.channels for node in nodes])
+    offsets = np.cumsum([0] + [node.layout.channels for node in nodes])
     assert [node.offset for node in nodes] == offsets[:-1].tolist()
-    return {n.layer.name if n.kernel_name == "kernel" else f"{n.layer.name}/{n.kernel_name}": n for n in nodes}
+    return {n.layer.name if n.layout.name == "kernel" else f"{n.layer.name}/{n.layout.name}": n for n in nodes}
 
 
 def channels(node, *numbers):
     """The numbers, in the row of all channels, of channels of one node (all of them by default)."""
-    return [node.offset + i for i in (numbers or range(node.channels))]
+    return [node.offset + i for i in (numbers or range(node.layout.channels))]
 
 
 def producers(node):
@@ -44,8 +44,8 @@ def test_a_chain():
     a, b = after_a_convolution(BatchNormalization(), Activation("relu"), MaxPooling2D(), GlobalAveragePooling2D())
     assert producers(a) == [{-1}] * 2
     assert producers(b) == each(channels(a))
-    assert (a.channels, a.fan_in, a.groups, a.weights_per_input) == (3, 18, 1, 9)
-    assert (b.channels, b.fan_in, b.groups, b.weights_per_input) == (2, 3, 1, 1)
+    assert (a.layout.channels, a.layout.fan_in, a.layout.groups, a.layout.weights_per_input) == (3, 18, 1, 9)
+    assert (b.layout.channels, b.layout.fan_in, b.layout.groups, b.layout.weights_per_input) == (2, 3, 1, 1)
     assert a.format is a.layer.format_of("kernel")
 
 
@@ -151,11 +151,11 @@ def test_concatenation():
     assert producers(n["b"]) == each(channels(n["x"])) + sums + [{-1}] * 2
 
 
-def test_concatenation_of_positions_is_not_followed():
+def test_concatenation_of_positions_is_a_merge():
     inputs = keras.Input((6, 6, 2))
     both = Concatenate(axis=1)([layers.Conv2D(3, 3)(inputs), layers.Conv2D(3, 3)(inputs)])
     n = nodes_of(keras.Model(inputs, layers.Conv2D(2, 1, name="b")(both)))
-    assert producers(n["b"]) == [{-1}] * 3
+    assert producers(n["b"]) == [{0, 3}, {1, 4}, {2, 5}]
 
 
 def test_depthwise():
@@ -165,7 +165,12 @@ def test_depthwise():
     )
     n = nodes_of(model)
     assert producers(n["d"]) == each(channels(n["a"]))
-    assert (n["d"].channels, n["d"].groups, n["d"].fan_in, n["d"].weights_per_input) == (6, 3, 9, 9)
+    assert (n["d"].layout.channels, n["d"].layout.groups, n["d"].layout.fan_in, n["d"].layout.weights_per_input) == (
+        6,
+        3,
+        9,
+        9,
+    )
     assert producers(n["b"]) == each(channels(n["d"]))
 
 
@@ -181,9 +186,9 @@ def test_separable():
     n = nodes_of(model)
     depthwise, pointwise = n["s/depthwise_kernel"], n["s/pointwise_kernel"]
     assert producers(depthwise) == each(channels(n["a"]))
-    assert (depthwise.channels, depthwise.groups, depthwise.weights_per_input) == (6, 3, 9)
+    assert (depthwise.layout.channels, depthwise.layout.groups, depthwise.layout.weights_per_input) == (6, 3, 9)
     assert producers(pointwise) == each(channels(depthwise))
-    assert (pointwise.channels, pointwise.groups, pointwise.weights_per_input) == (4, 1, 1)
+    assert (pointwise.layout.channels, pointwise.layout.groups, pointwise.layout.weights_per_input) == (4, 1, 1)
     assert producers(n["b"]) == each(channels(pointwise))
     assert (depthwise.exact, pointwise.exact) == (False, True)
 
@@ -194,7 +199,12 @@ def test_grouped():
     )
     n = nodes_of(model)
     assert producers(n["g"]) == each(channels(n["a"]))
-    assert (n["g"].channels, n["g"].groups, n["g"].fan_in, n["g"].weights_per_input) == (6, 2, 12, 6)
+    assert (n["g"].layout.channels, n["g"].layout.groups, n["g"].layout.fan_in, n["g"].layout.weights_per_input) == (
+        6,
+        2,
+        12,
+        6,
+    )
 
 
 def test_transposed_and_one_dimensional_convolutions():
@@ -210,8 +220,8 @@ def test_transposed_and_one_dimensional_convolutions():
     )
     n = nodes_of(model)
     assert producers(n["b"]) == each(channels(n["a"]))
-    assert (n["b"].channels, n["b"].fan_in, n["b"].weights_per_input) == (4, 12, 4)
-    assert producers(n["c"]) == [{-1}] * 4  # Reshape is not followed
+    assert (n["b"].layout.channels, n["b"].layout.fan_in, n["b"].layout.weights_per_input) == (4, 12, 4)
+    assert producers(n["c"]) == each(channels(n["b"]))
     assert producers(n["d"]) == each(channels(n["c"]))
 
 
@@ -270,7 +280,7 @@ def test_einsum_over_the_last_axis_is_followed():
 )
 def test_other_einsums_are_not_followed(first, second, sizes):
     _, b = einsum_pair(first, second, (4, 2), sizes)
-    assert producers(b) == [{-1}] * b.fan_in
+    assert producers(b) == [{-1}] * b.layout.fan_in
 
 
 @pytest.mark.parametrize("activation", ["softmax", "log_softmax", lambda x: x[..., ::-1]])
@@ -285,7 +295,6 @@ def test_an_activation_that_mixes_channels_is_not_followed(activation):
     "layer",
     [
         keras.layers.Softmax(),
-        keras.layers.ZeroPadding2D(1),
         keras.layers.LayerNormalization(),
         keras.layers.Permute((2, 1, 3)),
     ],
@@ -369,3 +378,19 @@ def test_models_without_a_graph_are_refused():
     for model in (Subclassed(), keras.Sequential([layers.Dense(2)])):
         with pytest.raises(ValueError, match="Expected a built Sequential or functional"):
             trace_kernels(model)
+
+
+def test_zeros_around_the_positions_are_followed_but_not_exact():
+    a, b = after_a_convolution(keras.layers.ZeroPadding2D(1))
+    assert producers(b) == each(channels(a))
+    assert (a.exact, b.exact) == (True, False)
+
+
+def test_zeros_beside_the_channels_live_as_long_as_what_they_are_added_to():
+    inputs = keras.Input((6, 6, 2))
+    wide = layers.Conv2D(4, 1, name="a")(inputs)
+    padded = keras.layers.ZeroPadding2D(((0, 0), (1, 1)), data_format="channels_first")(inputs)
+    b = layers.Conv2D(2, 1, name="b")(Add()([wide, padded]))
+    n = nodes_of(keras.Model(inputs, b))
+    first = n["a"].offset
+    assert producers(n["b"]) == [{first}, {-1, first + 1}, {-1, first + 2}, {first + 3}]

@@ -9,7 +9,8 @@ import tensorflow as tf
 import toy_problem as toy
 
 import scc_tf
-from scc_tf.training import default_format_optimizer, optimizer_slots, self_compressing_layers
+from scc_tf.optimizer_state import optimizer_slots
+from scc_tf.training import default_format_optimizer, self_compressing_layers
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
 

@@ -9,7 +9,8 @@ import numpy as np
 from absl import logging
 
 from scc_tf.atomic import atomic_path
-from scc_tf.training import optimizer_slots, self_compressing_layers
+from scc_tf.optimizer_state import optimizer_slots
+from scc_tf.training import self_compressing_layers
 
 __all__ = ["KernelRestoration"]
 

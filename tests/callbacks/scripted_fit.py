@@ -5,7 +5,7 @@ import numpy as np
 import toy_problem as toy
 
 from scc_tf.callbacks import KernelRestoration, SafetyMonitor
-from scc_tf.training import optimizer_slots
+from scc_tf.optimizer_state import optimizer_slots
 
 
 class AtStep(keras.callbacks.Callback):

@@ -7,7 +7,7 @@ import toy_problem as toy
 from scripted_fit import Fit, kill
 
 from scc_tf.callbacks import KernelRestoration, SafetyMonitor
-from scc_tf.training import optimizer_slots
+from scc_tf.optimizer_state import optimizer_slots
 
 # Restoring -----------------------------------------------------------------------------------------------------------
 

@@ -1,0 +1,24 @@
+"""The channels of a functional Keras model: how they run through its layers, and which kernels read them."""
+
+from scc_tf.graph.clone import clone_graph, copy_layer
+from scc_tf.graph.kernels import KernelLayout, kernels_of
+from scc_tf.graph.producers import KernelNode, trace_kernels
+from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
+from scc_tf.graph.walk import check_functional, walk
+
+__all__ = [
+    "Channels",
+    "KernelLayout",
+    "KernelNode",
+    "channel_axis",
+    "check_functional",
+    "clone_graph",
+    "copy_layer",
+    "is_elementwise",
+    "kernels_of",
+    "padding_place",
+    "route",
+    "spans_channels",
+    "trace_kernels",
+    "walk",
+]

@@ -1,0 +1,82 @@
+"""A model cloned layer by layer, nested models and shared layers included."""
+
+import keras
+
+from scc_tf.graph.walk import check_functional
+
+__all__ = ["clone_graph", "copy_layer"]
+
+
+def copy_layer(layer):
+    """A fresh layer of the same configuration."""
+    return layer.__class__.from_config(layer.get_config())
+
+
+def _functional(model, model_class=keras.Model):
+    """The same graph of layers as a functional model that is not compiled."""
+    if isinstance(model, keras.Sequential):
+        return model_class(model.inputs[0], model.outputs[0], name=model.name)
+    return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
+
+
+class _Nested:
+    """A nested model, cloned when it is called: only then are the shapes of its inputs known."""
+
+    def __init__(self, model, cloned):
+        self.model, self.cloned, self.clone = model, cloned, None
+
+    def __call__(self, *args, **kwargs):
+        if self.clone is None:
+            tensors = keras.tree.flatten(args) or keras.tree.flatten(kwargs)
+            shapes = iter(t.shape for t in tensors)
+            inputs = keras.tree.map_structure(
+                lambda old: keras.Input(batch_shape=next(shapes), dtype=old.dtype, name=old.name),
+                _functional(self.model).input,
+            )
+            self.clone = self.cloned(self.model, inputs)
+        return self.clone(*args, **kwargs)
+
+
+def clone_graph(model, clone_layer, model_class=keras.Model):
+    """Clone a model layer by layer; layers may come out with fewer channels than they had.
+
+    A layer or nested model that stands in several places, also on both sides of a nested model's border, is cloned
+    once. Nested models become plain functional ones.
+
+    Args:
+        model: built Sequential or functional model, left untouched.
+        clone_layer: function ``layer -> new layer``, not yet built.
+        model_class: class of the clone.
+
+    Returns:
+        ``(clone, pairs)``; the pairs are ``(layer, its clone)``, each once. The clone is not compiled, its weights are
+        fresh.
+
+    Raises:
+        ValueError: if the model is not a Keras model, a subclassed one, or not built.
+    """
+    check_functional(model)
+    clones, pairs = {}, []
+
+    def once(operation):
+        if id(operation) not in clones:
+            clones[id(operation)] = clone_any(operation)
+        return clones[id(operation)]
+
+    def clone_any(operation):
+        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+            return _Nested(operation, cloned)
+        if not isinstance(operation, keras.Layer):  # an operation such as x + y
+            return operation.__class__.from_config(operation.get_config())
+        pairs.append((operation, clone_layer(operation)))
+        return pairs[-1][1]
+
+    def cloned(inner, inputs=None):
+        return keras.models.clone_model(
+            _functional(inner),
+            input_tensors=inputs,
+            clone_function=once,
+            call_function=lambda operation, *args, **kwargs: operation(*args, **kwargs),
+        )
+
+    return _functional(cloned(model), model_class), pairs

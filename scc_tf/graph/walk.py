@@ -1,0 +1,53 @@
+"""The calls of layers in a functional model, in order, nested models entered."""
+
+import keras
+
+__all__ = ["check_functional", "walk"]
+
+
+def check_functional(model):
+    """Refuse what has no known graph.
+
+    Raises:
+        ValueError: if ``model`` is not a Keras model, a subclassed one, or not built.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}")
+    if not getattr(model, "inputs", None):
+        raise ValueError(
+            "Expected a built Sequential or functional model: the graph of a subclassed model is not known, and a "
+            f"Sequential needs an Input (or a first call). Received: {type(model).__name__} {model.name!r}"
+        )
+
+
+def walk(model, arguments, visit):
+    """Follow one value per tensor through the graph of a model.
+
+    Args:
+        model: built Sequential or functional model.
+        arguments: one value per input tensor of ``model``; any objects.
+        visit: function ``(layer, input tensors, their values, output tensors) -> values of the output tensors``, called
+            once for each call of a layer, in the order of the forward pass. A nested model is entered, anew for each
+            of its calls.
+
+    Returns:
+        List of the values of the model's output tensors.
+    """
+    known = {id(t): value for t, value in zip(model.inputs, arguments, strict=True)}
+    waiting = list(reversed(model.outputs))  # a stack: deep models would exhaust Python's own
+    while waiting:
+        if id(waiting[-1]) in known:
+            waiting.pop()
+            continue
+        operation, node_index, _ = waiting[-1]._keras_history
+        node = operation._inbound_nodes[node_index]
+        if missing := [t for t in node.input_tensors if id(t) not in known]:
+            waiting.extend(reversed(missing))
+            continue
+        inputs = [known[id(t)] for t in node.input_tensors]
+        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+            outputs = walk(operation, inputs, visit)
+        else:
+            outputs = visit(operation, node.input_tensors, inputs, node.output_tensors)
+        known.update((id(t), value) for t, value in zip(node.output_tensors, outputs, strict=True))
+    return [known[id(t)] for t in model.outputs]

@@ -1,0 +1,215 @@
+"""Which channels of a model stand and fall together, and what each layer does to them.
+
+Every channel of every tensor belongs to an *atom*. Atoms that must have the same fate (the addends of a residual
+connection, the input and output of a depthwise convolution, the calls of a shared layer) are united. Atom 0 is kept
+whatever happens: the model's inputs and outputs, and all that a layer reads which is not known here.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from scc_tf.graph import KernelLayout, channel_axis, is_elementwise, kernels_of, route, spans_channels, walk
+
+__all__ = ["Flow", "KernelStep", "OpaqueStep", "RouteStep", "Signal", "keeps_apart"]
+
+
+def keeps_apart(layer, layout):
+    """Whether the channels of a layer's last kernel are those of its output, bias and activation included."""
+    return is_elementwise(layer) and layout.writes_channels()
+
+
+class Signal:
+    """The channels of one tensor in one call.
+
+    Attributes:
+        atoms: int array ``(C,)``.
+        axis: where the channels stand.
+        constant: float64 array ``(C,)``: the value that a channel has at every position of every example; NaN where it
+            varies. Set by the plan.
+        read: bool array ``(C,)``: whether the model's outputs depend on the channel. Set by the plan.
+    """
+
+    def __init__(self, atoms, axis):
+        self.atoms, self.axis = np.asarray(atoms), axis
+        self.constant = np.full(len(atoms), np.nan)
+        self.read = np.zeros(len(atoms), bool)
+
+
+@dataclasses.dataclass
+class KernelStep:
+    """One application of a kernel; the last kernel of a layer is followed by its bias and activation."""
+
+    layout: KernelLayout
+    source: Signal
+    target: Signal
+    is_last: bool
+    known_input: bool  # whether the source's channels are the kernel's inputs
+
+    @property
+    def layer(self):
+        """The layer that owns the kernel."""
+        return self.layout.layer
+
+
+@dataclasses.dataclass
+class RouteStep:
+    """One call of a layer that keeps channels apart; ``channels`` is its `scc_tf.graph.Channels`."""
+
+    layer: keras.Layer
+    channels: object
+    sources: list
+    target: Signal
+
+
+@dataclasses.dataclass
+class OpaqueStep:
+    """One call of a layer that mixes channels or is not known: it gets what it was built for."""
+
+    layer: object
+    sources: list
+    targets: list
+
+
+class Flow:
+    """The steps of a model in the order of the forward pass, and the unions of its atoms.
+
+    Args:
+        model: built Sequential or functional model.
+
+    Attributes:
+        steps: list of `KernelStep`, `RouteStep`, `OpaqueStep`.
+        signals: every `Signal`.
+        outputs: the signals of the model's outputs.
+        atoms: ``{(id of layer, kernel name): int array (C,)}``, kernels in the order of the forward pass.
+        layouts: the same keys, `KernelLayout`.
+        reasons: ``{atom: reason}`` for those that something keeps; atoms that are tied to them stay as well.
+    """
+
+    def __init__(self, model):
+        self.steps, self.signals, self.reasons = [], [], {}
+        self.atoms, self.layouts = {}, {}
+        self._first = {}  # what a layer with channels of its own was first called on
+        self._parents = [0]
+        inputs = [self._kept(t) for t in model.inputs]
+        self.outputs = walk(model, inputs, self._visit)
+        for signal in self.outputs:
+            self.keep(signal.atoms, "an output of the model")
+
+    def root(self, atom):
+        """The representative of an atom's union."""
+        while self._parents[atom] != atom:
+            self._parents[atom] = self._parents[self._parents[atom]]
+            atom = self._parents[atom]
+        return atom
+
+    def roots(self, atoms):
+        """The representatives of an array of atoms."""
+        return np.array([self.root(atom) for atom in atoms], int)
+
+    def keep(self, atoms, reason):
+        """Never let these atoms go."""
+        for atom in atoms:
+            self.reasons.setdefault(int(atom), reason)
+        self._unite(atoms, np.zeros(len(atoms), int))
+
+    def _unite(self, some, others):
+        for one, other in zip(some, others, strict=True):
+            low, high = sorted((self.root(one), self.root(other)))
+            self._parents[high] = low  # atom 0 stays a root
+
+    def _new_atoms(self, count):
+        first = len(self._parents)
+        self._parents.extend(range(first, first + count))
+        return np.arange(first, first + count)
+
+    def _signal(self, atoms, axis):
+        self.signals.append(Signal(atoms, axis))
+        return self.signals[-1]
+
+    def _kept(self, tensor):
+        rank = len(tensor.shape)
+        count = tensor.shape[-1] if rank else None
+        return self._signal(np.zeros(count or 1, int), max(rank - 1, 0))
+
+    def _visit(self, layer, tensors, inputs, outputs):
+        matching = all(
+            spans_channels(t, s.axis) and t.shape[s.axis] == len(s.atoms) for t, s in zip(tensors, inputs, strict=True)
+        )
+        if kernels_of(layer) and len(tensors) == 1:
+            return [self._visit_kernels(layer, tensors[0], inputs[0], outputs[0], matching)]
+        if matching and len(outputs) == 1:
+            axes = [s.axis for s in inputs]
+            if channels := route(layer, tensors, axes, outputs[0]):
+                return [self._visit_route(layer, channels, inputs)]
+        for signal in inputs:
+            self.keep(signal.atoms, f"read by {layer.name} ({type(layer).__name__}), which is not known")
+        self._same_as_first(layer, np.zeros(0, int))  # other calls of the layer, if it has channels, keep them too
+        step = OpaqueStep(layer, inputs, [self._kept(t) for t in outputs])
+        self.steps.append(step)
+        return step.targets
+
+    def _visit_route(self, layer, channels, inputs):
+        count = channels.sources[0].shape[1]
+        atoms = np.full(count, -1)
+        for signal, sources in zip(inputs, channels.sources, strict=True):
+            for picked in sources:
+                found = np.where(picked >= 0, signal.atoms[picked], -1)
+                both = (found >= 0) & (atoms >= 0)
+                self._unite(atoms[both], found[both])
+                atoms = np.where(atoms < 0, found, atoms)
+        zeros = atoms < 0
+        atoms[zeros] = self._new_atoms(int(zeros.sum()))
+        if layer.weights or isinstance(layer, keras.layers.Reshape) or zeros.any():  # channels in its own state
+            self._same_as_first(layer, inputs[0].atoms)
+        step = RouteStep(layer, channels, list(inputs), self._signal(atoms, channels.axis))
+        self.steps.append(step)
+        return step.target
+
+    def _same_as_first(self, layer, atoms):
+        """Unite the channels of a shared layer's calls."""
+        first = self._first.setdefault(id(layer), atoms)
+        if len(first) != len(atoms):
+            self.keep(np.concatenate([first, atoms]), f"{layer.name} is also called on something else")
+        elif first is not atoms:
+            self._unite(first, atoms)
+
+    def _visit_kernels(self, layer, tensor, source, output, matching):
+        kernels = kernels_of(layer)
+        known = matching and kernels[0].reads_channels(len(tensor.shape), source.axis)
+        known = known and len(source.atoms) == kernels[0].inputs
+        if not known:
+            self.keep(source.atoms, f"{layer.name} reads them along another axis")
+        self._same_as_first(layer, source.atoms)
+        axis = channel_axis(layer, len(output.shape))
+        for layout in kernels:
+            atoms = self._kernel_atoms(layout, source if known else None)
+            is_last = layout is kernels[-1]
+            if is_last and not keeps_apart(layer, layout):
+                self.keep(atoms, f"the activation or the equation of {layer.name} mixes them")
+            step = KernelStep(layout, source, self._signal(atoms, axis), is_last, known)
+            self.steps.append(step)
+            source, known = step.target, True
+        if len(source.atoms) != output.shape[axis]:  # an equation with several channel axes
+            self.steps.append(OpaqueStep(layer, [source], [self._kept(output)]))
+            return self.steps[-1].targets[0]
+        return source
+
+    def _kernel_atoms(self, layout, source):
+        key = id(layout.layer), layout.name
+        self.layouts[key] = layout
+        inputs = None if source is None else source.atoms
+        per_group = layout.inputs // layout.groups
+        if layout.groups > 1 and per_group == 1:  # depthwise: an input and its channels are one
+            tied = np.zeros(layout.inputs, int) if inputs is None else inputs
+            self.atoms[key] = np.repeat(tied, layout.channels // layout.inputs)
+            return self.atoms[key]
+        if key not in self.atoms:
+            self.atoms[key] = self._new_atoms(layout.channels)
+        if layout.groups > 1:  # every group keeps as many as the others
+            for atoms in [self.atoms[key]] + ([] if inputs is None else [inputs]):
+                by_group = atoms.reshape(layout.groups, -1)
+                for other in by_group[1:]:
+                    self._unite(by_group[0], other)
+        return self.atoms[key]

@@ -1,0 +1,285 @@
+"""Decide which channels can go without changing a single output.
+
+A channel can go if it is constant, and what it adds to its readers can be folded into their biases, or if nothing
+reads it. Its whole union must be able to go with it.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from scc_tf.graph import KernelLayout
+from scc_tf.surgery.flow import Flow, KernelStep, RouteStep, keeps_apart
+
+__all__ = ["Plan", "make_plan"]
+
+
+@dataclasses.dataclass
+class Plan:
+    """What stays.
+
+    Attributes:
+        flow: the `Flow` of the model.
+        removed: set of atoms (representatives) that go.
+        biases: ``{id of layer: float64 array (C,)}`` to add to the biases of readers of removed channels.
+        stuck: ``{(id of layer, kernel name): bool array (C,)}``: channels that were to go and stay.
+        kept_dead: ``{kernel label: (number of them, reason)}``.
+    """
+
+    flow: Flow
+    removed: set
+    biases: dict
+    stuck: dict
+    kept_dead: dict
+
+    def keeps(self, atoms):
+        """Bool array: which of these atoms stay."""
+        return np.array([root not in self.removed for root in self.flow.roots(atoms)], bool)
+
+
+class _Reading:
+    """How a kernel reads its inputs: ``weights`` ``(I, C)``, summed over positions, and ``reads`` bool ``(I, C)``.
+
+    Args:
+        layout: `KernelLayout`.
+        kept: bool ``(C,)``; the kernel of the others counts as zero.
+        zeros_read: whether an input counts as read by a weight that is zero now, but may not be later.
+    """
+
+    def __init__(self, layout: KernelLayout, kept, zeros_read):
+        rows = layout.rows(layout.values()).astype(np.float64)  # (G, I/G, A, C/G)
+        kept = kept.reshape(layout.groups, 1, -1)
+        reads = np.broadcast_to(kept, (rows.shape[0], rows.shape[1], rows.shape[3]))
+        self._reads = reads if zeros_read else reads & (rows != 0).any(axis=2)
+        self._weights = np.where(kept, rows.sum(axis=2), 0)
+        self._groups = layout.groups
+
+    def _inputs(self, values):
+        return values.reshape(self._groups, -1, 1)
+
+    def constants(self, source, exact):
+        """What each channel is before the bias, ``(C,)``; NaN where it varies."""
+        constant = self._inputs(source)
+        varies = np.isnan(constant) | ((constant != 0) & (not exact))
+        sums = (np.nan_to_num(constant) * self._weights).sum(axis=1)
+        return np.where((varies & self._reads).any(axis=1), np.nan, sums).ravel()
+
+    def read_inputs(self, target_read):
+        """Which inputs matter, bool ``(I,)``, when these channels do."""
+        return (self._reads & target_read.reshape(self._groups, 1, -1)).any(axis=2).ravel()
+
+    def folded(self, constants):
+        """What inputs of these constants (0 where there is nothing to fold) add to each channel, ``(C,)``."""
+        return (self._inputs(constants) * self._weights).sum(axis=1).ravel()
+
+
+def make_plan(model, kept, zeros_read=True, training=False):
+    """Decide which channels of a model go.
+
+    Args:
+        model: built Sequential or functional model.
+        kept: ``{(id of layer, kernel name): bool array (C,)}``; missing kernels are kept whole. The kernels of the
+            other channels count as zero.
+        zeros_read: whether an input counts as read where all its weights happen to be zero.
+        training: whether a constant channel leaves a BatchNormalization as in training, where its mean is its value.
+
+    Returns:
+        `Plan`.
+    """
+    flow = Flow(model)
+    masks = {key: kept.get(key, np.ones(layout.channels, bool)) for key, layout in flow.layouts.items()}
+    readings = {key: _Reading(layout, masks[key], zeros_read) for key, layout in flow.layouts.items()}
+    for step in flow.steps:
+        _propagate_constants(step, readings, training)
+    for signal in flow.outputs:
+        signal.read[:] = True
+    for step in reversed(flow.steps):
+        _propagate_reads(step, readings)
+    blocked = _blocked(flow, readings)
+    _keep_one_of_each(flow, blocked)
+    roots = {flow.root(atom) for signal in flow.signals for atom in signal.atoms}
+    plan = Plan(flow, roots - set(blocked), {}, {}, {})
+    plan.biases = _biases(plan, readings)
+    for key, layout in flow.layouts.items():
+        stuck = ~masks[key] & plan.keeps(flow.atoms[key])
+        if stuck.any():
+            first = int(flow.atoms[key][np.argmax(stuck)])
+            reason = flow.reasons.get(first, blocked[flow.root(first)])
+            plan.stuck[key], plan.kept_dead[layout.label] = stuck, (int(stuck.sum()), reason)
+    return plan
+
+
+def reading_of(step, readings):
+    """The `_Reading` of a kernel step."""
+    return readings[id(step.layer), step.layout.name]
+
+
+def _propagate_constants(step, readings, training):
+    if isinstance(step, KernelStep):
+        source = step.source.constant if step.known_input else np.full(step.layout.inputs, np.nan)
+        constant = reading_of(step, readings).constants(source, step.layout.exact)
+        if step.is_last:
+            apart = keeps_apart(step.layer, step.layout)
+            constant = _with_bias(step.layer, constant) if apart else np.nan
+        step.target.constant[:] = constant
+    elif isinstance(step, RouteStep):
+        step.target.constant[:] = _route_constants(step, training)
+
+
+def _with_bias(layer, constant):
+    bias = getattr(layer, "bias", None)
+    if bias is not None:
+        bias = np.asarray(keras.ops.convert_to_numpy(bias), np.float64)
+        if bias.size != constant.size:
+            return np.full(constant.size, np.nan)
+        constant = constant + bias.ravel()
+    return constant if layer.activation is None else _apply(layer.activation, constant)
+
+
+def _apply(function, constant):
+    """An elementwise function of constants, evaluated as the model would."""
+    values = keras.ops.convert_to_tensor(np.nan_to_num(constant).astype("float32"))
+    result = np.asarray(keras.ops.convert_to_numpy(function(values)), np.float64).ravel()
+    return np.where(np.isnan(constant), np.nan, result)
+
+
+_MERGES = {  # of constants; NaN, a channel that varies, wins
+    keras.layers.Add: lambda values: np.sum(values, axis=0),
+    keras.layers.Average: lambda values: np.mean(values, axis=0),
+    keras.layers.Maximum: lambda values: np.max(values, axis=0),
+    keras.layers.Minimum: lambda values: np.min(values, axis=0),
+    keras.layers.Subtract: lambda values: values[0] - values[1],
+    keras.layers.Multiply: lambda values: np.where((values == 0).any(axis=0), 0, np.prod(values, axis=0)),
+}
+_FUNCTIONS = (  # layers that change a constant as they change any value
+    keras.layers.Activation,
+    keras.layers.ELU,
+    keras.layers.LeakyReLU,
+    keras.layers.PReLU,
+    keras.layers.ReLU,
+    keras.layers.Rescaling,
+)
+
+
+def _route_constants(step, training):
+    layer = step.layer
+    values = [
+        np.where(picked >= 0, signal.constant[picked], np.nan)
+        for signal, sources in zip(step.sources, step.channels.sources, strict=True)
+        for picked in sources
+    ]
+    made_from = [picked >= 0 for sources in step.channels.sources for picked in sources]
+    if type(layer) in _MERGES:
+        return _MERGES[type(layer)](np.array(values))
+    constant = _common_value(np.array(values), np.array(made_from))
+    beside = ~np.any(made_from, axis=0)
+    constant = np.where(beside, 0, constant)
+    if step.channels.padded:
+        return np.where(constant == 0, 0, np.nan)
+    if isinstance(layer, keras.layers.BatchNormalization):
+        return _normalized(layer, constant, training)
+    return _apply(layer.call, constant) if isinstance(layer, _FUNCTIONS) else constant
+
+
+def _common_value(values, made_from):
+    """The value that all sources of a channel share; NaN if they differ, one varies, or there is none."""
+    low = np.where(made_from, values, np.inf).min(axis=0)  # NaN wins in min and max
+    high = np.where(made_from, values, -np.inf).max(axis=0)
+    return np.where(low == high, low, np.nan)
+
+
+def _normalized(layer, constant, training):
+    def values(variable, default):
+        return default if variable is None else np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+    beta, gamma = values(layer.beta if layer.center else None, 0.0), values(layer.gamma if layer.scale else None, 1.0)
+    mean = constant if training and layer.trainable else values(layer.moving_mean, None)
+    deviation = np.sqrt(values(layer.moving_variance, None) + layer.epsilon)
+    return (constant - mean) / deviation * gamma + beta
+
+
+def _propagate_reads(step, readings):
+    if isinstance(step, KernelStep):
+        read = reading_of(step, readings).read_inputs(step.target.read)
+        step.source.read[:] |= read if step.known_input else True
+    elif isinstance(step, RouteStep):
+        _propagate_route_reads(step)
+    else:
+        for signal in step.sources:
+            signal.read[:] = True
+
+
+def _propagate_route_reads(step):
+    ignored = np.zeros((len(step.sources), len(step.target.read)), bool)
+    if type(step.layer) is keras.layers.Multiply:  # x * 0: x does not matter, as long as the 0 stays
+        zero = np.array([signal.constant == 0 for signal in step.sources])
+        first_zero = zero & (np.cumsum(zero, axis=0) == 1)
+        ignored = zero.any(axis=0) & ~first_zero
+    for signal, sources, ignore in zip(step.sources, step.channels.sources, ignored, strict=True):
+        for picked in sources:
+            matters = step.target.read & ~ignore & (picked >= 0)
+            signal.read[picked[matters]] = True
+
+
+def _blocked(flow, readings):
+    """``{representative of atoms that must stay: reason}``."""
+    blocked = {0: "tied to channels that are needed"}
+
+    def block(atoms, reason):
+        for root in np.unique(flow.roots(atoms)):
+            blocked.setdefault(int(root), reason)
+
+    for step in flow.steps:
+        if isinstance(step, KernelStep):
+            for wrong, reason in _not_foldable(step, readings):
+                block(step.source.atoms[wrong], reason)
+    _block_unequal_calls(flow, block)
+    for signal in flow.signals:
+        block(signal.atoms[np.isnan(signal.constant) & signal.read], "tied to channels that vary")
+    return blocked
+
+
+def _not_foldable(step, readings):
+    """Pairs ``(bool array over the inputs, reason)`` of the inputs that a kernel cannot do without."""
+    if not step.known_input or not step.is_last or step.layout.inputs == step.layout.groups > 1:
+        return  # what a depthwise kernel makes of a constant goes with it
+    matters = reading_of(step, readings).read_inputs(step.target.read)
+    constant = matters & ~np.isnan(step.source.constant) & (step.source.constant != 0)
+    if not step.layout.exact:
+        yield constant, f"a constant that is not 0 meets the zero padding of {step.layer.name}"
+    bias = getattr(step.layer, "bias", None)
+    if bias is not None and int(np.prod(bias.shape)) != step.layout.channels:
+        yield constant, f"the bias of {step.layer.name} cannot take its constant"
+    if bias is None and not step.layout.writes_channels():
+        yield constant, f"{step.layer.name} has no bias to take its constant"
+
+
+def _block_unequal_calls(flow, block):
+    """A shared layer has one bias: it can take a constant that is the same in all its calls."""
+    first = {}
+    for step in flow.steps:
+        if isinstance(step, KernelStep) and step.known_input:
+            other = first.setdefault((id(step.layer), step.layout.name), step)
+            unequal = ~np.isclose(step.source.constant, other.source.constant, rtol=0, atol=0, equal_nan=True)
+            block(step.source.atoms[unequal], f"not the same constant in all calls of {step.layer.name}")
+
+
+def _keep_one_of_each(flow, blocked):
+    """No layer may end without channels."""
+    for key, atoms in flow.atoms.items():
+        roots = flow.roots(atoms)
+        if not any(root in blocked for root in roots):
+            blocked[int(roots[0])] = f"the last channel of {flow.layouts[key].label}"
+
+
+def _biases(plan, readings):
+    biases = {}
+    for step in plan.flow.steps:
+        if not isinstance(step, KernelStep) or not step.is_last or not step.known_input:
+            continue
+        constants = np.where(plan.keeps(step.source.atoms), 0, np.nan_to_num(step.source.constant))
+        folded = reading_of(step, readings).folded(constants)
+        if folded.any():
+            biases[id(step.layer)] = folded
+    return biases

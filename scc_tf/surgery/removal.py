@@ -1,0 +1,188 @@
+"""Remove channels from a model for good: what users call."""
+
+import dataclasses
+import json
+
+import keras
+import numpy as np
+from absl import logging
+
+from scc_tf.graph import check_functional
+from scc_tf.optimizer_state import carry_optimizer
+from scc_tf.surgery.flow import Flow
+from scc_tf.surgery.plan import make_plan
+from scc_tf.surgery.rebuild import rebuild
+
+__all__ = ["SurgeryReport", "cut_channels", "remove_channels", "remove_dead_channels"]
+
+
+@dataclasses.dataclass(frozen=True)
+class SurgeryReport:
+    """What was removed, and what could not be.
+
+    Attributes:
+        channels: ``{kernel: (before, after)}``; a kernel is called by its layer's name, or ``"layer/kernel"`` where the
+            layer has several.
+        parameters: ``(before, after)`` in the whole model, bit depths and exponents included.
+        kept_dead: ``{kernel: (channels, reason)}``: channels that were to go and stay, because the outputs would change
+            or a layer is not known.
+        biases_added: names of layers that got a bias to take constants.
+    """
+
+    channels: dict
+    parameters: tuple
+    kept_dead: dict
+    biases_added: tuple
+
+    @property
+    def removed(self):
+        """Number of channels that are gone."""
+        return sum(before - after for before, after in self.channels.values())
+
+    def to_json(self):
+        """The report as one JSON string."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def __str__(self):
+        """One line per kernel, then what could not be removed."""
+        lines = [f"{name:<40}{after:>6} of {before} channels" for name, (before, after) in self.channels.items()]
+        lines.append(f"{'parameters':<40}{self.parameters[1]:>6,} of {self.parameters[0]:,}")
+        lines += [f"{name}: {count} dead channels stay: {why}" for name, (count, why) in self.kept_dead.items()]
+        return "\n".join(lines + [f"{name}: got a bias" for name in self.biases_added])
+
+
+def remove_channels(model, kept):
+    """Rebuild a model without some channels of its kernels; the original is untouched.
+
+    The outputs are those of the model with the kernels of the removed channels set to zero: what such a channel still
+    emits (its bias, or the offset of its BatchNormalization, through the activation) is folded into the biases of its
+    readers. Where that is not exact, because a constant that is not 0 meets zero padding, the channel stays, and the
+    report says so; likewise where a layer is not known, or an addition ties the channel to one that varies. Zero its
+    biases first where they shall not count. Channels that nothing reads any longer go too.
+
+    Works through Conv1D, Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, Dense, EinsumDense and their
+    self-compressing twins; BatchNormalization, elementwise activations, pooling, up-sampling, cropping, zero padding,
+    Flatten, Reshape, dropout; Add, Subtract, Multiply, Average, Maximum, Minimum, Concatenate; nested models and shared
+    layers. No layer loses its last channel.
+
+    Args:
+        model: built Sequential or functional model.
+        kept: ``{kernel: bool array (C,)}``, True for the channels to keep; missing kernels are kept whole. A kernel
+            is called by its layer's name, ``"layer/kernel"`` where a layer has several.
+
+    Returns:
+        ``(smaller model, SurgeryReport)``. If the model was compiled, so is the smaller one, with the optimizer's state
+        cut along.
+
+    Raises:
+        ValueError: if the model is subclassed or not built, a kernel is not known or its name is ambiguous, or a mask
+            has the wrong length.
+
+    Example:
+        >>> import keras, numpy as np
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2)])
+        >>> smaller, report = remove_channels(model, {"a": [True, False, True]})
+        >>> report.channels["a"]
+        (3, 2)
+    """
+    check_functional(model)
+    smaller, report, cuts = cut_channels(model, make_plan(model, _masks(model, kept)), zero_stuck=True)
+    _carry_training(model, smaller, cuts)
+    return smaller, report
+
+
+def remove_dead_channels(model):
+    """Rebuild a model without the channels whose kernels are all zero; the original is untouched.
+
+    For self-compressing layers the quantized kernels count. Inputs whose weights are all zero are not read, so their
+    producers go too if nothing else reads them. See `remove_channels` for what can be removed and how.
+
+    Args:
+        model: built Sequential or functional model.
+
+    Returns:
+        ``(smaller model, SurgeryReport)``; the outputs are the same to rounding.
+
+    Raises:
+        ValueError: if the model is subclassed or not built.
+
+    Example:
+        >>> import keras, scc_tf
+        >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2)])
+        >>> compressed = scc_tf.self_compress(model)
+        >>> compressed.get_layer("a").bit_depth.assign([4.0, 0.0, 4.0])
+        >>> smaller, report = scc_tf.remove_dead_channels(compressed)
+        >>> report.removed
+        1
+    """
+    check_functional(model)
+    layouts = Flow(model).layouts
+    alive = {key: (layout.rows(layout.values()) != 0).any(axis=(1, 2)).ravel() for key, layout in layouts.items()}
+    smaller, report, cuts = cut_channels(model, make_plan(model, alive, zeros_read=False))
+    _carry_training(model, smaller, cuts)
+    return smaller, report
+
+
+def cut_channels(model, plan, zero_stuck=False):
+    """Carry out a plan: ``(smaller model, SurgeryReport, list of Cut)``; the smaller model is not compiled."""
+    smaller, cuts = rebuild(model, plan, zero_stuck)
+    atoms, layouts = plan.flow.atoms, plan.flow.layouts
+    biased = {id(cut.new) for cut in cuts if cut.old is None}
+    report = SurgeryReport(
+        channels={layouts[key].label: (len(atoms[key]), int(plan.keeps(atoms[key]).sum())) for key in layouts},
+        parameters=(model.count_params(), smaller.count_params()),
+        kept_dead=plan.kept_dead,
+        biases_added=tuple(
+            layer.name for layer in smaller._flatten_layers() if id(getattr(layer, "bias", None)) in biased
+        ),
+    )
+    return smaller, report, cuts
+
+
+def _masks(model, kept):
+    """``{(id of layer, kernel name): bool array}`` from what the caller named."""
+    layouts = Flow(model).layouts
+    by_name = {}
+    for key, layout in layouts.items():
+        by_name.setdefault(layout.label, []).append(key)
+    masks = {}
+    for name, mask in kept.items():
+        found = by_name.get(name, [])
+        if len(found) != 1:
+            raise ValueError(
+                f"Expected kept to name kernels, each of which the model has once, of {sorted(by_name)}. "
+                f"Received: {name!r}, which it has {len(found)} times"
+            )
+        mask, channels = np.asarray(mask), layouts[found[0]].channels
+        if mask.shape != (channels,) or mask.dtype != bool:
+            raise ValueError(
+                f"Expected a bool array of shape ({channels},) for {name!r}. Received: {mask.dtype} {mask.shape}"
+            )
+        masks[found[0]] = mask
+    return masks
+
+
+def _carry_training(model, smaller, cuts):
+    """Compile the smaller model as the other one is, with the optimizers' state."""
+    if not model.compiled:
+        return
+    try:
+        if hasattr(smaller, "compile_like"):
+            smaller.compile_like(model)
+        else:
+            smaller.compile_from_config(model.get_compile_config())
+    except (TypeError, ValueError) as error:  # a loss or metric that is not registered
+        logging.warning("The smaller model is not compiled: %s", error)
+        return
+    for name, optimizer in vars(model).items():
+        if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
+            replace_optimizer(smaller, name, optimizer, cuts)
+
+
+def replace_optimizer(smaller, name, optimizer, cuts):
+    """Give ``smaller`` an optimizer that goes on where ``optimizer`` is, for the variables that it updates."""
+    known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
+    new_of = {id(cut.new): id(cut.old) for cut in cuts}
+    added = {id(cut.new) for cut in cuts if cut.old is None} if name == "optimizer" else set()
+    variables = [v for v in smaller.trainable_variables if new_of.get(id(v)) in known or id(v) in added]
+    setattr(smaller, name, carry_optimizer(optimizer, variables, cuts))
