@@ -2,7 +2,6 @@
 
 import dataclasses
 
-import keras
 from absl import logging
 
 from scc_tf.graph import check_functional, clone_graph, copy_layer

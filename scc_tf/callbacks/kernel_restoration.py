@@ -108,6 +108,18 @@ class KernelRestoration(keras.callbacks.Callback):
             self._follow()
         self._checks_seen = len(self.monitor.history)
 
+    @property
+    def is_safe(self):
+        """Whether the monitor has just checked these weights, and they satisfy the contract."""
+        check = self.monitor.history[-1]
+        return check["step"] == self.monitor.step and not self._beyond(check)
+
+    def accept(self):
+        """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
+        self.safe_step = self.monitor.history[-1]["step"]
+        self._safe_weights = [np.array(w) for w in self.model.get_weights()]  # get_weights may alias
+        self._save()
+
     def on_train_batch_end(self, batch, logs=None):
         """React if the monitor has just checked."""
         if len(self.monitor.history) > self._checks_seen:
@@ -159,9 +171,9 @@ class KernelRestoration(keras.callbacks.Callback):
         """React to the monitor's last check."""
         check = self.monitor.history[-1]
         if not self._beyond(check):
-            self.safe_step = check["step"]
-            self._safe_weights = [np.array(w) for w in self.model.get_weights()]  # get_weights may alias
-        elif self._due():
+            self.accept()
+            return
+        if self._due():
             restored = self._restore(check["step"])
             self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})
         self._save()
@@ -221,10 +233,11 @@ class KernelRestoration(keras.callbacks.Callback):
             with self._backup.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = json.loads(str(stored["state"]))
                 weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+            self.events = [event for event in state["events"] if event["step"] <= step]
             if weights and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
-                raise ValueError("its weights are those of another model")
-            events = [event for event in state["events"] if event["step"] <= step]
-            self.events, self.safe_step, self._safe_weights = events, state["safe_step"], weights or None
+                logging.info("The backup %s is of a network that was cut later than this one", self._backup)
+                return False  # the state to go back to is that of the next check
+            self.safe_step, self._safe_weights = state["safe_step"], weights or None
         except Exception as error:  # a damaged archive raises a dozen unrelated types
             logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
             return False

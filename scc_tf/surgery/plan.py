@@ -33,6 +33,40 @@ class Plan:
     stuck: dict
     kept_dead: dict
 
+    @property
+    def share_removed(self):
+        """Share of the kernels' weights that go, in [0, 1]."""
+        before = after = 0
+        for step in self.flow.steps:
+            if isinstance(step, KernelStep):
+                key = id(step.layer), step.layout.name
+                size, stays = int(np.prod(step.layout.shape)), self.keeps(self.flow.atoms[key]).mean()
+                if step.known_input and not step.layout.inputs == step.layout.groups > 1:
+                    stays *= self.keeps(step.source.atoms).mean()
+                before, after = before + size, after + size * stays
+        return 1 - after / before if before else 0.0
+
+    def to_json(self):
+        """What is enough to cut the same architecture again: numbers of atoms and of layers that get a bias."""
+        layers = list(dict.fromkeys(key[0] for key in self.flow.layouts))
+        return {"removed": sorted(map(int, self.removed)), "biased": [layers.index(i) for i in self.biases]}
+
+    @classmethod
+    def from_json(cls, flow, cut):
+        """The plan that `to_json` told of, for a model of the same architecture; biases are left at zero.
+
+        Raises:
+            ValueError: if it does not fit the architecture.
+        """
+        layers = {key[0]: layout for key, layout in flow.layouts.items()}
+        roots = {flow.root(atom) for atoms in flow.atoms.values() for atom in atoms}
+        roots |= {flow.root(atom) for signal in flow.signals for atom in signal.atoms}
+        if not set(cut["removed"]) <= roots - {0} or not all(0 <= i < len(layers) for i in cut["biased"]):
+            raise ValueError(f"Expected a cut of this architecture. Received: {cut}")
+        ids = list(layers)
+        biases = {ids[i]: np.zeros(layers[ids[i]].channels) for i in cut["biased"]}
+        return cls(flow, set(cut["removed"]), biases, {}, {})
+
     def keeps(self, atoms):
         """Bool array: which of these atoms stay."""
         return np.array([root not in self.removed for root in self.flow.roots(atoms)], bool)

@@ -13,7 +13,7 @@ from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.rebuild import rebuild
 
-__all__ = ["SurgeryReport", "cut_channels", "remove_channels", "remove_dead_channels"]
+__all__ = ["SurgeryReport", "carried_optimizers", "cut_channels", "remove_channels", "remove_dead_channels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -126,6 +126,8 @@ def remove_dead_channels(model):
 def cut_channels(model, plan, zero_stuck=False):
     """Carry out a plan: ``(smaller model, SurgeryReport, list of Cut)``; the smaller model is not compiled."""
     smaller, cuts = rebuild(model, plan, zero_stuck)
+    if hasattr(smaller, "descend_from"):
+        smaller.descend_from(model, plan)
     atoms, layouts = plan.flow.atoms, plan.flow.layouts
     biased = {id(cut.new) for cut in cuts if cut.old is None}
     report = SurgeryReport(
@@ -162,6 +164,20 @@ def _masks(model, kept):
     return masks
 
 
+def carried_optimizers(model, smaller, cuts):
+    """``{attribute: optimizer}``: fresh optimizers for ``smaller`` that go on where those of ``model`` are."""
+    old_of = {id(cut.new): id(cut.old) for cut in cuts}
+    carried = {}
+    for name, optimizer in vars(model).items():
+        if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
+            known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
+            if name == "optimizer":
+                known.add(id(None))  # biases that were added
+            variables = [v for v in smaller.trainable_variables if old_of[id(v)] in known]
+            carried[name] = carry_optimizer(optimizer, variables, cuts)
+    return carried
+
+
 def _carry_training(model, smaller, cuts):
     """Compile the smaller model as the other one is, with the optimizers' state."""
     if not model.compiled:
@@ -174,15 +190,5 @@ def _carry_training(model, smaller, cuts):
     except (TypeError, ValueError) as error:  # a loss or metric that is not registered
         logging.warning("The smaller model is not compiled: %s", error)
         return
-    for name, optimizer in vars(model).items():
-        if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
-            replace_optimizer(smaller, name, optimizer, cuts)
-
-
-def replace_optimizer(smaller, name, optimizer, cuts):
-    """Give ``smaller`` an optimizer that goes on where ``optimizer`` is, for the variables that it updates."""
-    known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
-    new_of = {id(cut.new): id(cut.old) for cut in cuts}
-    added = {id(cut.new) for cut in cuts if cut.old is None} if name == "optimizer" else set()
-    variables = [v for v in smaller.trainable_variables if new_of.get(id(v)) in known or id(v) in added]
-    setattr(smaller, name, carry_optimizer(optimizer, variables, cuts))
+    for name, optimizer in carried_optimizers(model, smaller, cuts).items():
+        setattr(smaller, name, optimizer)

@@ -1,7 +1,7 @@
 """The training step: task loss + gamma * Q + lambda * safety loss, under one GradientTape."""
 
 import inspect
-from collections.abc import Callable
+import json
 
 import keras
 import numpy as np
@@ -11,36 +11,18 @@ from keras import ops
 
 from scc_tf.layers import SelfCompressing
 from scc_tf.size import SizeTerm
+from scc_tf.surgery.flow import Flow
+from scc_tf.surgery.plan import Plan, make_plan
+from scc_tf.surgery.removal import carried_optimizers, cut_channels
+from scc_tf.training.format_optimizer import averages_weights, default_format_optimizer
+from scc_tf.training.safety_term import SafetyTerm
 
-__all__ = ["SelfCompressingModel", "default_format_optimizer", "self_compressing_layers"]
-
-
-LARGEST_INPUT = 1e4  # no network is trained on inputs beyond that
+__all__ = ["SelfCompressingModel", "self_compressing_layers"]
 
 
 def self_compressing_layers(model):
     """The self-compressing layers of a model, nested ones included, each once."""
     return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
-
-
-def default_format_optimizer(learning_rate=0.5):
-    """Adam for bit depths and exponents as in the paper: learning rate 0.5, epsilon 1e-3.
-
-    The gradients of gamma * Q are far below that epsilon, so Adam acts like momentum SGD there and a larger gamma
-    moves the bits faster. With the usual epsilon every bit would move by one learning rate per step whatever
-    gamma is.
-
-    Args:
-        learning_rate: float or Keras schedule.
-
-    Source: Cséfalvay & Imber 2023, section 4 (arXiv 2301.13142).
-    """
-    return keras.optimizers.Adam(learning_rate, epsilon=1e-3, name="format_adam")
-
-
-def _averages_weights(optimizer):
-    parts = (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ()))
-    return any(getattr(part, "use_ema", False) for part in parts)
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
@@ -56,11 +38,15 @@ class SelfCompressingModel(keras.Model):
         format_optimizer: optimizer of the bit depths and exponents; ``optimizer`` has all other variables, so its
             weight decay does not touch the formats.
         starting_weights: number of kernel weights when the model was first compiled: the ``N`` of Q.
+        cuts: what `remove_dead_channels` has removed, in order, as plain JSON; a weights file of a model that was cut
+            loads into one that is not cut yet, or less.
         in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
     """
 
     conversion_report = None
     starting_weights = None
+    cuts = ()
+    _settings = None  # what compile was called with
     in_fit = False
 
     def compile(  # noqa: PLR0913 (Keras's own compile has as many)
@@ -106,76 +92,34 @@ class SelfCompressingModel(keras.Model):
             default_format_optimizer() if format_optimizer is None else format_optimizer
         )
         for name, chosen in (("optimizer", optimizer), ("format_optimizer", format_optimizer)):
-            if _averages_weights(chosen):  # at the end of fit Keras gives one optimizer all variables to average
+            if averages_weights(chosen):  # at the end of fit Keras gives one optimizer all variables to average
                 raise ValueError(
                     f"Expected {name} without use_ema: it has only some of the variables. Received: "
                     f"{name}={chosen.name} with use_ema=True"
                 )
         size_term = SizeTerm(self, size_form, unit, self.starting_weights)
-        safety_data = self._checked_safety_data(loss, safety_set, safety_batch_size) if lambda_safety else None
+        safety_term = SafetyTerm(self, loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         self.size_term = size_term
-        if self.starting_weights is None:
-            self.starting_weights = size_term.starting_weights
+        self.starting_weights = size_term.starting_weights
         self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
         self.lambda_safety = float(lambda_safety)
-        self._safety_batch_size = int(safety_batch_size)
-        self._safety_data = safety_data
+        self._safety_term = safety_term
         self.format_optimizer = format_optimizer
+        self._settings = {
+            "loss": loss,
+            "lambda_safety": lambda_safety,
+            "safety_set": safety_set,
+            "safety_batch_size": safety_batch_size,
+            "size_form": size_form,
+            "unit": unit,
+            **kwargs,
+        }
         if self.optimizer is not None:
             weights, formats = self._split_variables()
             self.optimizer.build(weights)
             self.format_optimizer.build(formats)
-
-    def _checked_safety_data(self, loss, safety_set, batch_size):
-        """The images and labels of the safety set as tensors."""
-        if safety_set is None or len(safety_set.labels) == 0:
-            raise ValueError(
-                "Expected a safety set with at least one example, since lambda_safety > 0. "
-                f"Received: safety_set={safety_set}"
-            )
-        images, labels = np.asarray(safety_set.images), np.asarray(safety_set.labels)
-        if images.shape[:1] != (labels.size,):
-            raise ValueError(
-                "Expected one label per image of the safety set. "
-                f"Received: images={images.shape}, labels={labels.shape}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"Expected a safety batch of at least one. Received: safety_batch_size={batch_size}")
-        if len(self.inputs) != 1 or len(self.outputs) != 1 or not isinstance(loss, str | Callable):
-            raise ValueError(
-                "Expected a model with one input, one output and one loss for a safety loss. "
-                f"Received: {len(self.inputs)} inputs, {len(self.outputs)} outputs, loss={loss}"
-            )
-        self._check_safety_examples(images, labels)
-        return tf.constant(images, self.inputs[0].dtype), tf.constant(labels.reshape(-1), tf.int64)
-
-    def _check_safety_examples(self, images, labels):
-        """Refuse examples that the model can take but was not meant for."""
-        shape, dtype, classes = self.inputs[0].shape, self.inputs[0].dtype, self.outputs[0].shape[-1]
-        fits = all(want in (None, have) for want, have in zip(shape[1:], images.shape[1:], strict=False))
-        if len(shape) != images.ndim or not fits:
-            raise ValueError(
-                f"Expected safety images of the model's input shape {shape}. Received: images={images.shape}"
-            )
-        if images.dtype.kind in "iub" and keras.backend.is_float_dtype(dtype):
-            raise ValueError(
-                "Expected safety images that are floats in the range the model is trained on. "
-                f"Received: images of {images.dtype}"
-            )
-        largest = np.abs(images).max()
-        if not largest <= LARGEST_INPUT:  # NaN is not
-            raise ValueError(
-                f"Expected safety images that are finite and within [-{LARGEST_INPUT:g}, {LARGEST_INPUT:g}], in the "
-                f"range the model is trained on. Received: images with a value of magnitude {largest}"
-            )
-        classes = max(classes, 2)  # one output tells two classes apart
-        if not np.isin(labels, np.arange(classes)).all():
-            raise ValueError(
-                f"Expected integer safety labels from 0 to {classes - 1}. "
-                f"Received: labels from {labels.min()} to {labels.max()}"
-            )
 
     def _split_variables(self):
         """The trainable variables: ``(weights, formats)``."""
@@ -185,27 +129,16 @@ class SelfCompressingModel(keras.Model):
         return [v for v in variables if id(v) not in learned], [v for v in variables if id(v) in learned]
 
     def _forward(self, x):
-        """Predictions for ``x`` and, in the same pass, for a random batch of the safety set.
+        """Predictions for ``x``, and the labels and predictions of a random batch of the safety set, in one pass.
 
         One pass and not two, so that BatchNormalization sees one batch in which the safety examples are few.
         """
-        if self._safety_data is None:
+        if self._safety_term is None:
             return self(x, training=True), None
-        images, labels = self._safety_data
-        step = tf.cast(self.optimizer.iterations, tf.int32)
-        count = self._safety_batch_size  # the draw depends on the step alone: an interrupted run goes on with it
-        chosen = tf.random.stateless_uniform((count,), (0, step), maxval=tf.shape(labels)[0], dtype=tf.int32)
-        both = tf.concat([tf.cast(x, images.dtype), tf.gather(images, chosen)], axis=0)
+        both, labels = self._safety_term.join(x, self.optimizer.iterations)
         predictions = self(both, training=True)
-        return predictions[:-count], (tf.gather(labels, chosen), predictions[-count:])
-
-    def _safety_loss(self, y, safety):
-        labels, predictions = safety
-        classes = predictions.shape[-1]
-        if len(y.shape) == 2:
-            labels = tf.one_hot(labels, classes) if y.shape[-1] == classes != 1 else labels[:, None]
-        loss = keras.losses.get(self.loss)(labels, tf.cast(predictions, tf.float32))
-        return tf.cast(tf.reduce_mean(loss), tf.float32)
+        count = self._safety_term.batch_size
+        return predictions[:-count], (labels, predictions[-count:])
 
     def fit(self, *args, **kwargs):
         """Keras's ``fit``, which then calls ``on_fit_end()`` of the callbacks that have it, the last in the list first.
@@ -236,7 +169,7 @@ class SelfCompressingModel(keras.Model):
             loss = self.compute_loss(x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True)
             loss = tf.cast(loss, tf.float32) + self.gamma * self.size_term()
             if safety is not None:
-                extra_logs["safety_loss"] = self._safety_loss(y, safety)
+                extra_logs["safety_loss"] = self._safety_term.loss(y, *safety)
                 loss += self.lambda_safety * extra_logs["safety_loss"]
             scale = self.optimizer.scale_loss(tf.ones(()))  # read it here: the optimizer changes it when applied
             scaled_loss = loss * scale
@@ -256,17 +189,88 @@ class SelfCompressingModel(keras.Model):
         if formats:
             self.format_optimizer.apply(gradients, formats)
 
+    def remove_dead_channels(self, kept=None, min_share=0.0):
+        """Remove channels that have no bits left from this very model, also in the middle of ``fit``.
+
+        `scc_tf.remove_dead_channels` returns a smaller model; here ``fit``, optimizers and callbacks go on with the
+        same one; only the running means of loss and metrics begin anew. The outputs are the same, with BatchNormalization as in training: a constant channel leaves it as its
+        offset. Weights that are zero only because they round to it stay, since they may grow again.
+
+        Args:
+            kept: ``{(layer, kernel name): bool array (C,)}``, True for channels to keep though they have no bits now.
+            min_share: change nothing unless this share of the kernels' weights would go, in [0, 1].
+
+        Returns:
+            `scc_tf.SurgeryReport`; None if nothing was changed.
+        """
+        alive = {}
+        for key, layout in Flow(self).layouts.items():
+            if isinstance(layout.layer, SelfCompressing):
+                bits = ops.convert_to_numpy(layout.layer.format_of(layout.name).bit_depth)
+                alive[key] = (bits > 0) | np.asarray((kept or {}).get((layout.layer, layout.name), False))
+        plan = make_plan(self, alive, training=True)
+        return self._cut(plan) if plan.removed and plan.share_removed >= min_share else None
+
+    def _cut(self, plan):
+        """Carry out a plan on this very model."""
+        smaller, report, cuts = cut_channels(self, plan)
+        settings, optimizers = self._settings, carried_optimizers(self, smaller, cuts)
+        for layer in list(self._layers):  # Keras has no public way to let go of a layer
+            self._tracker.untrack(layer)
+        super().__init__(smaller.input, smaller.output, name=self.name)  # Keras forgets all that compile has set
+        self.starting_weights, self.cuts = smaller.starting_weights, smaller.cuts
+        if settings is not None:
+            gamma, stopping = float(self.gamma), self.stop_training
+            self.compile(**{**settings, **optimizers, "gamma": gamma})
+            self.stop_training = stopping
+            if self.in_fit:
+                self.make_train_function()
+        return report
+
+    def descend_from(self, other, plan):
+        """Take over what a model that was cut according to ``plan`` keeps of itself."""
+        self.starting_weights = other.starting_weights or SizeTerm(other).starting_weights
+        self.cuts = [*other.cuts, plan.to_json()]
+
+    def compile_like(self, other):
+        """Compile as another self-compressing model is, its safety set included."""
+        config = keras.saving.deserialize_keras_object(other.get_compile_config())
+        safety = {name: other._settings[name] for name in ("safety_set", "safety_batch_size")}
+        self.compile(**{**config, **safety})
+
+    def save_own_variables(self, store):
+        """Add the cuts to what Keras stores."""
+        super().save_own_variables(store)
+        if self.cuts:
+            store["cuts"] = np.frombuffer(json.dumps(self.cuts).encode(), np.uint8)
+
+    def load_own_variables(self, store):
+        """Cut this model as the stored one was, before the weights of its layers are read.
+
+        Raises:
+            ValueError: if this model was cut otherwise than the stored one.
+        """
+        cuts = json.loads(bytes(np.asarray(store["cuts"]))) if "cuts" in store else []
+        if list(self.cuts) != cuts[: len(self.cuts)]:
+            raise ValueError(
+                f"Expected weights of a model that lost the same channels as {self.name!r}, or more. "
+                f"Received: weights after {len(cuts)} removals, for a model after {len(self.cuts)}"
+            )
+        for cut in cuts[len(self.cuts) :]:
+            self._cut(Plan.from_json(Flow(self), cut))
+
     def get_config(self):
-        """The functional configuration with ``starting_weights``."""
-        return {**super().get_config(), "starting_weights": self.starting_weights}
+        """The functional configuration with ``starting_weights`` and ``cuts``."""
+        return {**super().get_config(), "starting_weights": self.starting_weights, "cuts": list(self.cuts)}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Rebuild the model; see `get_config`."""
         config = dict(config)
-        starting_weights = config.pop("starting_weights", None)
+        own = {name: config.pop(name) for name in ("starting_weights", "cuts") if name in config}
         model = super().from_config(config, custom_objects=custom_objects)
-        model.starting_weights = starting_weights
+        for name, value in own.items():
+            setattr(model, name, value)
         return model
 
     def get_compile_config(self):

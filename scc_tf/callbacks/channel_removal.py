@@ -1,0 +1,111 @@
+"""Take dead channels out of the network while it trains."""
+
+import math
+import statistics
+import time
+
+from absl import logging
+from keras import ops
+
+from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.graph import trace_kernels
+
+__all__ = ["ChannelRemoval"]
+
+STEPS_TO_BUILD = 2  # in which TensorFlow traces the training step: no measure of its speed
+
+
+class ChannelRemoval(EveryNSteps):
+    """Removes channels for good that have had no bits at two looks in a row: the network becomes smaller and faster.
+
+    Outputs, optimizers and callbacks go on as they were (`SelfCompressingModel.remove_dead_channels`); the running
+    means of loss and metrics begin anew. TensorFlow builds the training step again, which takes seconds, so nothing is
+    cut until ``min_share`` of the kernel weights would go.
+
+    A channel that is gone cannot be restored. With ``restoration``, channels are removed only right after a safety
+    check that satisfied its contract, and the state after the removal is the one to go back to.
+
+    Adds to ``logs``: ``channels``, ``parameters``, and ``step_ms``, the median wall time of a step since the last
+    look (NaN before the first steps were timed).
+
+    Args:
+        every: training steps between two looks; with ``restoration``, a multiple of its monitor's ``every`` at best.
+        min_share: share of the kernel weights that must go at once, in [0, 1].
+        restoration: the `KernelRestoration` of the same ``fit``, listed before.
+        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with ``BackupAndRestore``. What was
+            cut is in the weights themselves: those of a cut network load into the one that ``fit`` starts with.
+
+    Attributes:
+        history: one dictionary per look: ``step``, ``channels``, ``parameters``, ``step_ms``.
+        reports: one `scc_tf.SurgeryReport` per removal.
+
+    Raises:
+        ValueError: if an argument is out of range.
+
+    Example:
+        >>> removal = ChannelRemoval(every=200)                                 # doctest: +SKIP
+        >>> compressed.fit(images, labels, callbacks=[removal])                 # doctest: +SKIP
+    """
+
+    names = ("channels", "parameters", "step_ms")
+    backup_name = "channel_removal.json"
+
+    def __init__(self, every=200, *, min_share=0.05, restoration=None, backup_dir=None):
+        super().__init__(every, backup_dir)
+        if not 0 <= min_share <= 1:
+            raise ValueError(f"Expected min_share in [0, 1]. Received: min_share={min_share}")
+        self.min_share = min_share
+        self.restoration = restoration
+        self.reports = []
+        self._dead_before = {}
+        self._times, self._began, self._building = [], None, 0
+
+    def on_train_begin(self, logs=None):
+        """Look at the model as it starts."""
+        self.reports, self._dead_before = [], {}
+        self._times, self._building = [], STEPS_TO_BUILD
+        super().on_train_begin(logs)
+
+    def on_train_batch_begin(self, batch, logs=None):
+        """Start the clock."""
+        self._began = time.perf_counter()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Stop the clock; look if it is time."""
+        if self._building:
+            self._building -= 1
+        else:
+            self._times.append(1000 * (time.perf_counter() - self._began))
+        super().on_train_batch_end(batch, logs)
+
+    def at_step(self, step):
+        """Look, and cut if it is worth it."""
+        nodes = trace_kernels(self.model)
+        dead = _dead(nodes)
+        twice = {kernel: mask & self._dead_before.get(kernel, False) for kernel, mask in dead.items()}
+        if any(mask.any() for mask in twice.values()) and (self.restoration is None or self.restoration.is_safe):
+            self._remove(step, {kernel: ~mask for kernel, mask in twice.items()})
+            nodes = trace_kernels(self.model)
+        self._dead_before = _dead(nodes)
+        step_ms = statistics.median(self._times) if self._times else self.latest.get("step_ms", math.nan)
+        self._times = []
+        return {
+            "channels": float(sum(n.layout.channels for n in nodes)),
+            "parameters": float(self.model.count_params()),
+            "step_ms": step_ms,
+        }
+
+    def _remove(self, step, kept):
+        report = self.model.remove_dead_channels(kept, self.min_share)
+        if report is None:
+            return
+        self.reports.append(report)
+        self._building = STEPS_TO_BUILD
+        logging.info("Step %d: removed %d channels", step, report.removed)
+        if self.restoration:
+            self.restoration.accept()
+
+
+def _dead(nodes):
+    """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""
+    return {(n.layer, n.layout.name): ops.convert_to_numpy(n.format.bit_depth) <= 0 for n in nodes}

@@ -1,0 +1,117 @@
+import keras
+import numpy as np
+import pytest
+import toy_problem as toy
+from scripted_fit import AtStep, kill
+
+from scc_tf.callbacks import ChannelRemoval, KernelRestoration, SafetyMonitor
+
+
+class Interrupt(keras.callbacks.Callback):
+    """Stops a fit after some epochs, as an interruption would."""
+
+    def __init__(self, epochs):
+        super().__init__()
+        self.epochs = epochs
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epochs:
+            raise KeyboardInterrupt
+
+
+def frozen_formats(**settings):
+    """Bits move only where a test moves them."""
+    return toy.compressed(format_optimizer=keras.optimizers.SGD(0.0), **settings)
+
+
+def fit(model, *callbacks, epochs=2, **settings):
+    inputs, labels = toy.points()
+    return model.fit(inputs, labels, batch_size=8, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
+
+
+def test_a_channel_goes_at_the_second_look_without_bits():
+    model = frozen_formats()
+    removal = ChannelRemoval(every=2)
+    history = fit(model, AtStep(3, kill([1, 5, 7])), removal)
+    channels = {entry["step"]: entry["channels"] for entry in removal.history}
+    assert channels == {0: 15, 2: 15, 4: 15, 6: 12, 8: 12, 10: 12, 12: 12}
+    assert model.get_layer("hidden").units == 9
+    assert [report.removed for report in removal.reports] == [3]
+    assert history.history["channels"] == [12.0, 12.0]
+    assert history.history["parameters"][-1] == model.count_params()
+    assert history.history["step_ms"][-1] > 0
+    assert np.isnan(removal.history[0]["step_ms"])
+
+
+def test_a_channel_that_gets_bits_back_in_between_stays():
+    def revive(model):
+        bits = model.get_layer("hidden").bit_depth
+        bits.assign(np.maximum(bits, 2.0))
+
+    model = frozen_formats()
+    removal = ChannelRemoval(every=2)
+    fit(model, AtStep(3, kill([1])), AtStep(5, revive), AtStep(7, kill([1])), AtStep(9, revive), removal)
+    assert removal.reports == []
+    assert model.get_layer("hidden").units == 12
+
+
+def test_nothing_is_cut_for_less_than_the_share_that_is_worth_it():
+    model = frozen_formats()
+    removal = ChannelRemoval(every=2, min_share=0.2)
+    fit(model, AtStep(1, kill([0])), AtStep(5, kill([0, 1, 2])), removal)
+    assert [report.removed for report in removal.reports] == [3]
+    assert removal.history[4]["channels"] == 12  # step 8: one channel of 12 was not enough, three are
+
+
+def test_the_last_weights_are_looked_at_too():
+    model = frozen_formats()
+    fit(model, AtStep(5, kill([0])), ChannelRemoval(every=6))
+    assert model.get_layer("hidden").units == 11
+
+
+def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to():
+    model = frozen_formats()
+    monitor = SafetyMonitor(toy.safety_set(), every=2)
+    accuracies = iter([1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.2])
+    monitor.safety_accuracy = lambda: next(accuracies)
+    restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0)
+    removal = ChannelRemoval(every=2, restoration=restoration)
+    fit(model, monitor, restoration, AtStep(1, kill([0, 1])), removal)
+    assert {e["step"]: e["channels"] for e in removal.history}[6] == 15  # steps 4 and 6: beyond the threshold
+    assert {e["step"]: e["channels"] for e in removal.history}[8] == 13
+    assert restoration.safe_step == 10
+    assert restoration.reverted
+    assert model.get_layer("hidden").units == 10
+
+
+def test_an_interrupted_fit_goes_on_with_the_cut_network(tmp_path):
+    def callbacks():
+        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
+        restoration = KernelRestoration(monitor, 1.0, backup_dir=tmp_path / "state")
+        removal = ChannelRemoval(every=2, restoration=restoration, backup_dir=tmp_path / "state")
+        return [keras.callbacks.BackupAndRestore(tmp_path / "keras"), monitor, restoration, removal]
+
+    whole = frozen_formats()
+    *_, removal = fit_with(whole, callbacks, AtStep(3, kill([1, 5])), AtStep(9, kill([2])), epochs=3)
+    model = frozen_formats()
+    with pytest.raises(KeyboardInterrupt):
+        fit_with(model, callbacks, AtStep(3, kill([1, 5])), Interrupt(1), epochs=3)
+    model = frozen_formats()
+    *_, resumed = fit_with(model, callbacks, AtStep(9, kill([2])), epochs=3)
+    assert model.get_layer("hidden").units == 9
+    toy.assert_same(model.get_weights(), whole.get_weights(), atol=1e-6)
+    assert [(e["step"], e["channels"]) for e in resumed.history] == [
+        (e["step"], e["channels"]) for e in removal.history
+    ]
+
+
+def fit_with(model, callbacks, *others, epochs):
+    listed = callbacks()
+    fit(model, listed[0], *others, *listed[1:], epochs=epochs)
+    return listed
+
+
+@pytest.mark.parametrize("settings", [{"every": 0}, {"min_share": -0.1}, {"min_share": 1.1}])
+def test_settings_out_of_range(settings):
+    with pytest.raises(ValueError, match="Expected"):
+        ChannelRemoval(**settings)
