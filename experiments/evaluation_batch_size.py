@@ -8,15 +8,14 @@ Loads the compressed network of the main job from saved_models/ and scores the t
 import json
 from pathlib import Path
 
-import keras
 from absl import app, flags
 from flags_from_config import command_line
 
-from scc_tf import datasets
+from scc_tf import datasets, load_packed
 from scc_tf.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parent
-flags.DEFINE_string("model", str(ROOT.parent / "saved_models" / "mnist_safe.keras"), "the compressed model")
+flags.DEFINE_string("model", str(ROOT.parent / "saved_models" / "mnist_safe.scc"), "the compressed model")
 flags.DEFINE_list("batch_sizes", ["1", "8", "10000"], "evaluation batch sizes")
 flags.DEFINE_string("data_dir", "", "folder of the data sets; MNIST is embedded")
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record")
@@ -26,7 +25,7 @@ def main(argv):
     del argv
     values = flags.FLAGS
     test = datasets.load_split("mnist", "test", values.data_dir or None)
-    model = keras.saving.load_model(values.model, compile=False)
+    model = load_packed(values.model)
     accuracy = {}
     for size in map(int, values.batch_sizes):
         answers = model.predict(test.images, batch_size=size, verbose=0).argmax(1)

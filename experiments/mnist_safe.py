@@ -9,6 +9,7 @@ model of any earlier run, are replaced. Finished stages are cached in --work_dir
 stopped) goes on where it was.
 """
 
+import dataclasses
 import json
 from pathlib import Path
 
@@ -34,17 +35,14 @@ flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line per epo
 COLUMNS = (
     ("test acc. %", lambda row: 100 * row["test_accuracy"], "{:.2f}"),
     ("safety acc. %", lambda row: 100 * row["safety_accuracy"], "{:.2f}"),
+    ("file B", lambda row: row["size"].get("stored_bytes", row["size"]["float32_bytes"]), "{:,.0f}"),
     ("integer B", lambda row: row["size"].get("integer_bytes", row["size"]["float32_bytes"]), "{:,.0f}"),
     ("entropy B", lambda row: row["size"].get("entropy_bytes", np.nan), "{:,.0f}"),
     ("nominal B", lambda row: row["size"].get("nominal_bits", np.nan) / 8, "{:,.0f}"),
-    ("dead ch.", lambda row: dead_channels(row), "{:.0f}"),
+    ("dead ch.", lambda row: row.get("dead_channels", 0), "{:.0f}"),
     ("restored", self_compression.restored_channels, "{:.0f}"),
     ("seconds", lambda row: row["seconds"], "{:.0f}"),
 )
-
-
-def dead_channels(row):
-    return sum(k["channels"] - k["live_channels"] for k in row["size"].get("kernels", ()))
 
 
 def summary(records):
@@ -83,21 +81,18 @@ def write_figures(out_dir, name, records, safety_set):
             plots.size_and_accuracy(record["rows"][row], out_dir / f"{name}_{row}_size_accuracy.png")
             plots.bits_per_layer(record["rows"][row], out_dir / f"{name}_{row}_bits.png")
             plots.code_histograms(record["rows"][row], out_dir / f"{name}_{row}_codes.png")
+            plots.network_and_step_time(record["rows"][row], out_dir / f"{name}_{row}_network.png")
             plots.restoration_events(record["rows"][row], out_dir / f"{name}_{row}_restorations.png")
 
 
 def save_model(model_dir, name, model, row, command):
-    """The model without its optimizer, and a card that says how it was made."""
-    bare = model.__class__.from_config(model.get_config())
-    bare.set_weights(model.get_weights())
-    with atomic_path(model_dir / f"{name}.keras") as partial:
-        bare.save(partial)
+    """The model as a packed file, and a card that says how it was made."""
+    packed = scc_tf.save_packed(model, model_dir / f"{name}.scc")
     card = {
         "command": command,
         "test_accuracy": row["test_accuracy"],
-        "integer_bytes": row["size"]["integer_bytes"],
-        "file_bytes": (model_dir / f"{name}.keras").stat().st_size,
-        "load": f'keras.saving.load_model("saved_models/{name}.keras") after `import scc_tf`',
+        **dataclasses.asdict(packed),
+        "load": f'scc_tf.load_packed("saved_models/{name}.scc")',
     }
     with atomic_path(model_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps(card, indent=1))

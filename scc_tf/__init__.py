@@ -2,24 +2,31 @@
 
 from scc_tf import callbacks, datasets, layers, models
 from scc_tf.conversion import ConversionReport, self_compress, to_plain
+from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
+from scc_tf.report import SizeReport, size_report
 from scc_tf.safety import SafetySet, select_safety_set
-from scc_tf.size import SizeReport, SizeTerm, size_report
+from scc_tf.size import SizeTerm
 from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels
 from scc_tf.training import SelfCompressingModel
 
 __all__ = [
     "ConversionReport",
+    "PackedReport",
     "SafetySet",
     "SelfCompressingModel",
     "SizeReport",
     "SizeTerm",
     "SurgeryReport",
+    "TFLiteReport",
     "callbacks",
     "datasets",
+    "export_tflite",
     "layers",
+    "load_packed",
     "models",
     "remove_channels",
     "remove_dead_channels",
+    "save_packed",
     "select_safety_set",
     "self_compress",
     "size_report",

@@ -10,12 +10,14 @@ PACKAGE = Path(__file__).resolve().parents[1] / "scc_tf"
 ROWS = [  # bottom first: a module imports its own package and the rows below, nothing else
     {"quantization", "atomic"},
     {"coding", "metrics", "pruning"},
-    {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state"},
+    {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state", "side_information"},
     {"graph"},
     {"size", "surgery", "safety"},
     {"training"},
     {"conversion"},
-    {"callbacks", "export"},
+    {"export"},
+    {"report"},
+    {"callbacks"},
     {"pipelines", "plots"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}

@@ -7,7 +7,13 @@ from matplotlib.text import Text
 
 from scc_tf import plots
 
-ROW_FIGURES = [plots.size_and_accuracy, plots.bits_per_layer, plots.code_histograms, plots.restoration_events]
+ROW_FIGURES = [
+    plots.size_and_accuracy,
+    plots.bits_per_layer,
+    plots.code_histograms,
+    plots.restoration_events,
+    plots.network_and_step_time,
+]
 KERNELS = {"conv1/kernel": 32, "conv2/kernel": 32, "conv3/kernel": 64, "conv4/kernel": 64, "head/kernel": 10}
 
 
@@ -21,7 +27,12 @@ def a_row(drops=(0.0, 0.01, 0.09, 0.004, 0.0), **changes):
     restored = {"conv2/kernel": 4, "conv3/kernel": 3}
     return {
         "test_accuracy": 0.99051,
-        "size": {"integer_bytes": sizes[-1]},
+        "size": {"stored_bytes": 0.8 * sizes[-1]},
+        "network": [
+            {"step": 100 * i, "parameters": 87_456.0 * 0.5**i, "channels": 202.0}
+            | ({"step_ms": 70.0 * 0.6**i} if i else {})
+            for i in range(len(drops) + 1)
+        ],
         "history": history,
         "events": [
             {"step": c["step"], "safety_drop": c["safety_drop"], "restored": restored}
@@ -63,8 +74,8 @@ def a_study():
 def some_runs(rows=("float", "unsafe", "safe")):
     kinds = {
         "float": {"test_accuracy": 0.9926, "size": {"float32_bytes": 350_632}},
-        "unsafe": {"test_accuracy": 0.9896, "size": {"integer_bytes": 7_700.0}},
-        "safe": {"test_accuracy": 0.9899, "size": {"integer_bytes": 8_500.0}},
+        "unsafe": {"test_accuracy": 0.9896, "size": {"stored_bytes": 7_700}},
+        "safe": {"test_accuracy": 0.9899, "size": {"stored_bytes": 8_500}},
     }
     return [{"rows": {name: kinds[name] for name in rows}} for _ in range(2)]
 
@@ -123,8 +134,8 @@ def test_one_small_png_is_written_and_nothing_else_changes(function, record, tmp
 
 
 def test_the_title_gives_accuracy_and_bytes(drawn):
-    figure = drawn(plots.size_and_accuracy, a_row(size={"integer_bytes": 8663.0}))
-    assert "99.05 % on test in 8,663 integer bytes" in texts(figure)
+    figure = drawn(plots.size_and_accuracy, a_row(size={"stored_bytes": 8663}))
+    assert "99.05 % on test in a file of 8,663 bytes" in texts(figure)
     assert {"integer bytes (kB)", "safety accuracy (%)", "training step"} <= set(texts(figure))
 
 
@@ -132,6 +143,12 @@ def test_bytes_are_on_a_log_scale_only_beyond_a_decade(drawn):
     wide = drawn(plots.size_and_accuracy, a_row([0.0] * 6))  # a factor of 12.9
     narrow = drawn(plots.size_and_accuracy, a_row([0.0] * 3))  # a factor of 2.8
     assert [figure.axes[0].get_yscale() for figure in (wide, narrow)] == ["log", "linear"]
+
+
+def test_the_time_of_the_first_and_the_last_steps_is_the_title(drawn):
+    figure = drawn(plots.network_and_step_time, a_row([0.0] * 2))
+    assert "A step takes 42 ms at first and 25 ms in the end" in texts(figure)
+    assert {"parameters (thousands)", "time per step (ms, median)"} <= set(texts(figure))
 
 
 @pytest.mark.parametrize("function", [plots.size_and_accuracy, plots.restoration_events])
@@ -200,7 +217,7 @@ def test_only_the_rows_that_are_there_are_compared(drawn):
     ("function", "record", "message"),
     [
         (plots.size_and_accuracy, [], "Expected a record"),
-        (plots.size_and_accuracy, without(a_row(), "size", "integer_bytes"), "none of integer_bytes"),
+        (plots.size_and_accuracy, without(a_row(), "size", "stored_bytes"), "none of stored_bytes"),
         (plots.size_and_accuracy, without(a_row(), "history", 1, "safety_accuracy"), "none of safety_accuracy"),
         (plots.size_and_accuracy, a_row(history=[]), "Received: none"),
         (plots.size_and_accuracy, a_row(test_accuracy=float("nan")), "test_accuracy"),
@@ -208,6 +225,9 @@ def test_only_the_rows_that_are_there_are_compared(drawn):
         (plots.size_and_accuracy, a_row(events=[{}]), "none of step"),
         (plots.restoration_events, without(a_row(), "history"), "none of history"),
         (plots.restoration_events, without(a_row(), "events", 0, "restored"), "none of restored"),
+        (plots.network_and_step_time, without(a_row(), "network"), "none of network"),
+        (plots.network_and_step_time, without(a_row(), "network", 1, "parameters"), "none of parameters"),
+        (plots.network_and_step_time, a_row(network=[{"step": 0, "parameters": 9.0}]), "Received: none"),
         (plots.bits_per_layer, without(a_row(), "bit_depths"), "none of bit_depths"),
         (plots.bits_per_layer, without(a_row(), "bit_depths_before", "head/kernel"), "none of head/kernel"),
         (plots.bits_per_layer, without(a_row(), "bit_depths", "head/kernel", 0), "10 before, 9 after"),
@@ -222,7 +242,7 @@ def test_only_the_rows_that_are_there_are_compared(drawn):
         (plots.collapse_study, {**a_study(), "points": [{**a_study()["points"][0], "row": "float"}]}, "'float'"),
         (plots.compare_rows, [], "0 records"),
         (plots.compare_rows, [{"rows": {}}], "1 records"),
-        (plots.compare_rows, without(some_runs(), 0, "rows", "safe", "size", "integer_bytes"), "none of integer_bytes"),
+        (plots.compare_rows, without(some_runs(), 0, "rows", "safe", "size", "stored_bytes"), "none of stored_bytes"),
     ],
 )
 def test_a_malformed_record_leaves_nothing_behind(function, record, message, tmp_path):

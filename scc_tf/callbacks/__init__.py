@@ -1,9 +1,9 @@
 """Keras callbacks for self-compressing models.
 
 Order in ``fit(callbacks=[...])``: `RaiseOnNaN` first, then ``BackupAndRestore``, `GammaScheduler`, `SizeLogger`,
-`SafetyMonitor`, `KernelRestoration`, `ChannelRemoval`, and after them what reads their logs (``CSVLogger``, ``TensorBoard``,
-``EarlyStopping``). The contract of `KernelRestoration` is kept after ``on_train_end`` of all of them. With
-``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
+`SafetyMonitor`, `KernelRestoration`, `ChannelRemoval`, and after them what reads their logs (``CSVLogger``,
+``TensorBoard``, ``EarlyStopping``). The contract of `KernelRestoration` is kept after ``on_train_end`` of all of them.
+With ``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
 """
 
 from scc_tf.callbacks.channel_removal import ChannelRemoval

@@ -1,7 +1,7 @@
 """Watch the size of the model while it trains."""
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.size import size_report
+from scc_tf.report import size_report
 
 __all__ = ["SizeLogger"]
 
@@ -32,7 +32,7 @@ class SizeLogger(EveryNSteps):
 
     def at_step(self, step):
         """Measure."""
-        report = size_report(self.model)
+        report = size_report(self.model, stored=False)
         return {
             "integer_bytes": float(report.integer_bytes),
             "entropy_bytes": float(report.entropy_bytes),

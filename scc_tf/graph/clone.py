@@ -2,14 +2,25 @@
 
 import keras
 
-from scc_tf.graph.walk import check_functional
+from scc_tf.graph.walk import check_functional, is_graph
 
-__all__ = ["clone_graph", "copy_layer"]
+__all__ = ["clone_graph", "copy_layer", "copy_weights"]
 
 
 def copy_layer(layer):
     """A fresh layer of the same configuration."""
+    if type(layer) is keras.layers.Lambda:  # Keras does not load Python code unasked; this code is here already
+        config = keras.layers.Layer.get_config(layer)
+        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **config)
     return layer.__class__.from_config(layer.get_config())
+
+
+def copy_weights(layer, copy):
+    """Give a built layer the weights of another one of the same configuration, and what follows from them."""
+    copy.set_weights(layer.get_weights())
+    for inner in copy._flatten_layers():
+        if isinstance(inner, keras.layers.Normalization):  # it computes with constants that it takes from its weights
+            inner.finalize_state()
 
 
 def _functional(model, model_class=keras.Model):
@@ -17,6 +28,11 @@ def _functional(model, model_class=keras.Model):
     if isinstance(model, keras.Sequential):
         return model_class(model.inputs[0], model.outputs[0], name=model.name)
     return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
+
+
+def _resized(tensor, shape):
+    """The new sizes, where the tensor had any: what it left open stays open."""
+    return tuple(None if old is None else new for old, new in zip(tensor.shape, shape, strict=True))
 
 
 class _Nested:
@@ -30,7 +46,7 @@ class _Nested:
             tensors = keras.tree.flatten(args) or keras.tree.flatten(kwargs)
             shapes = iter(t.shape for t in tensors)
             inputs = keras.tree.map_structure(
-                lambda old: keras.Input(batch_shape=next(shapes), dtype=old.dtype, name=old.name),
+                lambda old: keras.Input(batch_shape=_resized(old, next(shapes)), dtype=old.dtype, name=old.name),
                 _functional(self.model).input,
             )
             self.clone = self.cloned(self.model, inputs)
@@ -64,7 +80,7 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
         return clones[id(operation)]
 
     def clone_any(operation):
-        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+        if is_graph(operation):
             return _Nested(operation, cloned)
         if not isinstance(operation, keras.Layer):  # an operation such as x + y
             return operation.__class__.from_config(operation.get_config())

@@ -105,7 +105,8 @@ class KernelLayout:
         """Whether the kernel sums over ``axis`` of an input of that rank, one entry per input."""
         if isinstance(self.layer, keras.layers.EinsumDense):
             inputs, kernel, output = einsum_letters(self.layer.equation)
-            return set(kernel) - set(output) == {inputs[-1]} and axis == rank - 1
+            summed = (set(inputs) | set(kernel)) - set(output)  # "abc,cd->ad" sums the positions too
+            return summed == {inputs[-1]} and inputs[-1] in kernel and axis == rank - 1
         first = getattr(self.layer, "data_format", None) == "channels_first"
         return axis == (1 if first else rank - 1)
 

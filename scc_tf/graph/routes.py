@@ -112,13 +112,15 @@ def route(layer, tensors, axes, output):
     """
     if not all(spans_channels(t, a) for t, a in zip(tensors, axes, strict=True)):
         return None
-    if isinstance(layer, _ELEMENTWISE_MERGES):
+    kind = type(layer)  # a subclass may do anything
+    if kind in _ELEMENTWISE_MERGES:
         return _merge(tensors, axes, output)
-    if isinstance(layer, keras.layers.Concatenate):
+    if kind is keras.layers.Concatenate:
         return _concatenate(layer, tensors, axes, output)
-    for kinds, rule in _RULES:
-        if isinstance(layer, kinds):
-            return rule(layer, tensors[0], axes[0], output)
+    if len(tensors) == 1:  # not with a mask
+        for kinds, rule in _RULES:
+            if kind in kinds:
+                return rule(layer, tensors[0], axes[0], output)
     return None
 
 
@@ -210,8 +212,8 @@ def padding_place(layer, axis):
 
 
 _RULES = (
-    (keras.layers.Flatten, _flatten),
-    (keras.layers.Reshape, _reshape),
+    ((keras.layers.Flatten,), _flatten),
+    ((keras.layers.Reshape,), _reshape),
     ((keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D), _zero_padding),
     (_PER_CHANNEL, _per_channel),
 )

@@ -2,18 +2,26 @@
 
 import keras
 
-__all__ = ["check_functional", "walk"]
+__all__ = ["check_functional", "is_graph", "walk"]
+
+
+def is_graph(operation):
+    """Whether an operation is a built model that does what the graph of its layers does, and nothing else."""
+    if not isinstance(operation, keras.Model) or not getattr(operation, "inputs", None):
+        return False
+    return type(operation).call.__module__.partition(".")[0] == "keras"  # a call of its own may do anything
 
 
 def check_functional(model):
     """Refuse what has no known graph.
 
     Raises:
-        ValueError: if ``model`` is not a Keras model, a subclassed one, or not built.
+        ValueError: if ``model`` is not a Keras model, not built, or a subclassed one; a functional model with a
+            ``call`` of its own is one.
     """
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}")
-    if not getattr(model, "inputs", None):
+    if not is_graph(model):
         raise ValueError(
             "Expected a built Sequential or functional model: the graph of a subclassed model is not known, and a "
             f"Sequential needs an Input (or a first call). Received: {type(model).__name__} {model.name!r}"
@@ -45,7 +53,7 @@ def walk(model, arguments, visit):
             waiting.extend(reversed(missing))
             continue
         inputs = [known[id(t)] for t in node.input_tensors]
-        if isinstance(operation, keras.Model) and getattr(operation, "inputs", None):
+        if is_graph(operation):
             outputs = walk(operation, inputs, visit)
         else:
             outputs = visit(operation, node.input_tensors, inputs, node.output_tensors)

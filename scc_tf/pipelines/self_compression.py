@@ -17,14 +17,18 @@ from absl import logging
 
 from scc_tf import datasets, models
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.callbacks import GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
+from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
+from scc_tf.pipelines.batches import one_cycle, training_batches
 from scc_tf.pipelines.stage import Stage, intact
+from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
-from scc_tf.size import SIZE_FORMS, size_report
+from scc_tf.side_information import round_exponents, round_vectors
+from scc_tf.size import SIZE_FORMS
+from scc_tf.surgery import remove_dead_channels
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
-__all__ = ["MODES", "Config", "restored_channels", "run"]
+__all__ = ["MODES", "Config", "finish", "restored_channels", "run"]
 
 MODES = ("safe", "unsafe", "compare")
 STATISTICS_IMAGES = 4096
@@ -35,12 +39,13 @@ _RULES = (  # names, what they accept, in words
     (("size_form",), lambda v: v in SIZE_FORMS, f"to be one of {SIZE_FORMS}"),
     (("gamma", "lambda_safety"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("learning_rate", "format_learning_rate"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
-    (("settle", "ramp", "restore_fraction"), lambda v: 0 <= v <= 1, "in [0, 1]"),
+    (("settle", "ramp", "restore_fraction", "cut_share"), lambda v: 0 <= v <= 1, "in [0, 1]"),
     (("threshold_points",), lambda v: 0 <= v <= 100, "in [0, 100]"),
     (("bit_depth", "restore_bits"), lambda v: 0 < v <= 24, "in (0, 24]"),
     (("float_epochs", "epochs", "batch_size"), lambda v: v >= 1, ">= 1"),
     (("safety_size", "safety_batch_size", "check_every"), lambda v: v >= 1, ">= 1"),
     (("seed", "shift"), lambda v: v >= 0, ">= 0"),
+    (("exponent_places",), lambda v: 0 <= v <= 16, "from 0 to 16"),
 )
 
 
@@ -71,6 +76,8 @@ class Config:
     threshold_points: float = _setting(5.0, "tolerated drop of safety accuracy, percentage points")
     restore_fraction: float = _setting(0.5, "share of the dead channels that a restoration revives")
     restore_bits: float = _setting(2.0, "bits that a revived channel gets")
+    cut_share: float = _setting(0.05, "share of the kernel weights that must be dead before the network is cut")
+    exponent_places: int = _setting(3, "binary places that exponents keep in the end")
     size_form: str = _setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
     data_dir: str = _setting("", "folder of the data sets; MNIST is embedded")
 
@@ -92,53 +99,6 @@ _SAFETY_SETTINGS = (*_FLOAT_SETTINGS, "safety_size")
 _SAFE_SETTINGS = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
 _RESPONSES = ("lambda_safety", "safety_batch_size", "restore_fraction", "restore_bits")  # the unsafe row has none
 _ROW_SETTINGS = {"safe": _SAFE_SETTINGS, "unsafe": tuple(n for n in _SAFE_SETTINGS if n not in _RESPONSES)}
-
-
-def one_cycle(peak, steps, warm_up=0.15):
-    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
-
-    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
-    """
-    rising = max(1, round(warm_up * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
-    )
-
-
-def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
-    """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
-
-    Args:
-        split: `scc_tf.datasets.Split`.
-        batch_size: examples per batch, at most as many as the split has; batches run across the ends of epochs.
-        seed: of order and shifts.
-        shift: pixels.
-        skip_epochs: begin where a run that was interrupted after so many epochs goes on.
-
-    Returns:
-        ``(tf.data.Dataset, steps per epoch)``.
-
-    Raises:
-        ValueError: if the split has fewer examples than a batch.
-    """
-    count = len(split.labels)
-    if count < batch_size:
-        raise ValueError(f"Expected batch_size to be at most {count}, all examples. Received: batch_size={batch_size}")
-
-    def move(index, images_and_labels):
-        images, labels = images_and_labels
-        height, width = images.shape[1:3]
-        offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
-        images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
-        images = tf.gather(images, offsets[:, :1] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
-        images = tf.gather(images, offsets[:, 1:] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
-        return images, labels
-
-    batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
-    batches = batches.repeat().batch(batch_size, drop_remainder=True)
-    steps = count // batch_size
-    batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
-    return batches.map(move if shift else lambda index, batch: batch).prefetch(2), steps
 
 
 def _loss():
@@ -232,9 +192,12 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         size_form=config.size_form,
     )
     if stage.is_finished:
-        return compressed, stage.load(compressed)
+        record = stage.load(compressed)  # cuts it, too
+        return compressed, record
+    start = size_report(compressed, stored=False)
     before = {
-        "start_integer_bytes": size_report(compressed).integer_bytes,
+        "start_integer_bytes": start.integer_bytes,
+        "start_float32_bytes": start.float32_bytes,
         "bit_depths_before": _bit_depths(compressed),
     }
     watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
@@ -247,19 +210,48 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         verbose=verbose,
         shuffle=False,  # the batches are shuffled
     )
+    trained_validation = _accuracy(compressed, data.validation)
+    compressed = finish(compressed, data.train.images[:STATISTICS_IMAGES], config.exponent_places)
+    report = size_report(compressed)
+    after = _bit_depths(compressed)
+    removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
     record = {
         "seconds": clock.seconds,
+        "trained_validation_accuracy": trained_validation,
         "validation_accuracy": _accuracy(compressed, data.validation),
         "test_accuracy": _accuracy(compressed, data.test),
         "safety_accuracy": safety_accuracy(compressed, safety_set),
-        "size": json.loads(size_report(compressed).to_json()),
+        "size": json.loads(report.to_json()),
+        "dead_channels": report.dead_channels + sum(removed.values()),
         **before,
         **watch.record(),
-        "bit_depths": _bit_depths(compressed),
+        "bit_depths": {name: bits + [0.0] * removed[name] for name, bits in after.items()},
         "code_counts": _code_counts(compressed),
     }
     stage.save(compressed, record)
     return compressed, record
+
+
+def finish(model, images, exponent_places=3):
+    """Make a trained model ready for its file.
+
+    Removes the channels and inputs whose weights are all zero, rounds the exponents, re-estimates the batch statistics
+    that go with them, and rounds biases and statistics to float16.
+
+    Args:
+        model: compiled `scc_tf.SelfCompressingModel`, left untouched.
+        images: training images to re-estimate batch statistics from.
+        exponent_places: binary places that exponents keep.
+
+    Returns:
+        The smaller model.
+    """
+    smaller, report = remove_dead_channels(model)
+    logging.info("%s", report)
+    round_exponents(smaller, exponent_places)
+    reestimate_batch_statistics(smaller, images)
+    round_vectors(smaller)
+    return smaller
 
 
 class _Watch:
@@ -286,6 +278,8 @@ class _Watch:
                 backup_dir=kept,
             )
             self.callbacks.append(self.restoration)
+        self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration, backup_dir=kept)
+        self.callbacks.append(self.removal)
 
     def record(self):
         """What happened during ``fit``, as plain JSON."""
@@ -296,6 +290,7 @@ class _Watch:
             "safety_accuracy_start": self.monitor.history[0]["safety_accuracy"],
             "reverted_to_step": self.restoration.safe_step if reverted else None,
             "events": self.restoration.events if self.restoration else [],
+            "network": [{k: v for k, v in look.items() if v == v} for look in self.removal.history],  # NaN: not timed
             "history": [{**sizes[c["step"]], **c} for c in self.monitor.history if c["step"] in sizes],
         }
 

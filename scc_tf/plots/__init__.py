@@ -3,13 +3,14 @@
 from scc_tf.plots.channels import bits_per_layer, code_histograms
 from scc_tf.plots.comparison import collapse_study, compare_rows
 from scc_tf.plots.safety_set import safety_gallery
-from scc_tf.plots.time_course import restoration_events, size_and_accuracy
+from scc_tf.plots.time_course import network_and_step_time, restoration_events, size_and_accuracy
 
 __all__ = [
     "bits_per_layer",
     "code_histograms",
     "collapse_study",
     "compare_rows",
+    "network_and_step_time",
     "restoration_events",
     "safety_gallery",
     "size_and_accuracy",

@@ -105,7 +105,7 @@ def compare_rows(records: Sequence[dict], path: str | os.PathLike) -> None:
             axes.plot(*values.T, marker, color=color, ms=6, mec="white", mew=0.7, zorder=3)
         bytes_axis(axes.xaxis, np.concatenate(list(rows.values()))[:, 0])
         axes.margins(x=0.08, y=0.2)
-        axes.set_xlabel("kB (float: float32 weights; the others: integer bytes)")
+        axes.set_xlabel("kB (float: float32 weights; the others: whole .scc files)")
         axes.set_ylabel("test accuracy (%)")
         axes.yaxis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
         handles = [_handle(name, _summary(name, rows)) for name in rows]
@@ -119,7 +119,7 @@ def _accuracy_and_bytes(records, name):
         return np.empty((0, 2))
     (accuracy,) = numbers(rows, "test_accuracy")
     sizes = [size for row in rows for size in fields(row, "size")]
-    (count,) = numbers(sizes, "float32_bytes" if name == "float" else "integer_bytes")
+    (count,) = numbers(sizes, "float32_bytes" if name == "float" else "stored_bytes")
     return np.stack([count / 1000, 100 * accuracy], axis=1)
 
 

@@ -6,7 +6,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, bytes_axis, drawing, fields, numbers
 
-__all__ = ["restoration_events", "size_and_accuracy"]
+__all__ = ["network_and_step_time", "restoration_events", "size_and_accuracy"]
 
 THRESHOLD_POINTS = 5.0  # of a row that does not say, as in `scc_tf.callbacks.KernelRestoration`
 
@@ -18,7 +18,7 @@ def size_and_accuracy(row: dict, path: str | os.PathLike) -> None:
     what lies to its right was discarded.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``, ``test_accuracy``, ``size``;
+        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``, ``test_accuracy``, ``size`` with ``stored_bytes``;
             ``events`` and ``reverted_to_step`` may be left out.
         path: the PNG file to write.
 
@@ -27,7 +27,7 @@ def size_and_accuracy(row: dict, path: str | os.PathLike) -> None:
     """
     history, size = fields(row, "history", "size")
     steps, integer_bytes, accuracy = numbers(history, "step", "integer_bytes", "safety_accuracy")
-    test_accuracy, final_bytes = numbers([row], "test_accuracy")[0, 0], numbers([size], "integer_bytes")[0, 0]
+    test_accuracy, file_bytes = numbers([row], "test_accuracy")[0, 0], numbers([size], "stored_bytes")[0, 0]
     kilobytes = integer_bytes / 1000
     with drawing(path, 7.4, 4.4) as figure:
         axes = figure.subplots()
@@ -47,7 +47,7 @@ def size_and_accuracy(row: dict, path: str | os.PathLike) -> None:
         if reverted:
             _mark_reversion(right, row["reverted_to_step"], steps[-1])
         pad = 26 if reverted else 10
-        axes.set_title(f"{100 * test_accuracy:.2f} % on test in {final_bytes:,.0f} integer bytes", pad=pad)
+        axes.set_title(f"{100 * test_accuracy:.2f} % on test in a file of {file_bytes:,.0f} bytes", pad=pad)
         if events := row.get("events"):
             _mark_events(axes, events)
             axes.set_title(f"|  {_restorations(events)}", loc="right", pad=pad, fontsize=11, weight="normal")
@@ -140,3 +140,35 @@ def _draw_events(axes, below, events):
     below.yaxis.set_major_locator(MaxNLocator(4, integer=True))
     below.set_ylabel("channels restored")
     return f"{_restorations(events)}, {sum(counts)} channels revived"
+
+
+def network_and_step_time(row: dict, path: str | os.PathLike) -> None:
+    """Draw the parameters of the network that is trained (left) and the time of a step (right) against the step.
+
+    Args:
+        row: record of `scc_tf.pipelines.self_compression.compress`: ``network``, with ``step`` and ``parameters`` in
+            every entry and ``step_ms`` (milliseconds) in those that were timed.
+        path: the PNG file to write.
+
+    Raises:
+        ValueError: if the record lacks a field, has no timed entry, or holds a number that is not finite.
+    """
+    (network,) = fields(row, "network")
+    steps, parameters = numbers(network, "step", "parameters")
+    timed = [entry for entry in network if "step_ms" in entry]
+    times, step_ms = numbers(timed, "step", "step_ms")
+    with drawing(path, 7.4, 4.4) as figure:
+        axes = figure.subplots()
+        axes.step(steps, parameters / 1000, where="post", color=BLUE)
+        axes.set_ylim(0, 1.08 * parameters.max() / 1000)
+        axes.set_xlabel("training step")
+        axes.set_ylabel("parameters (thousands)", color=BLUE)
+        axes.tick_params(axis="y", colors=BLUE)
+        axes.margins(x=0.02)
+        right = axes.twinx()
+        right.plot(times, step_ms, color=ORANGE, marker="o", markersize=3.5)
+        right.grid(False)
+        right.set_ylim(0, 1.08 * step_ms.max())
+        right.set_ylabel("time per step (ms, median)", color=ORANGE)
+        right.tick_params(axis="y", colors=ORANGE, length=0)
+        axes.set_title(f"A step takes {step_ms[0]:.0f} ms at first and {step_ms[-1]:.0f} ms in the end")

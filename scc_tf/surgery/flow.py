@@ -161,8 +161,8 @@ class Flow:
                 atoms = np.where(atoms < 0, found, atoms)
         zeros = atoms < 0
         atoms[zeros] = self._new_atoms(int(zeros.sum()))
-        if layer.weights or isinstance(layer, keras.layers.Reshape) or zeros.any():  # channels in its own state
-            self._same_as_first(layer, inputs[0].atoms)
+        own = layer.weights or isinstance(layer, keras.layers.Reshape) or zeros.any()  # channels in its own state
+        self._same_as_first(layer, np.concatenate([inputs[0].atoms, atoms]) if own else np.zeros(0, int))
         step = RouteStep(layer, channels, list(inputs), self._signal(atoms, channels.axis))
         self.steps.append(step)
         return step.target

@@ -92,12 +92,16 @@ class _Reading:
     def _inputs(self, values):
         return values.reshape(self._groups, -1, 1)
 
+    def _sums(self, values):
+        """What inputs of these values add to each channel, ``(C,)``; 0 * inf is 0."""
+        values, products = self._inputs(values), np.zeros_like(self._weights)
+        return np.multiply(values, self._weights, out=products, where=values != 0).sum(axis=1).ravel()
+
     def constants(self, source, exact):
         """What each channel is before the bias, ``(C,)``; NaN where it varies."""
         constant = self._inputs(source)
         varies = np.isnan(constant) | ((constant != 0) & (not exact))
-        sums = (np.nan_to_num(constant) * self._weights).sum(axis=1)
-        return np.where((varies & self._reads).any(axis=1), np.nan, sums).ravel()
+        return np.where((varies & self._reads).any(axis=1).ravel(), np.nan, self._sums(np.nan_to_num(source)))
 
     def read_inputs(self, target_read):
         """Which inputs matter, bool ``(I,)``, when these channels do."""
@@ -105,7 +109,7 @@ class _Reading:
 
     def folded(self, constants):
         """What inputs of these constants (0 where there is nothing to fold) add to each channel, ``(C,)``."""
-        return (self._inputs(constants) * self._weights).sum(axis=1).ravel()
+        return self._sums(constants)
 
 
 def make_plan(model, kept, zeros_read=True, training=False):
@@ -168,12 +172,12 @@ def _with_bias(layer, constant):
         if bias.size != constant.size:
             return np.full(constant.size, np.nan)
         constant = constant + bias.ravel()
-    return constant if layer.activation is None else _apply(layer.activation, constant)
+    return constant if layer.activation is None else _apply(layer.activation, constant, layer.variable_dtype)
 
 
-def _apply(function, constant):
+def _apply(function, constant, dtype):
     """An elementwise function of constants, evaluated as the model would."""
-    values = keras.ops.convert_to_tensor(np.nan_to_num(constant).astype("float32"))
+    values = keras.ops.cast(np.nan_to_num(constant), dtype)
     result = np.asarray(keras.ops.convert_to_numpy(function(values)), np.float64).ravel()
     return np.where(np.isnan(constant), np.nan, result)
 
@@ -213,7 +217,7 @@ def _route_constants(step, training):
         return np.where(constant == 0, 0, np.nan)
     if isinstance(layer, keras.layers.BatchNormalization):
         return _normalized(layer, constant, training)
-    return _apply(layer.call, constant) if isinstance(layer, _FUNCTIONS) else constant
+    return _apply(layer.call, constant, layer.variable_dtype) if isinstance(layer, _FUNCTIONS) else constant
 
 
 def _common_value(values, made_from):
@@ -313,7 +317,7 @@ def _biases(plan, readings):
         if not isinstance(step, KernelStep) or not step.is_last or not step.known_input:
             continue
         constants = np.where(plan.keeps(step.source.atoms), 0, np.nan_to_num(step.source.constant))
-        folded = reading_of(step, readings).folded(constants)
+        folded = np.where(plan.keeps(step.target.atoms), reading_of(step, readings).folded(constants), 0)
         if folded.any():
             biases[id(step.layer)] = folded
     return biases

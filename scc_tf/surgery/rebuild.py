@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, clone_graph, copy_layer, padding_place
+from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_weights, padding_place
 from scc_tf.layers import SelfCompressing
 from scc_tf.surgery.flow import KernelStep, RouteStep
 
@@ -47,7 +47,7 @@ def rebuild(model, plan, zero_stuck=False):
     def clone_layer(layer):
         if id(layer) not in surgeons:
             return copy_layer(layer)
-        return layer.__class__.from_config(surgeons[id(layer)].config())
+        return layer.__class__.from_config(_without_arrays(layer, surgeons[id(layer)].config()))
 
     smaller, pairs = clone_graph(model, clone_layer, _class_of(model))
     cuts = []
@@ -55,6 +55,7 @@ def rebuild(model, plan, zero_stuck=False):
         if id(layer) in surgeons:
             cuts += surgeons[id(layer)].cuts(clone)
         else:
+            copy_weights(layer, clone)
             cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
     for cut in cuts:
         cut.new.assign(keras.ops.zeros(cut.new.shape) if cut.old is None else cut(cut.old))
@@ -68,6 +69,12 @@ def rebuild(model, plan, zero_stuck=False):
 
 def _class_of(model):
     return keras.Model if isinstance(model, keras.Sequential) else model.__class__
+
+
+def _without_arrays(layer, config):
+    """The configuration without initial values that are an array: it has the old shape."""
+    arrays = [n for n in config if isinstance(getattr(layer, n, None), keras.initializers.Constant)]
+    return {**config, **{n: "zeros" for n in arrays if np.ndim(getattr(layer, n).value)}}
 
 
 def _surgeons(plan):
@@ -115,6 +122,9 @@ class _KernelSurgeon:
                 config[name] = count
         if config.get("groups", 1) > 1 and self.last.layout.inputs == self.last.layout.groups:
             config["groups"] = int(self.inputs(self.last).sum())
+        for step in self.steps.values():
+            if step.layout.is_depthwise and step.layout.inputs == 1:  # its channels go one by one
+                config["depth_multiplier"] = int(self.channels(step).sum())
         if isinstance(self.layer, keras.layers.EinsumDense) and self.last.layout.writes_channels():
             config["output_shape"] = (*config["output_shape"][:-1], count)
         if id(self.layer) in self.plan.biases and getattr(self.layer, "bias", None) is None:
@@ -146,7 +156,8 @@ class _KernelSurgeon:
             if stuck is not None:
                 layout = KernelLayout(clone, step.layout.name)
                 kernel = getattr(clone, step.layout.name)
-                kernel.assign(layout.spread(~stuck[self.channels(step)]) * np.asarray(kernel))
+                values = np.asarray(keras.ops.convert_to_numpy(kernel))
+                kernel.assign(np.where(layout.spread(stuck[self.channels(step)]), 0, values))
 
     def _kernel_indices(self, step):
         layout = step.layout
@@ -154,6 +165,8 @@ class _KernelSurgeon:
         inputs, channels = self.inputs(step), self.channels(step)
         if layout.is_depthwise:
             indices[layout.input_axis] = np.flatnonzero(inputs)
+            if layout.inputs == 1:
+                indices[-1] = np.flatnonzero(channels)
             return tuple(indices)
         per_group = layout.inputs // layout.groups
         if layout.input_axis is not None and not layout.groups > per_group == 1:

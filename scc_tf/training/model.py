@@ -193,8 +193,9 @@ class SelfCompressingModel(keras.Model):
         """Remove channels that have no bits left from this very model, also in the middle of ``fit``.
 
         `scc_tf.remove_dead_channels` returns a smaller model; here ``fit``, optimizers and callbacks go on with the
-        same one; only the running means of loss and metrics begin anew. The outputs are the same, with BatchNormalization as in training: a constant channel leaves it as its
-        offset. Weights that are zero only because they round to it stay, since they may grow again.
+        same one; only the running means of loss and metrics begin anew. The outputs are the same, with
+        BatchNormalization as in training: a constant channel leaves it as its offset. Weights that are zero only
+        because they round to it stay, since they may grow again.
 
         Args:
             kept: ``{(layer, kernel name): bool array (C,)}``, True for channels to keep though they have no bits now.

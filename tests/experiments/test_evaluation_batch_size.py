@@ -25,8 +25,8 @@ class Model:
 def test_it_scores_every_batch_size_and_names_no_path(script, tmp_path, monkeypatch):
     split = datasets.Split(np.zeros((4, 2, 2, 1), np.float32), np.arange(4))
     monkeypatch.setattr(script.datasets, "load_split", lambda *arguments: split)
-    monkeypatch.setattr(script.keras.saving, "load_model", lambda path, compile: Model())
-    flags.FLAGS(["it", "--batch_sizes=1,4", "--out_dir", str(tmp_path), "--model", "/home/me/x.keras"])
+    monkeypatch.setattr(script, "load_packed", lambda path: Model())
+    flags.FLAGS(["it", "--batch_sizes=1,4", "--out_dir", str(tmp_path), "--model", "/home/me/x.scc"])
     script.main([])
     assert json.loads((tmp_path / "evaluation_batch_size.json").read_text()) == {
         "command": "python experiments/evaluation_batch_size.py --batch_sizes=1,4",

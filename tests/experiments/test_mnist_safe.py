@@ -20,13 +20,13 @@ def script(monkeypatch):
 
 
 def row(test_accuracy=0.99, integer_bytes=12_345.0, **more):
-    kernels = [{"channels": 32, "live_channels": 30}, {"channels": 64, "live_channels": 61}]
-    size = {"integer_bytes": integer_bytes, "entropy_bytes": 1e4, "nominal_bits": 8e4, "kernels": kernels}
+    size = {"stored_bytes": 9_876, "integer_bytes": integer_bytes, "entropy_bytes": 1e4, "nominal_bits": 8e4}
     return {
         "test_accuracy": test_accuracy,
         "safety_accuracy": 0.9,
         "seconds": 61.0,
         "size": {**size, "float32_bytes": 350_632},
+        "dead_channels": 5,
         "events": [{"step": 3, "restored": {"a": 2, "b": 1}}, {"step": 9, "restored": {}}],
         **more,
     }
@@ -68,6 +68,7 @@ def test_the_table_is_aligned_and_says_what_it_counts(script):
         assert [line.split()[0] for line in rows] == ["float", "safe"]
         assert {len(line) for line in (head, *rows)} == {len(head)}
         assert "12,345" in rows[1] and "12,345" not in rows[0]
+        assert "9,876" in rows[1]
         assert "-" in rows[0].split()
         assert ("±" in text) == (len(records) > 1)
         assert "nan" not in text.lower()
@@ -134,10 +135,9 @@ def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monk
     assert written["command"] == f"python experiments/mnist_safe.py {chosen}--seed=7 --runs=2"
     printed = capsys.readouterr().out
     assert "seed 8: safety had dropped; went back to step 40" in printed
-    file = tmp_path / "model_dir" / "mnist_safe.keras"
+    file = tmp_path / "model_dir" / "mnist_safe.scc"
     card = strict((tmp_path / "model_dir" / "mnist_safe.json").read_text())
-    assert card["file_bytes"] == file.stat().st_size
-    loaded = keras.saving.load_model(file)
+    assert card["stored_bytes"] == file.stat().st_size
+    loaded = scc_tf.load_packed(file)
     x = np.random.default_rng(0).normal(size=(5, 8, 8, 1)).astype("float32")
     np.testing.assert_allclose(loaded.predict(x, verbose=0), model.predict(x, verbose=0), atol=1e-6)
-    assert not loaded.compiled  # no optimizer: it would be most of the file

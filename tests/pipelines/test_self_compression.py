@@ -14,14 +14,13 @@ import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import self_compression
+from scc_tf.pipelines.batches import one_cycle, training_batches
 from scc_tf.pipelines.self_compression import (
     Config,
     compress,
     float_model,
-    one_cycle,
     restored_channels,
     run,
-    training_batches,
 )
 
 CONFIG = Config(

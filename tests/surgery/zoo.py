@@ -170,6 +170,20 @@ def vary(model, seed=0):
     return model
 
 
+def without_offsets(model):
+    """Zero what a channel without weights would still emit, in place: much more can be removed then."""
+    for weight in model.weights:
+        if weight.name in ("bias", "beta", "moving_mean"):
+            weight.assign(np.zeros(weight.shape))
+    return model
+
+
+def random_masks(model, seed=0, share=0.5):
+    """A random mask for each kernel but the last, which makes the outputs."""
+    rng = np.random.default_rng(seed)
+    return {label: rng.random(kernel.channels) < share for label, kernel in list(kernels(model).items())[:-1]}
+
+
 def kernels(model):
     """``{kernel label: KernelLayout}``."""
     return {layout.label: layout for layout in scc_tf.surgery.removal.Flow(model).layouts.values()}
@@ -184,11 +198,52 @@ def without(model, kept):
     return model
 
 
-def examples(model, count=4, seed=1):
+def examples(model, count=3, seed=1):
     rng = np.random.default_rng(seed)
-    return [rng.normal(size=(count, *t.shape[1:])).astype("float32") for t in model.inputs]
+    return [rng.normal(size=(count, *(n or 6 for n in t.shape[1:]))).astype(t.dtype) for t in model.inputs]
 
 
 def outputs(model, inputs):
     values = model(inputs if len(inputs) > 1 else inputs[0], training=False)
     return np.concatenate([np.ravel(v) for v in keras.tree.flatten(values)])
+
+
+def assert_same_outputs(model, other, tolerance=1e-5):
+    """Same outputs for the same inputs, relative to the largest."""
+    inputs = examples(model)
+    expected, actual = outputs(model, inputs).astype("float64"), outputs(other, inputs)
+    assert np.isfinite(expected).all()
+    np.testing.assert_allclose(actual, expected, rtol=0, atol=tolerance * np.abs(expected).max())
+
+
+def remove(model, kept, tolerance=1e-5):
+    """Remove channels and check the contract: ``(smaller, report)``. Afterwards the model is the zeroed one."""
+    before = [np.asarray(keras.ops.convert_to_numpy(w)) for w in model.weights]
+    config = model.get_config()
+    smaller, report = scc_tf.remove_channels(model, kept)
+    assert model.get_config() == config
+    for weight, values in zip(model.weights, before, strict=True):
+        np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), values)
+    assert_same_outputs(without(model, kept), smaller, tolerance)
+    for label, (channels, left) in report.channels.items():
+        assert kernels(smaller)[label].channels == left >= 1
+        assert kernels(model)[label].channels == channels
+    assert report.parameters == (model.count_params(), smaller.count_params())
+    return smaller, report
+
+
+def remove_dead(model, tolerance=1e-5):
+    """Remove dead channels and check that the outputs stay: ``(smaller, report)``."""
+    smaller, report = scc_tf.remove_dead_channels(model)
+    assert_same_outputs(model, smaller, tolerance)
+    return smaller, report
+
+
+def left(report):
+    """``{kernel label: channels that are left}``."""
+    return {label: after for label, (_, after) in report.channels.items()}
+
+
+def mask(text):
+    """``"1101"`` as a mask."""
+    return np.array([letter == "1" for letter in text])

@@ -1,0 +1,170 @@
+"""How large and how fast is a self-compressed network as a TFLite file, against the original in float32?
+
+python benchmarks/tflite_latency.py --model=saved_models/mnist_safe.keras
+
+Writes the original MNIST network with float32 weights, and the compressed one without its dead channels in each way
+to compute, then runs them with LiteRT at batch 1. They take turns, so that a slow spell of the machine meets all of
+them. Prints the length of each file, its median latency with quartiles, and the median and quartiles of the ratio to
+the original in the same round; how often the class is the compressed Keras model's on test images, for information.
+Which integer kernels are fast depends on the processor. Nothing is asserted.
+"""
+
+import json
+import os
+import platform
+import tempfile
+import time
+from pathlib import Path
+
+import ai_edge_litert
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import app, flags
+from ai_edge_litert.interpreter import Interpreter
+
+import scc_tf
+from scc_tf.atomic import atomic_path
+from scc_tf.export import export_tflite
+
+ROOT = Path(__file__).resolve().parents[1]
+CALIBRATION_IMAGES = 200
+
+flags.DEFINE_string("model", str(ROOT / "saved_models" / "mnist_safe.keras"), "compressed MNIST network, .keras file")
+flags.DEFINE_integer("threads", 1, "threads of the interpreter", lower_bound=1)
+flags.DEFINE_integer("rounds", 200, "measurements of each file", lower_bound=1)
+flags.DEFINE_integer("calls", 10, "calls in one measurement", lower_bound=1)
+flags.DEFINE_integer("warm_up", 50, "calls of each file before the first measurement", lower_bound=1)
+flags.DEFINE_integer("test_images", 1000, "images on which classes are compared", lower_bound=1)
+flags.DEFINE_string("out_dir", str(ROOT / "experiments" / "results"), "folder of the record, tflite_latency.json")
+
+
+def write_files(model, images, folder):
+    """Export what is to be compared; returns ``{name: (path, report)}``, the original first."""
+    original = scc_tf.models.mnist_cnn(seed=0)
+    smaller, _ = scc_tf.remove_dead_channels(model)
+    compared = {
+        "original float32": (original, {"storage": "float32"}),
+        "ours float32": (smaller, {"storage": "float32"}),
+        "ours float": (smaller, {"compute": "float"}),
+        "ours dynamic": (smaller, {"compute": "dynamic"}),
+        "ours int8": (smaller, {"compute": "int8", "representative_data": images}),
+    }
+    files = {}
+    for name, (network, settings) in compared.items():
+        path = folder / f"{name.replace(' ', '_')}.tflite"
+        files[name] = (path, export_tflite(network, path, **settings))
+    return files
+
+
+class Runner:
+    """One interpreter with one file."""
+
+    def __init__(self, path, threads):
+        self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
+        self.interpreter.allocate_tensors()
+        self.entry = self.interpreter.get_input_details()[0]["index"]
+        self.end = self.interpreter.get_output_details()[0]["index"]
+
+    def outputs(self, images):
+        """Outputs ``(N, 10)`` for images, one at a time."""
+        rows = []
+        for image in images:
+            self.interpreter.set_tensor(self.entry, image[None])
+            self.interpreter.invoke()
+            rows.append(self.interpreter.get_tensor(self.end)[0])
+        return np.array(rows)
+
+    def microseconds(self, calls):
+        """Mean latency of some calls in a row, µs."""
+        started = time.perf_counter()
+        for _ in range(calls):
+            self.interpreter.invoke()
+        return 1e6 * (time.perf_counter() - started) / calls
+
+
+def measure(runners, rounds, calls, warm_up):
+    """Microseconds ``{name: (rounds,)}``; the files take turns."""
+    for runner in runners.values():
+        runner.microseconds(warm_up)
+    taken = [[runner.microseconds(calls) for runner in runners.values()] for _ in range(rounds)]
+    return dict(zip(runners, np.transpose(taken), strict=True))
+
+
+def row(taken, original, report, agreement):
+    """One line of the table."""
+    return {
+        "bytes": report.bytes,
+        "median_us": float(np.median(taken)),
+        "quartiles_us": np.quantile(taken, [0.25, 0.75]).tolist(),
+        "ratio": float(np.median(taken / original)),
+        "ratio_quartiles": np.quantile(taken / original, [0.25, 0.75]).tolist(),
+        "agreement": agreement,
+        "fallbacks": report.fallbacks,
+    }
+
+
+def print_table(rows):
+    """One line per file."""
+    print(f"{'':18}{'bytes':>10}{'median, us':>12}{'quartiles':>16}{'ratio':>8}{'quartiles':>14}{'same class':>12}")
+    for name, values in rows.items():
+        taken = "-".join(f"{value:.1f}" for value in values["quartiles_us"])
+        ratios = "-".join(f"{value:.3f}" for value in values["ratio_quartiles"])
+        same = "" if values["agreement"] is None else f"{values['agreement']:.4f}"
+        print(
+            f"{name:18}{values['bytes']:>10,}{values['median_us']:>12.1f}{taken:>16}"
+            f"{values['ratio']:>8.3f}{ratios:>14}{same:>12}"
+        )
+
+
+def processor():
+    """The processor's name and whether it has the instructions that int8 kernels want."""
+    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
+    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
+    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
+    return {"name": (names or [platform.processor()])[0], "features": [name for name in known if name in info.split()]}
+
+
+def main(argv):
+    """Export, measure, print, and write the record."""
+    del argv
+    values = flags.FLAGS
+    data = scc_tf.datasets.load("mnist")
+    images = data.test.images[: values.test_images]
+    model = keras.models.load_model(values.model)
+    classes = model.predict(images, batch_size=256, verbose=0).argmax(axis=-1)
+    with tempfile.TemporaryDirectory() as folder:
+        files = write_files(model, data.train.images[:CALIBRATION_IMAGES], Path(folder))
+        runners = {name: Runner(path, values.threads) for name, (path, _) in files.items()}
+        outputs = {name: runner.outputs(images) for name, runner in runners.items()}
+        taken = measure(runners, values.rounds, values.calls, values.warm_up)
+    rows = {}
+    for name, (_, report) in files.items():
+        ours = name != "original float32"  # the original's weights are fresh
+        agreement = float((outputs[name].argmax(axis=-1) == classes).mean()) if ours else None
+        rows[name] = row(taken[name], taken["original float32"], report, agreement)
+    print_table(rows)
+    record = {
+        "command": f"python benchmarks/tflite_latency.py --model={values.model} --threads={values.threads} "
+        f"--rounds={values.rounds} --calls={values.calls} --warm_up={values.warm_up} "
+        f"--test_images={values.test_images}",
+        "model": Path(values.model).name,
+        "threads": values.threads,
+        "cores": os.cpu_count(),
+        "machine": platform.machine(),
+        "processor": processor(),
+        "versions": {
+            "keras": keras.__version__,
+            "tensorflow": tf.__version__,
+            "ai_edge_litert": ai_edge_litert.__version__,
+        },
+        "rows": rows,
+        "microseconds": {name: values.tolist() for name, values in taken.items()},
+    }
+    with atomic_path(Path(values.out_dir) / "tflite_latency.json") as partial:
+        partial.write_text(json.dumps(record, indent=1))
+    print(f"Record: {Path(values.out_dir) / 'tflite_latency.json'}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,230 @@
+"""The architecture of a functional model in as few bytes as possible, and back, without trusting the bytes.
+
+The configuration that Keras writes for a small network takes 10 kB. Here every layer is ``[class, name, settings,
+calls]``, where the settings lack what the class sets by itself and the initializers, and the calls are left out of a
+layer that takes the output of the layer before it. The JSON text is deflated with a preset dictionary, the file
+``architecture.dict``, which holds the texts of the networks in `scc_tf.models`: one of those, with other widths,
+takes about 60 bytes.
+
+The dictionary is part of the format. It must never change: files written with it would become unreadable.
+
+Reading resolves classes among those of Keras and those registered with Keras, and nowhere else; what runs stored
+code or reads other files (Lambda and the wrappers of foreign models) is refused. No weight is created before the sum
+of all weights is known to stay within a bound.
+
+Source: RFC 1951 (deflate) and RFC 1950, section 2.2 (preset dictionaries).
+"""
+
+import contextlib
+import json
+import math
+import threading
+import zlib
+from pathlib import Path
+
+import keras
+
+from scc_tf.export.packed.settings import (
+    FIXED_DTYPE,
+    check_objects,
+    minimal_settings,
+    resolve,
+    standard_settings,
+    tag_of,
+)
+from scc_tf.training import SelfCompressingModel
+
+__all__ = ["pack_architecture", "read_dictionary", "unpack_architecture"]
+
+_LARGEST_TEXT = 1 << 24
+_TENSOR = "__keras_tensor__"
+_LOCK = threading.Lock()
+
+
+def read_dictionary():
+    """The preset dictionary, bytes."""
+    return (Path(__file__).parents[1] / "architecture.dict").read_bytes()
+
+
+def architecture_text(model):
+    """The compact JSON text of a functional model."""
+    with standard_settings():
+        config = model.get_config()
+        config.pop("cuts", None)  # a history that only weights of the larger model need
+        return json.dumps(_compact_model(config), separators=(",", ":"))
+
+
+def pack_architecture(model):
+    """The architecture of a functional `scc_tf.SelfCompressingModel` as bytes.
+
+    Args:
+        model: the model; names, settings and shared layers are kept, initializers and the compilation are not.
+
+    Returns:
+        bytes: raw deflate stream with the preset dictionary.
+
+    Raises:
+        ValueError: if a layer cannot be restored: a Lambda, a class not registered with Keras.
+    """
+    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, read_dictionary())
+    return packer.compress(architecture_text(model).encode()) + packer.flush()
+
+
+def unpack_architecture(data, max_weights):
+    """Build the model whose architecture `pack_architecture` wrote, with fresh weights.
+
+    Args:
+        data: the bytes.
+        max_weights: most weights that may be created, in all variables together.
+
+    Returns:
+        `scc_tf.SelfCompressingModel`, not compiled.
+
+    Raises:
+        ValueError: if the bytes are damaged, name an unknown class, or ask for more than ``max_weights``.
+    """
+    unpacker = zlib.decompressobj(-15, read_dictionary())
+    try:
+        text = unpacker.decompress(data, _LARGEST_TEXT)
+        if not unpacker.eof or unpacker.unused_data:
+            raise ValueError("Expected one complete deflate stream. Received: a part of one, or more")
+        with _LOCK, standard_settings(), _bounded_weights(max_weights):
+            return SelfCompressingModel.from_config(_full_model(json.loads(text), max_depth=50))
+    except Exception as error:  # whatever Keras makes of a configuration that nobody wrote
+        raise ValueError(f"Expected the architecture of a model. Received: {type(error).__name__}: {error}") from error
+
+
+@contextlib.contextmanager
+def _bounded_weights(most):
+    """Refuse weights of this thread beyond ``most`` before Keras allocates them: all come through ``add_weight``."""
+    original, thread, total = keras.layers.Layer.add_weight, threading.get_ident(), 0
+
+    def add_weight(layer, shape=None, *args, **kwargs):
+        nonlocal total
+        if threading.get_ident() == thread:
+            total += math.prod(() if shape is None else (shape,) if isinstance(shape, int) else tuple(shape))
+            if total > most:
+                raise ValueError(f"Expected at most {most} weights. Received: {total} or more")
+        return original(layer, shape, *args, **kwargs)
+
+    keras.layers.Layer.add_weight = add_weight
+    try:
+        yield
+    finally:
+        keras.layers.Layer.add_weight = original
+
+
+# Compacting ----------------------------------------------------------------------------------------------------------
+
+
+def _compact_model(config):
+    """A functional or Sequential configuration as ``{"name": …, "layers": [[class, name, settings, calls], …], …}``."""
+    config = dict(config)
+    layers = config.pop("layers")
+    places = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
+    compact = {"name": config.pop("name"), "layers": [_compact_layer(p, x, places) for p, x in enumerate(layers)]}
+    if config.pop("trainable", True) is not True:
+        compact["trainable"] = False
+    for key, default in (("input_layers", layers[0]), ("output_layers", layers[-1])):
+        if config.get(key) == [default["config"]["name"], 0, 0]:
+            config.pop(key)
+    if config.get("dtype") and _json(config["dtype"]) == _json(FIXED_DTYPE):
+        config.pop("dtype")
+    return {**compact, **{k: v for k, v in config.items() if v is not None}}
+
+
+def _json(value):
+    return json.dumps(value, sort_keys=True)
+
+
+def _compact_layer(place, layer, places):
+    config = dict(layer["config"])
+    name = config.pop("name")
+    if "layers" in config:
+        settings = _compact_model({"name": None, **config})
+        settings.pop("name")
+    else:
+        settings = minimal_settings(layer, config, name)
+    calls = [_compact_call(place, node, places) for node in layer.get("inbound_nodes", ())]
+    expected = [] if place == 0 or "inbound_nodes" not in layer else [[[{"@": 1}]]]
+    compact = [tag_of(layer), name, settings, calls]
+    if calls == expected or "inbound_nodes" not in layer:
+        compact.pop()
+        if not settings:
+            compact.pop()
+    return compact
+
+
+def _compact_call(place, node, places):
+    def compact(value):
+        if isinstance(value, dict) and value.get("class_name") == _TENSOR:
+            name, *rest = value["config"]["keras_history"]
+            rest = [place - places[name], *rest]
+            while not rest[-1] and len(rest) > 1:
+                rest.pop()
+            return {"@": rest[0] if len(rest) == 1 else rest}
+        if isinstance(value, dict):
+            return {k: compact(v) for k, v in value.items()}
+        return [compact(v) for v in value] if isinstance(value, list | tuple) else value
+
+    arguments = {name: value for name, value in node["kwargs"].items() if not (name == "mask" and value is None)}
+    call = [compact(node["args"]), compact(arguments)]
+    return call if arguments else call[:1]
+
+
+# Restoring -----------------------------------------------------------------------------------------------------------
+
+
+def _full_model(compact, max_depth):
+    """The configuration that Keras reads."""
+    if not max_depth:
+        raise ValueError("Expected models nested at most 50 deep. Received: deeper")
+    config = dict(compact)
+    layers = config.pop("layers")
+    names = [layer[1] for layer in layers]
+    full = [_full_layer(place, layer, names, max_depth) for place, layer in enumerate(layers)]
+    check_objects({k: v for k, v in config.items() if k not in ("input_layers", "output_layers")})
+    first, last = [names[0], 0, 0], [names[-1], 0, 0]
+    return {"trainable": True, "input_layers": first, "output_layers": last, **config, "layers": full}
+
+
+def _full_layer(place, layer, names, max_depth):
+    tag, name, settings, calls = [*layer, *[{}, None][len(layer) - 2 :]]
+    cls, module = resolve(tag)
+    if "layers" in settings:
+        config = _full_model({"name": name, **settings}, max_depth - 1)
+        if issubclass(cls, keras.Sequential):
+            del config["input_layers"], config["output_layers"]
+            config.setdefault("dtype", "float32")
+    else:
+        check_objects(settings)
+        config = {"name": name, **settings}
+        if issubclass(cls, keras.layers.Layer):
+            config = {"dtype": "float32", **config} if "dtype" not in settings else config
+    if calls is None:
+        calls = [[[{"@": 1}]]] if place else []
+    return {
+        "module": module,
+        "class_name": cls.__name__,
+        "config": config,
+        "registered_name": tag if ">" in tag else None,
+        "name": name,
+        "inbound_nodes": [_full_call(place, call, names) for call in calls],
+    }
+
+
+def _full_call(place, call, names):
+    def full(value):
+        if isinstance(value, dict) and value.keys() == {"@"}:
+            back, *rest = value["@"] if isinstance(value["@"], list) else [value["@"]]
+            if not 0 <= place - back < len(names):
+                raise ValueError(f"Expected a layer from 0 to {len(names) - 1}. Received: {place - back}")
+            history = [names[place - back], *rest, *[0, 0][len(rest) :]]
+            return {"class_name": _TENSOR, "config": {"shape": [], "dtype": "float32", "keras_history": history}}
+        if isinstance(value, dict):
+            return {k: full(v) for k, v in value.items()}
+        return [full(v) for v in value] if isinstance(value, list) else value
+
+    args, kwargs = [*call, {}][:2]
+    check_objects(call)
+    return {"args": full(args), "kwargs": full(kwargs)}

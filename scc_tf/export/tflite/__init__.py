@@ -1,0 +1,7 @@
+"""TFLite files with exactly the learned integers as weights."""
+
+from scc_tf.export.tflite.exporter import export_tflite
+from scc_tf.export.tflite.interpreter import run_tflite
+from scc_tf.export.tflite.report import StoredKernel, TFLiteReport
+
+__all__ = ["StoredKernel", "TFLiteReport", "export_tflite", "run_tflite"]

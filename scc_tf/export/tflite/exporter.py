@@ -1,0 +1,182 @@
+"""The exporter: a self-compressed Keras model as a ``.tflite`` file with exactly the learned integers."""
+
+import keras
+
+from scc_tf.atomic import atomic_path
+from scc_tf.export.tflite.conversion import float_bytes
+from scc_tf.export.tflite.flatbuffer import array_of, make_names_unique, opcode_name, pack, read, schema, strip
+from scc_tf.export.tflite.matching import FILTER_OPS, find_filters, kernels_of, match_filters
+from scc_tf.export.tflite.readback import verify
+from scc_tf.export.tflite.report import StoredKernel, TFLiteReport
+from scc_tf.export.tflite.scales import find_output_scales, move_scales
+from scc_tf.export.tflite.static import calibration_samples, check_installed, quantize_activations
+from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
+from scc_tf.export.tflite.versions import set_versions
+from scc_tf.layers import TWINS, SelfCompressing
+
+__all__ = ["export_tflite"]
+
+COMPUTES = tuple(RAW_OPS)
+TABLE_OPS = ("BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER")
+
+
+def export_tflite(model, path, compute="float", storage="int8", representative_data=None):
+    """Write a model as a TFLite file that holds exactly the integers that it learned.
+
+    A kernel ``w[c] = k[c] * q[c]`` is stored as the integers ``q`` with one scale ``k`` per channel and zero point 0,
+    where ``k`` is the step ``2^e`` times what was folded in, such as a batch normalization; where that is negative,
+    the sign goes to the integers. The bytes of the written file are unpacked again and compared. Call
+    ``scc_tf.remove_dead_channels`` first: here channels without bits cost as much as others.
+
+    =============  ====================================================  ===================================
+    compute        how                                                   outputs against Keras
+    =============  ====================================================  ===================================
+    ``"float"``    unpacked to float32 once, as the interpreter loads    differ by about 1e-6 of their range
+    ``"dynamic"``  integer products, activations rounded at run time     about 1e-2
+    ``"int8"``     integer products, ranges of activations from data     some 1e-2; more beyond the data's range
+    =============  ====================================================  ===================================
+
+    Integer products are faster than float32 on processors with instructions for them (dot products of int8: VNNI,
+    ARM's dotprod) and may be slower on others. Depthwise kernels compute in float with ``"dynamic"``, which has no fast
+    integer kernel for them.
+
+    Args:
+        model: Sequential or functional model with self-compressing layers; the file takes a batch of one.
+        path: file to write; its folder is made if need be.
+        compute: ``"float"``, ``"dynamic"`` or ``"int8"``. The last needs ``representative_data`` and the package
+            ai-edge-quantizer (``pip install 'scc_tf[tflite]'``); inputs and outputs stay float32.
+        storage: ``"int8"``; ``"int4"`` for int4 wherever it fits and the interpreter can compute with it, which is
+            smaller but slow outside Dense layers; ``"auto"`` for int4 only where it costs no time: Dense layers with
+            integer compute; or ``"float32"`` for the reference, the same model with float weights, which any Keras
+            model has.
+        representative_data: for ``compute="int8"``, iterable or array of inputs, with or without a batch; their
+            smallest and largest activations become the ranges.
+
+    Returns:
+        `TFLiteReport`; ``print`` it for a table. Its ``fallbacks`` name what is not stored or computed as asked for:
+        layers that do not self-compress stay float32; codes beyond int8 become float16 where that is exact and float32
+        otherwise; kernels with -128, which TFLite does not allow in integer products, are computed in float.
+
+    Raises:
+        ValueError: if an argument is unknown or missing, if the model has no self-compressing layer, is subclassed
+            or not built, has an input of unknown size, computes in another precision than float32, or needs more
+            than the built-in operators of TFLite.
+        RuntimeError: if the written file does not hold the learned integers. No file is left then.
+
+    Source: the TFLite 8-bit quantization specification (ai.google.dev/edge/litert).
+
+    Example:
+        >>> import keras, pathlib, scc_tf, tempfile
+        >>> model = keras.Sequential([keras.Input((8,)), scc_tf.layers.Dense(4, name="head")])
+        >>> report = export_tflite(model, pathlib.Path(tempfile.mkdtemp()) / "model.tflite")
+        >>> [(kernel.layer, kernel.type, kernel.bytes) for kernel in report.kernels]
+        [('head', 'int8', 32)]
+    """
+    _check_arguments(model, compute, storage)
+    samples = _checked_samples(model, compute, representative_data)
+    kernels = kernels_of(model)
+    if storage != "float32" and not any(kernel.learned for kernel in kernels):
+        raise ValueError(
+            "Expected a model with self-compressing layers (see scc_tf.self_compress), or storage='float32'. "
+            f"Received: {model.name!r} with none"
+        )
+    float_model = read(float_bytes(model))
+    make_names_unique(float_model)
+    filters = find_filters(float_model)
+    missing = match_filters(filters, kernels)
+    find_output_scales(float_model, filters)
+    decisions = [decide(item, compute, storage) for item in filters]
+    rewritten, names = _rewrite(read(pack(float_model)), decisions, samples)
+    set_versions(rewritten)
+    places = strip(rewritten)
+    data = pack(rewritten)
+    with atomic_path(path) as partial:
+        partial.write_bytes(data)
+        verify(partial.read_bytes(), [(places[name], decision) for name, decision in names.items()])
+    strip(float_model)
+    return TFLiteReport(
+        path=str(path),
+        compute=compute,
+        storage=storage,
+        bytes=len(data),
+        float32_bytes=len(pack(float_model)),
+        kernels=tuple(_row(decision) for decision in decisions),
+        fallbacks=() if storage == "float32" else tuple(_fallbacks(decisions, missing, model)),
+    )
+
+
+def _check_arguments(model, compute, storage):
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
+        raise ValueError(
+            f"Expected a built Sequential or functional Keras model. Received: {type(model).__name__} "
+            f"{getattr(model, 'name', '')!r}"
+        )
+    if compute not in COMPUTES:
+        raise ValueError(f"Expected compute to be one of {COMPUTES}. Received: compute={compute!r}")
+    if storage not in STORAGES:
+        raise ValueError(f"Expected storage to be one of {STORAGES}. Received: storage={storage!r}")
+    if storage == "float32" and compute != "float":
+        raise ValueError(f"Expected compute='float' for storage='float32'. Received: compute={compute!r}")
+
+
+def _checked_samples(model, compute, representative_data):
+    if compute == "int8":
+        check_installed()
+        return calibration_samples(representative_data, model)
+    if representative_data is not None:
+        raise ValueError(f"Expected representative_data with compute='int8' only. Received: compute={compute!r}")
+    return None
+
+
+def _rewrite(model, decisions, samples):
+    """Write the decisions into a model; returns the model and ``{tensor name: decision}`` of what was stored."""
+    stored = [decision for decision in decisions if decision.values is not None]
+    for decision in stored:
+        move_scales(model, decision)
+    strip(model, names=False)
+    calibrated_on = None if samples is None else read(pack(model))
+    names = {write(model, decision): decision for decision in stored if decision.raw}
+    if samples is not None:
+        raw = {decision.filter.tensor for decision in names.values()}
+        keep_float = _makers_of_constants(calibrated_on, raw)
+        model = quantize_activations(model, calibrated_on, samples, keep_float)
+    names |= {write(model, decision): decision for decision in stored if not decision.raw}
+    return model, names
+
+
+def _makers_of_constants(model, raw):
+    """Outputs of the operators that take a constant float table or filter that is not stored as raw integers."""
+    graph, outputs = model.subgraphs[0], []
+    for operator in graph.operators:
+        if opcode_name(model, operator) not in (*FILTER_OPS, *TABLE_OPS):
+            continue
+        tensors = [graph.tensors[i] for i in operator.inputs[:2]]
+        floats = [tensor for tensor in tensors if tensor.type == schema.TensorType.FLOAT32]
+        constants = {tensor.name.decode() for tensor in floats if array_of(model, tensor) is not None}
+        if constants - raw:
+            outputs.append(graph.tensors[operator.outputs[0]].name.decode())
+    return outputs
+
+
+def _row(decision):
+    item = decision.filter
+    channels = len(item.weights)
+    compute = "integer" if decision.raw else "float"
+    return StoredKernel(_label(item), item.op, decision.type, compute, channels, item.weights.size, decision.bytes)
+
+
+def _label(item):
+    return str(item.kernel) if item.kernel is not None else item.tensor
+
+
+def _fallbacks(decisions, missing, model):
+    """Pairs ``(layer or tensor, reason)``: filters, kernels that are in none, and other layers with matrices."""
+    for decision in decisions:
+        if decision.reason:
+            yield _label(decision.filter), decision.reason
+    for kernel in missing:
+        yield str(kernel), "the converted graph has no filter that is this kernel times scales: float32"
+    for layer in {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values():
+        known = isinstance(layer, keras.Model | SelfCompressing) or type(layer) in TWINS
+        if not known and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
+            yield layer.name, f"{type(layer).__name__} does not self-compress"

@@ -1,0 +1,53 @@
+"""Training batches with small shifts, and the learning rate that goes with a fixed number of steps."""
+
+import keras
+import tensorflow as tf
+
+__all__ = ["one_cycle", "training_batches"]
+
+
+def one_cycle(peak, steps, warm_up=0.15):
+    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
+
+    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
+    """
+    rising = max(1, round(warm_up * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
+    )
+
+
+def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
+    """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
+
+    Args:
+        split: `scc_tf.datasets.Split`.
+        batch_size: examples per batch, at most as many as the split has; batches run across the ends of epochs.
+        seed: of order and shifts.
+        shift: pixels.
+        skip_epochs: begin where a run that was interrupted after so many epochs goes on.
+
+    Returns:
+        ``(tf.data.Dataset, steps per epoch)``.
+
+    Raises:
+        ValueError: if the split has fewer examples than a batch.
+    """
+    count = len(split.labels)
+    if count < batch_size:
+        raise ValueError(f"Expected batch_size to be at most {count}, all examples. Received: batch_size={batch_size}")
+
+    def move(index, images_and_labels):
+        images, labels = images_and_labels
+        height, width = images.shape[1:3]
+        offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
+        images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
+        images = tf.gather(images, offsets[:, :1] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
+        images = tf.gather(images, offsets[:, 1:] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
+        return images, labels
+
+    batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
+    batches = batches.repeat().batch(batch_size, drop_remainder=True)
+    steps = count // batch_size
+    batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
+    return batches.map(move if shift else lambda index, batch: batch).prefetch(2), steps

@@ -1,0 +1,206 @@
+"""How big a self-compressing model is, for people: the file, and the sizes that papers quote."""
+
+import dataclasses
+import json
+
+import numpy as np
+from keras import ops
+
+from scc_tf.export import packed_bytes
+from scc_tf.size import compressing_kernels
+
+__all__ = ["KernelSize", "SizeReport", "size_report"]
+
+
+@dataclasses.dataclass(frozen=True)
+class KernelSize:
+    """Size of one kernel; see `SizeReport` for the units."""
+
+    layer: str
+    kernel: str
+    channels: int
+    live_channels: int
+    weights: int
+    live_weights: int
+    nominal_bits: float
+    integer_bytes: float
+    entropy_bytes: float
+    side_bytes: int
+    float32_bytes: int
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeReport:
+    """Five sizes of one model, per kernel and in total. Only the first is that of a file.
+
+    Attributes:
+        stored_bytes: length of the file that `scc_tf.save_packed` writes; None where it was not asked for.
+        kernels: one `KernelSize` per self-compressing kernel.
+        nominal_bits: ``sum fan_in * b`` over every weight: the papers' number, a training quantity. A fractional
+            bit depth is charged less than any code of fixed width needs.
+        integer_bytes: every live weight at the width of its channel's actual smallest and largest code
+            (two's complement, at least 1 bit; live weights only), plus ``side_bytes``.
+        entropy_bytes: every live weight at the zero-order entropy of its kernel's codes, plus ``side_bytes``: what
+            an ideal coder with free tables reaches.
+        side_bytes: what both need besides codes: 4 bytes exponent and 1 byte width per live channel, and
+            ``other_bytes``.
+        other_bytes: parameters outside the kernels (biases, normalization, skipped layers) as float32.
+        float32_bytes: the architecture as it is now as float32, without bit depths and exponents.
+
+    A weight is live if its channel has a code other than 0 and its input does not come from dead channels alone.
+    Inputs from dead channels are only left out where removing them is exact (no padding with zeros).
+
+    Not counted but in ``stored_bytes``: the one bit per channel that marks it dead, a file header, and the biases that absorb the constants
+    (not 0) of dead channels where a consumer has none of its own. Counted, though a real file drops them: biases and
+    batch statistics of dead channels.
+    """
+
+    kernels: tuple
+    other_bytes: int
+    stored_bytes: int | None = None
+
+    def _sum(self, field):
+        return sum(getattr(k, field) for k in self.kernels)
+
+    @property
+    def nominal_bits(self):
+        """Sum of fan_in * bit_depth, bits."""
+        return self._sum("nominal_bits")
+
+    @property
+    def side_bytes(self):
+        """Exponents, widths and all parameters that are not kernels, bytes."""
+        return self._sum("side_bytes") + self.other_bytes
+
+    @property
+    def integer_bytes(self):
+        """Fixed-width codes and side information, bytes."""
+        return self._sum("integer_bytes") + self.side_bytes
+
+    @property
+    def entropy_bytes(self):
+        """Entropy of the codes and side information, bytes."""
+        return self._sum("entropy_bytes") + self.side_bytes
+
+    @property
+    def float32_bytes(self):
+        """The same architecture in float32, bytes."""
+        return self._sum("float32_bytes") + self.other_bytes
+
+    @property
+    def dead_channels(self):
+        """Channels with no code but 0."""
+        return self._sum("channels") - self._sum("live_channels")
+
+    def to_json(self):
+        """All numbers as one JSON string."""
+        totals = {
+            name: getattr(self, name)
+            for name in (
+                "stored_bytes",
+                "nominal_bits",
+                "integer_bytes",
+                "entropy_bytes",
+                "side_bytes",
+                "float32_bytes",
+                "dead_channels",
+            )
+        }
+        rows = [dataclasses.asdict(k) for k in self.kernels]
+        return json.dumps({**totals, "other_bytes": self.other_bytes, "kernels": rows})
+
+    def __str__(self):
+        """A table: one row per kernel, codes only; the totals with the side information."""
+        columns = "{:<28}{:>11}{:>16}{:>12}{:>12}{:>12}{:>11}"
+        lines = [columns.format("kernel", "channels", "weights", "nominal B", "integer B", "entropy B", "float32 B")]
+        lines += [
+            columns.format(
+                f"{k.layer}/{k.kernel}"[:27],
+                f"{k.live_channels}/{k.channels}",
+                f"{k.live_weights:,}/{k.weights:,}",
+                *(f"{v:,.0f}" for v in (k.nominal_bits / 8, k.integer_bytes, k.entropy_bytes, k.float32_bytes)),
+            )
+            for k in self.kernels
+        ]
+        side, other = f"{self.side_bytes:,.0f}", f"{self.other_bytes:,.0f}"
+        lines.append(columns.format("exponents, widths, others", "", "", "-", side, side, other))
+        totals = (self.nominal_bits / 8, self.integer_bytes, self.entropy_bytes, self.float32_bytes)
+        counts = (
+            f"{self._sum('live_channels')}/{self._sum('channels')}",
+            f"{self._sum('live_weights'):,}/{self._sum('weights'):,}",
+        )
+        lines.append(columns.format("total", *counts, *(f"{t:,.0f}" for t in totals)))
+        if self.stored_bytes is not None:
+            lines.append(f"as a file: {self.stored_bytes:,} B")
+        return "\n".join(lines)
+
+
+def _entropy_bits(codes):
+    """Zero-order entropy of an integer array, bits in total."""
+    counts = np.unique(codes, return_counts=True)[1]
+    return float(np.sum(counts * np.log2(codes.size / counts))) if codes.size else 0.0
+
+
+def _code_width(low, high):
+    """Bits of the shortest two's complement code for the integers low..high: 1 for 0..0 and -1..0, 4 for 0..5."""
+    low, high = np.minimum(low, 0), np.maximum(high, 0)
+    return np.maximum(np.ceil(np.log2(np.maximum(-low, high + 1).astype(float))) + 1, 1)
+
+
+def size_report(model, stored=True):
+    """Measure a self-compressing model: its file, and the units that people quote.
+
+    Args:
+        model: Sequential or functional model, usually from `scc_tf.self_compress`.
+        stored: whether to pack the model for ``stored_bytes``, which takes about a second per million weights and
+            needs layers that a packed file can hold.
+
+    Returns:
+        `SizeReport`; ``print`` it for a table.
+
+    Raises:
+        ValueError: if the model is a subclassed one, not built, or has no self-compressing layer; with ``stored``, as
+            `scc_tf.save_packed`.
+
+    Example:
+        >>> import keras, scc_tf
+        >>> model = keras.Sequential([keras.Input((3,)), scc_tf.layers.Dense(2, initial_bit_depth=4)])
+        >>> size_report(model).float32_bytes
+        32
+    """
+    nodes = compressing_kernels(model)
+    codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.layout.name))) for n in nodes]
+    alive = np.concatenate([n.layout.rows(c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)])
+    kernels = tuple(_kernel_size(n, c, alive) for n, c in zip(nodes, codes, strict=True))
+    learned = {id(v) for n in nodes for v in (n.format.bit_depth, n.format.exponent)}
+    kernel_variables = {id(getattr(n.layer, n.layout.name)) for n in nodes}
+    others = {id(w): w for w in model.weights if id(w) not in learned | kernel_variables}
+    other_bytes = sum(4 * int(np.prod(w.shape)) for w in others.values())
+    return SizeReport(kernels, other_bytes, len(packed_bytes(model)) if stored else None)
+
+
+def _kernel_size(node, codes, alive):
+    live_channel = alive[node.offset : node.offset + node.layout.channels].reshape(node.layout.groups, -1)
+    rows = node.layout.rows(codes)
+    live_input = node.live_inputs(alive) if node.exact else np.ones(node.inputs.shape[1], bool)
+    live_input = live_input.reshape(node.layout.groups, -1)
+    rows = rows * live_input[:, :, None, None]
+    width = _code_width(rows.min(axis=(1, 2)), rows.max(axis=(1, 2)))  # (groups, channels of the group)
+    per_channel = live_input.sum(axis=1, keepdims=True) * node.layout.weights_per_input
+    keep = live_channel[:, None, None, :] & live_input[:, :, None, None]
+    live_codes = rows[np.broadcast_to(keep, rows.shape)]
+    bit_depth = np.asarray(ops.convert_to_numpy(node.format.bit_depth), np.float64)
+    live = int(live_channel.sum())
+    return KernelSize(
+        layer=node.layer.name,
+        kernel=node.layout.name,
+        channels=node.layout.channels,
+        live_channels=live,
+        weights=codes.size,
+        live_weights=int(live_codes.size),
+        nominal_bits=float(np.maximum(bit_depth, 0).sum() * node.layout.fan_in),
+        integer_bytes=float((width * per_channel * live_channel).sum() / 8),
+        entropy_bytes=_entropy_bits(live_codes) / 8,
+        side_bytes=5 * live,
+        float32_bytes=4 * codes.size,
+    )

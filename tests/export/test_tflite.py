@@ -1,0 +1,150 @@
+"""Every kind of layer, every way to compute: the outputs are Keras's and the integers the learned ones."""
+
+import keras
+import numpy as np
+import pytest
+from ai_edge_litert.interpreter import Interpreter
+from tflite_files import (
+    NETS,
+    WITHOUT_DELEGATE,
+    code_matrices,
+    conv_norm,
+    conv_relu_norm,
+    dead_channels,
+    dense_norm_dense,
+    einsum,
+    inputs,
+    operators,
+    relative_error,
+    residual,
+    run,
+    same_but_for_signs,
+    self_compressing_layers,
+    sequential,
+    stored_matrices,
+)
+
+from scc_tf import layers
+from scc_tf.export import export_tflite
+
+each_net = pytest.mark.parametrize("net", NETS, ids=lambda net: net.__name__)
+
+
+def assert_learned_integers(path, model):
+    """Every kernel of the model is in the file as its codes, and the file has no other one."""
+    matrices = [matrix for matrix, _ in stored_matrices(path)]
+    kernels = [codes for layer in self_compressing_layers(model) for codes in code_matrices(layer)]
+    for codes in kernels:
+        assert any(same_but_for_signs(matrix, codes) for matrix in matrices)
+    for matrix in matrices:
+        assert any(same_but_for_signs(matrix, codes) for codes in kernels)
+
+
+@each_net
+def test_weight_only_outputs_are_those_of_keras(net, tmp_path):
+    model, path = net(), tmp_path / "model.tflite"
+    report = export_tflite(model, path)
+    assert report.fallbacks == ()
+    assert {kernel.type for kernel in report.kernels} == {"int8"}
+    assert relative_error(path, model) < 1e-5
+    if net is not einsum:  # its axes are in another order
+        assert_learned_integers(path, model)
+
+
+@each_net
+def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
+    model, path = net(), tmp_path / "model.tflite"
+    report = export_tflite(model, path, compute="dynamic")
+    assert report.fallbacks == ()
+    for kernel in report.kernels:
+        assert kernel.compute == ("float" if kernel.op == "DEPTHWISE_CONV_2D" else "integer")
+    assert relative_error(path, model) < 0.05
+    if net is not einsum:
+        assert_learned_integers(path, model)
+
+
+@each_net
+def test_static_outputs_are_close_to_those_of_keras(net, tmp_path):
+    pytest.importorskip("ai_edge_quantizer")
+    model, path = net(), tmp_path / "model.tflite"
+    report = export_tflite(model, path, compute="int8", representative_data=inputs(model))
+    assert report.fallbacks == ()
+    assert {kernel.compute for kernel in report.kernels} == {"integer"}
+    assert relative_error(path, model) < 0.1
+    if net is not einsum:
+        assert_learned_integers(path, model)
+
+
+def test_without_normalization_the_scales_are_the_learned_steps(tmp_path):
+    model, path = einsum(), tmp_path / "model.tflite"
+    export_tflite(model, path)
+    (integers, scales), layer = stored_matrices(path)[0], model.layers[-1]
+
+    def in_order(kernel):  # (c, d, e, f) to (e f, c d)
+        return np.array(kernel).transpose(2, 3, 0, 1).reshape(12, 16)
+
+    np.testing.assert_array_equal(integers, in_order(layer.codes()))
+    np.testing.assert_array_equal(integers * scales[:, None], in_order(layer.quantized()))
+
+
+def test_a_normalization_behind_a_relu_goes_to_the_scales(tmp_path):
+    model, path = conv_relu_norm(), tmp_path / "model.tflite"
+    export_tflite(model, path)
+    names = [name for name, _ in operators(path)]
+    assert "MUL" not in names
+    export_tflite(model, path, storage="float32")
+    assert "MUL" in [name for name, _ in operators(path)]
+
+
+def test_one_behind_a_relu_with_a_negative_factor_stays(tmp_path):
+    norm = keras.layers.BatchNormalization()
+    model, path = sequential((8, 8, 3), layers.Conv2D(5, 3, activation="relu"), norm), tmp_path / "model.tflite"
+    norm.gamma.assign([1, -1, 2, 1, 1])
+    export_tflite(model, path)
+    assert "MUL" in [name for name, _ in operators(path)]
+    assert relative_error(path, model) < 1e-5
+
+
+def test_a_normalization_before_a_dense_layer_goes_to_the_activation(tmp_path):
+    model, path = dense_norm_dense(), tmp_path / "model.tflite"
+    export_tflite(model, path, compute="dynamic")
+    assert [name for name, _ in operators(path)] == ["FULLY_CONNECTED", "MUL", "FULLY_CONNECTED"]
+    assert_learned_integers(path, model)
+
+
+def test_channels_without_bits_are_zeros_with_a_usable_scale(tmp_path):
+    model, path = dead_channels(), tmp_path / "model.tflite"
+    export_tflite(model, path, compute="dynamic")
+    dead = [(matrix[1], scales) for matrix, scales in stored_matrices(path)]
+    assert len(dead) == 2
+    for row, scales in dead:
+        assert not row.any()
+        assert scales[1] == scales.max() > 0
+
+
+def test_a_net_without_a_live_channel_is_exported(tmp_path):
+    model, path = conv_norm(), tmp_path / "model.tflite"
+    model.get_layer("conv").bit_depth.assign(np.zeros(5))
+    export_tflite(model, path)
+    assert not stored_matrices(path)[0][0].any()
+    samples = inputs(model)
+    np.testing.assert_allclose(run(path, samples), model(samples), atol=1e-6)
+
+
+def test_several_inputs_and_outputs_keep_their_names(tmp_path):
+    a, b = keras.Input((4,), name="left"), keras.Input((4,), name="right")
+    dense = layers.Dense(3, name="dense")
+    model = keras.Model({"left": a, "right": b}, {"sum": dense(a) + dense(b), "first": dense(a)})
+    export_tflite(model, tmp_path / "model.tflite")
+    runner = Interpreter(model_path=str(tmp_path / "model.tflite")).get_signature_runner("serving_default")
+    values = {"left": np.float32([[1, 2, 3, 4]]), "right": np.float32([[4, 3, 2, 1]])}
+    expected = model(values)
+    for name, value in runner(**values).items():
+        np.testing.assert_allclose(value, expected[name], rtol=1e-5)
+
+
+def test_residual_net_runs_without_the_default_delegate_too(tmp_path):
+    model, path = residual(), tmp_path / "model.tflite"
+    for compute, bound in (("float", 1e-5), ("dynamic", 0.05)):
+        export_tflite(model, path, compute=compute)
+        assert relative_error(path, model, **WITHOUT_DELEGATE) < bound

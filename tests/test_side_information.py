@@ -1,0 +1,64 @@
+import keras
+import numpy as np
+import pytest
+import toy_problem as toy
+
+import scc_tf
+from scc_tf.side_information import round_exponents, round_vectors
+
+
+@pytest.mark.parametrize("bits", [0, 3, 16])
+def test_exponents_become_multiples_and_move_by_half_a_place_at_most(bits):
+    model = toy.compressed(toy.conv_net())
+    before = toy.formats(model)
+    round_exponents(model, bits)
+    for path, after in toy.formats(model).items():
+        if "exponent" in path:
+            np.testing.assert_array_equal(after * 2**bits, np.round(after * 2**bits))
+            assert np.abs(after - before[path]).max() <= 2.0 ** -(bits + 1)
+        else:
+            np.testing.assert_array_equal(after, before[path])
+
+
+@pytest.mark.parametrize("bits", [-1, 17])
+def test_places_out_of_range(bits):
+    with pytest.raises(ValueError, match="fraction_bits"):
+        round_exponents(toy.compressed(), bits)
+
+
+def test_vectors_become_float16_and_kernels_and_formats_stay():
+    model = toy.compressed(toy.conv_net())
+    norm, head = model.get_layer("norm"), model.get_layer("head")
+    rng = np.random.default_rng(0)
+    norm.moving_mean.assign(rng.normal(size=6))
+    norm.moving_variance.assign(rng.uniform(0.1, 2, 6))
+    head.bias.assign(rng.normal(size=3))
+    kernel, formats = head.kernel.numpy(), toy.formats(model)
+    before = norm.moving_mean.numpy()
+    assert round_vectors(model) == ()
+    for variable in (norm.moving_mean, norm.moving_variance, norm.gamma, head.bias):
+        values = variable.numpy()
+        np.testing.assert_array_equal(values, values.astype(np.float16))
+    np.testing.assert_allclose(norm.moving_mean.numpy(), before, rtol=1e-3)
+    np.testing.assert_array_equal(head.kernel.numpy(), kernel)
+    for path, values in toy.formats(model).items():
+        np.testing.assert_array_equal(values, formats[path])
+
+
+@pytest.mark.parametrize("value", [1e6, 1e-9])
+def test_what_float16_cannot_hold_stays(value):
+    model = toy.compressed(toy.conv_net())
+    norm = model.get_layer("norm")
+    values = np.full(6, 1 / 3, np.float32)
+    values[2] = value
+    norm.moving_variance.assign(values)
+    assert round_vectors(model) == (norm.moving_variance.path,)
+    np.testing.assert_array_equal(norm.moving_variance.numpy(), values)
+
+
+def test_a_plain_model_has_no_exponents():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    before = toy.values(model.weights)
+    round_exponents(model)
+    toy.assert_same(toy.values(model.weights), before)
+    assert scc_tf.side_information.round_vectors(model) == ()
