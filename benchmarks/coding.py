@@ -4,9 +4,11 @@ python benchmarks/coding.py --weights=4000000 --rounds=5
 
 Encodes and decodes Laplacian codes of 2 to 4 bits, each channel with its own bit depth as context, as in a large
 self-compressing network; without contexts too, for comparison; and Gaussian codes of one 3x3 convolution, with the
-predictive coder of small kernels, whose encoder searches for the best parameters. One core does all of it. Prints the median speed of the rounds, in weights per second and
-in bytes of the float32 weights that the codes stand for, and the bits per weight beside the entropy of all codes
-regardless of their channels. Every round checks that the codes come back.
+predictive coder of small kernels, whose encoder searches for the best parameters. One core does all of it.
+
+Prints the median speed of the rounds, in weights per second and in bytes of the float32 weights that the codes stand
+for, and the bits per weight beside the entropy of all codes regardless of their channels. Every round checks that the
+codes come back.
 """
 
 import importlib.metadata

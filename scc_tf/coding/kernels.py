@@ -50,7 +50,7 @@ def write_kernels(writer, kernels, exponents):
         float: how much of it the exponents are, bits.
 
     Example:
-        >>> from scc_tf.coding import Reader
+        >>> from scc_tf.coding import Reader, Writer
         >>> writer, kernel = Writer(), np.arange(-4, 5).reshape(3, 3, 1, 1)
         >>> _ = write_kernels(writer, [kernel], [np.float32([-2.5])])
         >>> kernels, exponents = read_kernels(Reader(writer.getvalue()), [kernel.shape])

@@ -38,7 +38,7 @@ __all__ = ["pack_architecture", "read_dictionary", "unpack_architecture"]
 
 _LARGEST_TEXT = 1 << 24
 _TENSOR = "__keras_tensor__"
-_LOCK = threading.Lock()
+_LOCK = threading.RLock()  # a layer of the file may itself load one
 
 
 def read_dictionary():
