@@ -139,7 +139,8 @@ def main(argv):
             f"{name:18} parameters {row['parameters'][0]:>9,} -> {row['parameters'][1]:>9,}  differences: "
             f"surgery {row['surgery_difference']:.0e}, .keras {row['keras_difference']:.0e}, "
             f".scc {row['scc_difference']:.0e}, TFLite {row['tflite_difference']:.0e}  "
-            f".scc {row['scc_bytes']:>9,} B, .tflite {row['tflite_bytes']:>9,} B, float32 {row['tflite_float32_bytes']:>10,} B"
+            f".scc {row['scc_bytes']:>9,} B, .tflite {row['tflite_bytes']:>9,} B, "
+            f"float32 {row['tflite_float32_bytes']:>10,} B"
         )
     record = {"command": command_line(__name__), "networks": rows}
     with atomic_path(Path(values.out_dir) / "export_networks.json") as partial:

@@ -4,7 +4,7 @@ import dataclasses
 
 from absl import logging
 
-from scc_tf.graph import check_functional, clone_graph, copy_layer
+from scc_tf.graph import check_functional, clone_graph, copy_layer, copy_weights
 from scc_tf.layers import TWINS, SelfCompressing, check_format
 from scc_tf.training import SelfCompressingModel
 
@@ -100,7 +100,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
     compressed, pairs = clone_graph(model, clone_layer, SelfCompressingModel)
     for layer, twin in pairs:
         if _reason_to_skip(layer, excluded):
-            twin.set_weights(layer.get_weights())
+            copy_weights(layer, twin)
             continue
         values = {w.name: w for w in layer.weights}
         for weight in twin.weights:
@@ -154,7 +154,7 @@ def to_plain(model):
     plain, pairs = clone_graph(model, clone_layer)
     for layer, stock in pairs:
         if type(layer) not in STOCK:
-            stock.set_weights(layer.get_weights())
+            copy_weights(layer, stock)
             continue
         values = {w.name: w for w in layer.weights}
         for weight in stock.weights:

@@ -50,9 +50,9 @@ class SizeReport:
     A weight is live if its channel has a code other than 0 and its input does not come from dead channels alone.
     Inputs from dead channels are only left out where removing them is exact (no padding with zeros).
 
-    Not counted but in ``stored_bytes``: the one bit per channel that marks it dead, a file header, and the biases that absorb the constants
-    (not 0) of dead channels where a consumer has none of its own. Counted, though a real file drops them: biases and
-    batch statistics of dead channels.
+    Not counted but in ``stored_bytes``: the one bit per channel that marks it dead, a file header, and the biases that
+    absorb the constants (not 0) of dead channels where a consumer has none of its own. Counted, though a file without
+    dead channels drops them: biases and batch statistics of dead channels.
     """
 
     kernels: tuple

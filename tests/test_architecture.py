@@ -10,8 +10,8 @@ PACKAGE = Path(__file__).resolve().parents[1] / "scc_tf"
 ROWS = [  # bottom first: a module imports its own package and the rows below, nothing else
     {"quantization", "atomic"},
     {"coding", "metrics", "pruning"},
-    {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state", "side_information"},
-    {"graph"},
+    {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state"},
+    {"graph", "side_information"},
     {"size", "surgery", "safety"},
     {"training"},
     {"conversion"},

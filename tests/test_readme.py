@@ -9,11 +9,15 @@ README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
 
 @pytest.mark.slow
-def test_the_ten_lines_run(capsys):
-    example = re.search(r"```python\n(.*?)```", README, re.S).group(1)
-    assert len([line for line in example.splitlines() if line]) == 10
-    exec(compile(example, "README.md", "exec"), {})
+def test_the_examples_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    first, *others = re.findall(r"```python\n(.*?)```", README, re.S)
+    assert len([line for line in first.splitlines() if line]) == 10
+    names = {}
+    for example in (first, *others):
+        exec(compile(example, "README.md", "exec"), names)
     assert "head/kernel" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"mnist.scc", "mnist.tflite"}
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -9,7 +9,6 @@ import tensorflow as tf
 import toy_problem as toy
 
 import scc_tf
-from scc_tf.optimizer_state import optimizer_slots
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
@@ -246,35 +245,6 @@ def test_frozen_layers_keep_weights_and_formats():
     assert {id(v) for v in model.optimizer._trainable_variables} == {
         id(v) for v in (model.get_layer("head").kernel, model.get_layer("head").bias)
     }
-
-
-SLOTS = {
-    "Adam": (lambda: Adam(amsgrad=True), 3),
-    "AdamW": (lambda: keras.optimizers.AdamW(), 2),
-    "SGD": (lambda: SGD(momentum=0.9), 1),
-    "SGD without momentum": (lambda: SGD(), 0),
-    "RMSprop": (lambda: keras.optimizers.RMSprop(momentum=0.9, centered=True), 3),
-    "Lion": (lambda: keras.optimizers.Lion(), 1),
-    "LossScaleOptimizer": (lambda: keras.optimizers.LossScaleOptimizer(Adam()), 2),
-}
-
-
-@pytest.mark.parametrize("name", SLOTS)
-def test_optimizer_slots_are_those_of_one_variable(name):
-    make, count = SLOTS[name]
-    model = toy.compressed(format_optimizer=make(), optimizer=make())
-    one_step(model, *toy.points())
-    for optimizer, variable in (
-        (model.format_optimizer, model.get_layer("hidden").bit_depth),
-        (model.format_optimizer, model.get_layer("head").exponent),
-        (model.optimizer, model.get_layer("head").kernel),
-    ):
-        slots = optimizer_slots(optimizer, variable)
-        assert len(slots) == count
-        stem = variable.path.replace("/", "_")
-        assert all(slot.name.startswith(stem) for slot in slots)
-        assert all(slot.shape == variable.shape for slot in slots)
-    assert optimizer_slots(model.optimizer, model.get_layer("hidden").bit_depth) == []
 
 
 # Compiled, eager, mixed precision ------------------------------------------------------------------------------------

@@ -233,8 +233,11 @@ class KernelRestoration(keras.callbacks.Callback):
             with self._backup.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = json.loads(str(stored["state"]))
                 weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
+            then, now = ([w.shape for w in arrays] for arrays in (weights, self.model.get_weights()))
+            if weights and not _fits(then, now):
+                raise ValueError("its weights are those of another model")
             self.events = [event for event in state["events"] if event["step"] <= step]
-            if weights and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
+            if weights and then != now:
                 logging.info("The backup %s is of a network that was cut later than this one", self._backup)
                 return False  # the state to go back to is that of the next check
             self.safe_step, self._safe_weights = state["safe_step"], weights or None
@@ -242,3 +245,10 @@ class KernelRestoration(keras.callbacks.Callback):
             logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
             return False
         return True
+
+
+def _fits(shapes, into):
+    """Whether shapes are those of the same network, or of what is left of it once channels are cut."""
+    if [len(shape) for shape in shapes] != [len(shape) for shape in into]:
+        return False
+    return all(small <= large for pair in zip(shapes, into, strict=True) for small, large in zip(*pair, strict=True))

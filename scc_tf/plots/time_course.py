@@ -18,7 +18,8 @@ def size_and_accuracy(row: dict, path: str | os.PathLike) -> None:
     what lies to its right was discarded.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``, ``test_accuracy``, ``size`` with ``stored_bytes``;
+        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``, ``test_accuracy``, ``size``
+            (``stored_bytes``);
             ``events`` and ``reverted_to_step`` may be left out.
         path: the PNG file to write.
 

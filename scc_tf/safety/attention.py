@@ -13,6 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
+from scc_tf.graph import clone_graph, copy_layer, copy_weights
 from scc_tf.safety.uncertainty import class_probabilities
 
 __all__ = [
@@ -190,8 +191,9 @@ def _with_logits(model):
         return keras.Model(view.inputs[0], head.input)
     if getattr(head, "activation", None) is not keras.activations.softmax:
         return view
-    clone = keras.models.clone_model(view)
-    clone.set_weights(view.get_weights())
+    clone, pairs = clone_graph(view, copy_layer)
+    for layer, copy in pairs:
+        copy_weights(layer, copy)
     clone.outputs[0]._keras_history.operation.activation = keras.activations.linear
     return clone
 

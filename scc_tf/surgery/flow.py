@@ -97,6 +97,15 @@ class Flow:
         for signal in self.outputs:
             self.keep(signal.atoms, "an output of the model")
 
+    @property
+    def labels(self):
+        """``{(id of layer, kernel name): label}``; a number tells kernels of the same label apart."""
+        labels, seen = {}, {}
+        for key, layout in self.layouts.items():
+            seen[layout.label] = number = seen.get(layout.label, 0) + 1
+            labels[key] = layout.label if number == 1 else f"{layout.label} ({number})"
+        return labels
+
     def root(self, atom):
         """The representative of an atom's union."""
         while self._parents[atom] != atom:

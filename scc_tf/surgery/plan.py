@@ -139,12 +139,12 @@ def make_plan(model, kept, zeros_read=True, training=False):
     roots = {flow.root(atom) for signal in flow.signals for atom in signal.atoms}
     plan = Plan(flow, roots - set(blocked), {}, {}, {})
     plan.biases = _biases(plan, readings)
-    for key, layout in flow.layouts.items():
+    for key, label in flow.labels.items():
         stuck = ~masks[key] & plan.keeps(flow.atoms[key])
         if stuck.any():
             first = int(flow.atoms[key][np.argmax(stuck)])
             reason = flow.reasons.get(first, blocked[flow.root(first)])
-            plan.stuck[key], plan.kept_dead[layout.label] = stuck, (int(stuck.sum()), reason)
+            plan.stuck[key], plan.kept_dead[label] = stuck, (int(stuck.sum()), reason)
     return plan
 
 

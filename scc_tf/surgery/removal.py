@@ -110,7 +110,7 @@ def remove_dead_channels(model):
         >>> import keras, scc_tf
         >>> model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="a"), keras.layers.Dense(2)])
         >>> compressed = scc_tf.self_compress(model)
-        >>> compressed.get_layer("a").bit_depth.assign([4.0, 0.0, 4.0])
+        >>> _ = compressed.get_layer("a").bit_depth.assign([4.0, 0.0, 4.0])
         >>> smaller, report = scc_tf.remove_dead_channels(compressed)
         >>> report.removed
         1
@@ -128,10 +128,10 @@ def cut_channels(model, plan, zero_stuck=False):
     smaller, cuts = rebuild(model, plan, zero_stuck)
     if hasattr(smaller, "descend_from"):
         smaller.descend_from(model, plan)
-    atoms, layouts = plan.flow.atoms, plan.flow.layouts
+    atoms, labels = plan.flow.atoms, plan.flow.labels
     biased = {id(cut.new) for cut in cuts if cut.old is None}
     report = SurgeryReport(
-        channels={layouts[key].label: (len(atoms[key]), int(plan.keeps(atoms[key]).sum())) for key in layouts},
+        channels={label: (len(atoms[key]), int(plan.keeps(atoms[key]).sum())) for key, label in labels.items()},
         parameters=(model.count_params(), smaller.count_params()),
         kept_dead=plan.kept_dead,
         biases_added=tuple(

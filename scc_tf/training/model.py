@@ -1,5 +1,6 @@
 """The training step: task loss + gamma * Q + lambda * safety loss, under one GradientTape."""
 
+import functools
 import inspect
 import json
 
@@ -46,7 +47,7 @@ class SelfCompressingModel(keras.Model):
     conversion_report = None
     starting_weights = None
     cuts = ()
-    _settings = None  # what compile was called with
+    _settings = None  # returns what compile was called with
     in_fit = False
 
     def compile(  # noqa: PLR0913 (Keras's own compile has as many)
@@ -107,15 +108,16 @@ class SelfCompressingModel(keras.Model):
         self.lambda_safety = float(lambda_safety)
         self._safety_term = safety_term
         self.format_optimizer = format_optimizer
-        self._settings = {
-            "loss": loss,
-            "lambda_safety": lambda_safety,
-            "safety_set": safety_set,
-            "safety_batch_size": safety_batch_size,
-            "size_form": size_form,
-            "unit": unit,
+        self._settings = functools.partial(  # not a dictionary, in which Keras would look for things to save
+            dict,
+            loss=loss,
+            lambda_safety=lambda_safety,
+            safety_set=safety_set,
+            safety_batch_size=safety_batch_size,
+            size_form=size_form,
+            unit=unit,
             **kwargs,
-        }
+        )
         if self.optimizer is not None:
             weights, formats = self._split_variables()
             self.optimizer.build(weights)
@@ -222,7 +224,7 @@ class SelfCompressingModel(keras.Model):
         self.starting_weights, self.cuts = smaller.starting_weights, smaller.cuts
         if settings is not None:
             gamma, stopping = float(self.gamma), self.stop_training
-            self.compile(**{**settings, **optimizers, "gamma": gamma})
+            self.compile(**{**settings(), **optimizers, "gamma": gamma})
             self.stop_training = stopping
             if self.in_fit:
                 self.make_train_function()
@@ -236,8 +238,8 @@ class SelfCompressingModel(keras.Model):
     def compile_like(self, other):
         """Compile as another self-compressing model is, its safety set included."""
         config = keras.saving.deserialize_keras_object(other.get_compile_config())
-        safety = {name: other._settings[name] for name in ("safety_set", "safety_batch_size")}
-        self.compile(**{**config, **safety})
+        settings = other._settings()
+        self.compile(**{**config, **{name: settings[name] for name in ("safety_set", "safety_batch_size")}})
 
     def save_own_variables(self, store):
         """Add the cuts to what Keras stores."""

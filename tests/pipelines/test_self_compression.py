@@ -123,16 +123,38 @@ def test_a_row_describes_its_model(done, row):
     assert values["test_accuracy"] == pytest.approx((answers == test.labels).mean())
     report = scc_tf.size_report(model)
     assert values["size"]["integer_bytes"] == report.integer_bytes
+    assert values["size"]["stored_bytes"] == report.stored_bytes
     assert values["size"]["kernels"][0]["layer"] == "conv"
+    assert values["dead_channels"] == 14 - sum(len(np.asarray(layer.bit_depth)) for layer in model.layers[1::3])
+    assert values["network"][0]["channels"] == 14
+    assert values["network"][-1]["step_ms"] > 0
     assert set(values["bit_depths"]) == {"conv/kernel", "head/kernel"}
     assert set(values["bit_depths_before"]["conv/kernel"]) == {CONFIG.bit_depth}
-    np.testing.assert_allclose(values["bit_depths"]["conv/kernel"], model.get_layer("conv").bit_depth, atol=1e-4)
+    live = np.asarray(model.get_layer("conv").bit_depth)
+    np.testing.assert_allclose(values["bit_depths"]["conv/kernel"][: len(live)], live, atol=1e-4)
+    assert values["bit_depths"]["conv/kernel"][len(live) :] == [0.0] * (4 - len(live))
     counts = values["code_counts"]["head/kernel"]
     assert sum(number for _, number in counts) == math.prod(model.get_layer("head").kernel.shape)
     steps = [entry["step"] for entry in values["history"]]
     assert steps[:5] == [0, 3, 6, 9, 12]
     assert {"safety_accuracy", "safety_drop", "integer_bytes", "entropy_bytes"} <= set(values["history"][0])
     assert values["history"][0]["integer_bytes"] == values["start_integer_bytes"]
+
+
+def test_the_finished_network_is_small_and_needs_few_bits_beside_its_codes():
+    model = scc_tf.self_compress(small_net(0), 4)
+    model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
+    model.get_layer("conv").bit_depth.assign([4, 0, 4, 4])
+    images = small_data("mnist").train.images
+    finished = self_compression.finish(model, images, exponent_places=2)
+    assert finished.get_layer("conv").filters == 3
+    assert model.get_layer("conv").filters == 4
+    exponents = np.asarray(finished.get_layer("head").exponent)
+    np.testing.assert_array_equal(4 * exponents, np.round(4 * exponents))
+    mean = np.asarray(finished.get_layer("norm").moving_mean)
+    np.testing.assert_array_equal(mean, mean.astype(np.float16))
+    features = keras.Model(finished.input, finished.get_layer("conv").output)
+    np.testing.assert_allclose(mean, features.predict(images, verbose=0).mean((0, 1, 2)), rtol=2e-3)
 
 
 @pytest.mark.slow

@@ -33,8 +33,9 @@ def run_tflite(path, inputs, threads=1):
             f"Expected a file with one input and one output. Received: {len(entries)} inputs, {len(ends)} outputs"
         )
     inputs = np.asarray(inputs, entries[0]["dtype"])
-    if inputs.shape[1:] != tuple(entries[0]["shape"][1:]):
-        raise ValueError(f"Expected inputs (N, {tuple(entries[0]['shape'][1:])}). Received: {inputs.shape}")
+    example = tuple(entries[0]["shape"].tolist()[1:])
+    if inputs.shape[1:] != example:
+        raise ValueError(f"Expected examples of shape {example}. Received: inputs={inputs.shape}")
     outputs = []
     for example in inputs:
         interpreter.set_tensor(entries[0]["index"], example[None])
