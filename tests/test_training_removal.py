@@ -58,6 +58,7 @@ def kill_and_remove(model):
     return model.remove_dead_channels()
 
 
+@pytest.mark.slow
 def test_fit_goes_on_with_the_smaller_network():
     images, labels = data()
     model = network()
@@ -73,6 +74,7 @@ def test_fit_goes_on_with_the_smaller_network():
     assert model.predict(images, verbose=0).shape == (48, 3)
 
 
+@pytest.mark.slow
 def test_a_step_after_the_removal_is_the_step_that_the_big_network_would_take():
     """With plain SGD, and no size term, dead channels and their readers' weights do not matter."""
     images, labels = data(16)
@@ -99,6 +101,7 @@ def test_a_step_after_the_removal_is_the_step_that_the_big_network_would_take():
     np.testing.assert_allclose(small(images, training=True), big(images, training=True), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_outputs_in_training_and_the_state_of_both_optimizers_are_kept():
     images, labels = data()
     model = network()
@@ -147,6 +150,7 @@ def test_weights_that_only_round_to_zero_stay():
     assert scc_tf.remove_dead_channels(model)[1].removed == 1
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("extension", ["weights.h5", "keras"])
 def test_files_of_a_cut_model(tmp_path, extension):
     images, labels = data()
@@ -184,6 +188,7 @@ def test_weights_of_another_history_are_refused(tmp_path):
         other.load_weights(tmp_path / "some.weights.h5")
 
 
+@pytest.mark.slow
 def test_a_copy_that_is_smaller_is_compiled_as_the_original():
     images, labels = data()
     safety = types.SimpleNamespace(images=images[:8], labels=labels[:8])

@@ -65,7 +65,7 @@ def _inverse_rms(scale, low, high):
     codes = np.arange(low, high + 1)
     normal = Normal([scale], [low], [high])
     frequencies = normal.frequencies(len(codes))[0]
-    square = int(codes**2 @ frequencies)
+    square = int(codes.astype(object) ** 2 @ frequencies.astype(object))  # beyond 64 bits for wide codes
     return (1 << 32) // max(math.isqrt((square << 32) // int(frequencies.sum())), 1)
 
 

@@ -43,6 +43,7 @@ def test_a_channel_goes_at_the_second_look_without_bits():
     assert np.isnan(removal.history[0]["step_ms"])
 
 
+@pytest.mark.slow
 def test_a_channel_that_gets_bits_back_in_between_stays():
     def revive(model):
         bits = model.get_layer("hidden").bit_depth
@@ -55,6 +56,7 @@ def test_a_channel_that_gets_bits_back_in_between_stays():
     assert model.get_layer("hidden").units == 12
 
 
+@pytest.mark.slow
 def test_nothing_is_cut_for_less_than_the_share_that_is_worth_it():
     model = frozen_formats()
     removal = ChannelRemoval(every=2, min_share=0.2)
@@ -63,12 +65,14 @@ def test_nothing_is_cut_for_less_than_the_share_that_is_worth_it():
     assert removal.history[4]["channels"] == 12  # step 8: one channel of 12 was not enough, three are
 
 
+@pytest.mark.slow
 def test_the_last_weights_are_looked_at_too():
     model = frozen_formats()
     fit(model, AtStep(5, kill([0])), ChannelRemoval(every=6))
     assert model.get_layer("hidden").units == 11
 
 
+@pytest.mark.slow
 def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to():
     model = frozen_formats()
     monitor = SafetyMonitor(toy.safety_set(), every=2)
@@ -84,6 +88,7 @@ def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to
     assert model.get_layer("hidden").units == 10
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_with_the_cut_network(tmp_path):
     def callbacks():
         monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")

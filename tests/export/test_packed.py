@@ -88,6 +88,7 @@ def configured(layers):
     return [{k: v for k, v in layer.get_config().items() if not k.endswith("_initializer")} for layer in layers]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("rounding", ["nearest", "floor"])
 @pytest.mark.parametrize("case", CASES, ids=str)
 def test_every_layer_round_trips(case, rounding, tmp_path):
@@ -129,6 +130,7 @@ def test_built_in_networks(name, tmp_path):
     np.testing.assert_array_equal(model(images), restored(images))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["moons_mlp", "cifar_cnn", "mnist_cnn"])
 def test_known_networks_take_few_bytes_for_the_architecture(name, tmp_path):
     assert save_packed(built_in(name), tmp_path / "model.scc").architecture_bytes < 25
@@ -182,6 +184,7 @@ def test_short_floats_cost_less(tmp_path):
     check_restored(model, load_packed(tmp_path / "model.scc"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16", "float16", "bfloat16", "float64"])
 def test_other_dtypes(dtype, tmp_path):
     inputs = keras.Input((3,))
@@ -192,6 +195,7 @@ def test_other_dtypes(dtype, tmp_path):
     assert [layer.dtype_policy for layer in restored.layers] == [layer.dtype_policy for layer in model.layers]
 
 
+@pytest.mark.slow
 def test_it_goes_on_training(tmp_path):
     model = built_in("moons_mlp")
     save_packed(model, tmp_path / "model.scc")

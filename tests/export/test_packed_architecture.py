@@ -127,6 +127,7 @@ def assert_same_outputs(model, restored):
         np.testing.assert_array_equal(a, b)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("make", MODELS, ids=lambda make: make.__name__)
 def test_any_graph_round_trips(make, tmp_path):
     model = make()

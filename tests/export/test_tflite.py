@@ -40,6 +40,7 @@ def assert_learned_integers(path, model):
         assert any(same_but_for_signs(matrix, codes) for codes in kernels)
 
 
+@pytest.mark.slow
 @each_net
 def test_weight_only_outputs_are_those_of_keras(net, tmp_path):
     model, path = net(), tmp_path / "model.tflite"
@@ -51,6 +52,7 @@ def test_weight_only_outputs_are_those_of_keras(net, tmp_path):
         assert_learned_integers(path, model)
 
 
+@pytest.mark.slow
 @each_net
 def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
     model, path = net(), tmp_path / "model.tflite"
@@ -63,6 +65,7 @@ def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
         assert_learned_integers(path, model)
 
 
+@pytest.mark.slow
 @each_net
 def test_static_outputs_are_close_to_those_of_keras(net, tmp_path):
     pytest.importorskip("ai_edge_quantizer")
@@ -87,6 +90,7 @@ def test_without_normalization_the_scales_are_the_learned_steps(tmp_path):
     np.testing.assert_array_equal(integers * scales[:, None], in_order(layer.quantized()))
 
 
+@pytest.mark.slow
 def test_a_normalization_behind_a_relu_goes_to_the_scales(tmp_path):
     model, path = conv_relu_norm(), tmp_path / "model.tflite"
     export_tflite(model, path)
@@ -143,6 +147,7 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
         np.testing.assert_allclose(value, expected[name], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_residual_net_runs_without_the_default_delegate_too(tmp_path):
     model, path = residual(), tmp_path / "model.tflite"
     for compute, bound in (("float", 1e-5), ("dynamic", 0.05)):

@@ -116,6 +116,7 @@ def test_the_model_is_untouched(tmp_path):
     assert_same(values(model.weights), before)
 
 
+@pytest.mark.slow
 def test_report_counts_bytes_and_prints_a_table(tmp_path):
     model, path = separable(), tmp_path / "folder" / "model.tflite"
     report = export_tflite(model, path, compute="dynamic")
@@ -150,6 +151,7 @@ def test_the_float_reference_is_keras_and_needs_no_self_compression(tmp_path):
     assert relative_error(path, plain) < 1e-6
 
 
+@pytest.mark.slow
 def test_the_same_model_gives_the_same_bytes(tmp_path):
     model = nested_shared()
     export_tflite(model, tmp_path / "a.tflite")

@@ -20,12 +20,14 @@ def test_every_example_gets_its_own_outputs(tmp_path):
     np.testing.assert_allclose(run_tflite(path, x), model(x), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_inputs_of_another_shape_are_refused(tmp_path):
     _, path = exported(tmp_path)
     with pytest.raises(ValueError, match=r"shape \(8,\). Received: inputs=\(5, 7\)"):
         run_tflite(path, np.zeros((5, 7)))
 
 
+@pytest.mark.slow
 def test_files_with_several_inputs_are_refused(tmp_path):
     _, path = exported(tmp_path, ((8,), (4,)))
     with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):

@@ -57,6 +57,7 @@ def only_row(report):
     return report.kernels[0]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [dense_with, conv_with], ids=lambda net: net.__name__)
 def test_minus_128_is_stored_but_not_given_to_integer_kernels(net, tmp_path):
     model, path = net(-128, 127), tmp_path / "model.tflite"
@@ -101,6 +102,7 @@ def test_a_factor_of_zero_is_a_channel_of_zeros(tmp_path):
     assert relative_error(path, model) < 0.05
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", ["float", "dynamic", "int8"])
 @pytest.mark.parametrize(("bits", "kind"), [(9, "float16"), (11, "float16"), (14, "float32"), (20, "float32")])
 def test_codes_beyond_int8_become_floats(bits, kind, compute, tmp_path):
@@ -133,6 +135,7 @@ def test_floats_keep_the_multiplication_behind_them(tmp_path):
 FEW = (-7, 7)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "span", "compute", "storage", "kind"),
     [
@@ -165,6 +168,7 @@ def test_int4_where_it_fits_and_computes(net, span, compute, storage, kind, tmp_
     np.testing.assert_array_equal(stored_matrices(path)[0][0], codes)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [depthwise, transposed], ids=lambda net: net.__name__)
 @pytest.mark.parametrize("compute", ["dynamic", "int8"])
 def test_no_int4_where_integer_kernels_fail(net, compute, tmp_path):
@@ -176,6 +180,7 @@ def test_no_int4_where_integer_kernels_fail(net, compute, tmp_path):
     assert relative_error(path, model) < 0.1
 
 
+@pytest.mark.slow
 def test_int4_depthwise_and_transposed_kernels_are_unpacked_first(tmp_path):
     for net in (depthwise, transposed):
         model, path = net(), tmp_path / "model.tflite"
@@ -184,6 +189,7 @@ def test_int4_depthwise_and_transposed_kernels_are_unpacked_first(tmp_path):
         assert relative_error(path, model) < 1e-5
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("net", "compute", "storage", "expected"),
     [
@@ -204,6 +210,7 @@ def test_operators_say_which_version_they_need(net, compute, storage, expected, 
     assert operators(path) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compute", ["float", "dynamic", "int8"])
 def test_layers_that_do_not_self_compress_stay_float(compute, tmp_path):
     stock = keras.layers.Conv2D(4, 3, name="stock")
@@ -216,6 +223,7 @@ def test_layers_that_do_not_self_compress_stay_float(compute, tmp_path):
     assert relative_error(path, model) < (1e-5 if compute == "float" else 0.1)
 
 
+@pytest.mark.slow
 def test_an_embedding_is_reported_and_stays_float(tmp_path):
     words = keras.Input((4,), dtype="int32")
     x = keras.layers.Embedding(11, 6, name="words")(words)

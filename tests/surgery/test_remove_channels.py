@@ -27,12 +27,14 @@ def test_random_channels(name):
     zoo.remove(model, zoo.random_masks(model, 0))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["residual", "depthwise", "grouped", "concatenated", "generator", "shared"])
 def test_random_channels_of_twins_without_offsets(name):
     model = network(name, seed=2, offsets=False, compressed=True)
     zoo.remove(model, zoo.random_masks(model, 2))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chain", "residual", "grouped", "concatenated", "shared"])
 def test_all_but_one(name):
     model = network(name, seed=3, offsets=False)
@@ -41,6 +43,7 @@ def test_all_but_one(name):
     zoo.remove(model, masks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chain", "depthwise", "grouped", "unet", "generator"])
 def test_everything_leaves_one_channel_of_each_layer(name):
     model = network(name, seed=4, offsets=False)
@@ -57,6 +60,7 @@ def test_everything_leaves_one_channel_of_each_layer(name):
     assert zoo.left(report) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["chain", "same_padding", "depthwise", "generator", "shared", "unknown"])
 def test_nothing(name):
     model = network(name)

@@ -39,6 +39,7 @@ def trained(model):
     return model
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("name", "offsets"), [("mnist_cnn", True), ("lenet_5", True), ("lenet_5", False), ("resnet20", False)]
 )
@@ -53,6 +54,7 @@ def test_models_of_the_library(name, offsets):
         assert report.kept_dead == {}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["depthwise", "concatenated", "unet"])
 def test_networks_of_the_zoo(name):
     model = scc_tf.self_compress(zoo.without_offsets(zoo.vary(zoo.NETWORKS[name]())), initial_bit_depth=6)

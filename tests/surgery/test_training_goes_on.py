@@ -69,6 +69,7 @@ OPTIMIZERS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", OPTIMIZERS)
 def test_the_next_steps_are_those_of_the_zeroed_model(name):
     model = network(optimizer=OPTIMIZERS[name]())

@@ -68,6 +68,7 @@ UNKNOWN = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", UNKNOWN)
 def test_what_an_unknown_layer_reads_stays(name):
     model = zoo.vary(between(*UNKNOWN[name]()))

@@ -1,0 +1,144 @@
+"""Weight sharing: the weights of a layer take few values, and each stores only which.
+
+Shapes: ``n`` weights, ``k`` clusters.
+"""
+
+import warnings
+
+import numpy as np
+
+__all__ = ["STARTS", "centroid_gradients", "share_weights", "sharing_rate"]
+
+STARTS = ("linear", "density", "forgy")
+
+
+def share_weights(values, clusters, start="linear", seed=0):
+    """Group weights by k-means, so that the squared distances to their cluster's mean are small.
+
+    ===========  ================================================================================================
+    start        first centroids
+    ===========  ================================================================================================
+    ``linear``   evenly spaced from the smallest weight to the largest; the paper's best: large weights, which are
+                 few and matter most, keep centroids of their own
+    ``density``  evenly spaced on the cumulative distribution, at ``(i + 1/2) / k``
+    ``forgy``    weights drawn at random
+    ===========  ================================================================================================
+
+    Args:
+        values: float array of any shape, finite, not empty; taken as float32. Of a pruned layer, pass the surviving
+            weights: a zero is a value like any other here.
+        clusters: number of clusters, at least 1.
+        start: one of the table.
+        seed: of the draw of ``forgy``.
+
+    Returns:
+        ``(centroids, indices)``: centroids as float32 ``(k,)``, strictly ascending; indices as int32 of the shape of
+        ``values``. A centroid is the mean of the values that have its index, an interval of all values. ``k`` is
+        ``clusters``, or fewer where there are fewer different values or a cluster ends up without any.
+
+    Raises:
+        ValueError: if an argument is out of range, or a value is not finite.
+
+    Source: Han, Mao & Dally 2016, "Deep Compression", sections 3.1 and 3.2 (arXiv 1510.00149).
+
+    Example:
+        >>> centroids, indices = share_weights([[-1.1, 0.5], [0.7, -0.9]], clusters=2)
+        >>> centroids.round(3).tolist(), indices.tolist()
+        ([-1.0, 0.6000000238418579], [[0, 1], [1, 0]])
+    """
+    with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
+        values = np.asarray(values, np.float32)
+    if not values.size or not np.isfinite(values).all():
+        raise ValueError(f"Expected finite values, not empty. Received: shape={values.shape}")
+    if clusters < 1 or start not in STARTS:
+        raise ValueError(f"Expected clusters from 1 and a start of {STARTS}. Received: {clusters=}, {start=}")
+    flat = values.ravel().astype(np.float64)
+    centroids, counts = np.unique(flat, return_counts=True)
+    if centroids.size > clusters:
+        centroids = _k_means(centroids, counts, _first_centroids(flat, clusters, start, seed))
+    members = _nearest(flat, centroids)
+    counts = np.bincount(members, minlength=centroids.size)
+    means = np.bincount(members, flat, centroids.size)[counts > 0] / counts[counts > 0]
+    return means.astype(np.float32), (np.cumsum(counts > 0) - 1)[members].reshape(values.shape).astype(np.int32)
+
+
+def _first_centroids(flat, clusters, start, seed):
+    if start == "linear":
+        return np.linspace(flat.min(), flat.max(), clusters)
+    if start == "density":
+        return np.quantile(flat, (np.arange(clusters) + 0.5) / clusters)
+    return np.random.default_rng(seed).choice(flat, clusters, replace=False)
+
+
+def _k_means(points, weights, first):
+    """Ascending centroids ``(k,)`` of different points ``(m,)`` that count ``weights`` times."""
+    from sklearn.cluster import KMeans  # imported late: `import scc_tf` stays cheap
+    from sklearn.exceptions import ConvergenceWarning
+
+    search = KMeans(first.size, init=first[:, None], n_init=1, tol=0.0)
+    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # of clusters without members
+        search.fit(points[:, None], sample_weight=weights)
+    return np.unique(search.cluster_centers_)
+
+
+def _nearest(flat, centroids):
+    return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, flat)
+
+
+def centroid_gradients(gradients, indices, clusters):
+    """The gradient of each centroid: the sum of the gradients of the weights that share it.
+
+    ``dL/dC_k = sum_ij dL/dW_ij [I_ij = k]``.
+
+    Args:
+        gradients: float array of any shape, of the weights.
+        indices: int array of that shape, from 0 to ``clusters - 1``.
+        clusters: ``k``.
+
+    Returns:
+        float32 array ``(k,)``; 0 for a centroid that no weight has.
+
+    Raises:
+        ValueError: if the shapes differ or an index is out of range.
+
+    Source: arXiv 1510.00149, section 3.3, eq. 3.
+
+    Example:
+        >>> centroid_gradients([0.5, -1.0, 2.0], [1, 0, 1], 3).tolist()
+        [-1.0, 2.5, 0.0]
+    """
+    gradients, indices = np.asarray(gradients), np.asarray(indices)
+    if gradients.shape != indices.shape or (indices.size and indices.dtype.kind not in "iu"):
+        raise ValueError(
+            "Expected an integer index per gradient. "
+            f"Received: gradients.shape={gradients.shape}, indices.shape={indices.shape}, dtype={indices.dtype}"
+        )
+    if indices.size and not 0 <= indices.min() <= indices.max() < clusters:
+        raise ValueError(f"Expected indices below {clusters}. Received: from {indices.min()} to {indices.max()}")
+    sums = np.bincount(indices.ravel().astype(np.int64), gradients.ravel(), clusters)
+    return sums.astype(np.float32)
+
+
+def sharing_rate(count, clusters, bits=32):
+    """How many times smaller shared weights are: ``r = n b / (n log2(k) + k b)``, the codebook counted.
+
+    Args:
+        count: number of weights ``n``, at least 1.
+        clusters: number of centroids ``k``, at least 1.
+        bits: of a weight and of a centroid ``b``, bits.
+
+    Returns:
+        float, the compression rate.
+
+    Raises:
+        ValueError: if an argument is not positive.
+
+    Source: arXiv 1510.00149, section 3, eq. 1.
+
+    Example:
+        >>> sharing_rate(16, 4)  # figure 3
+        3.2
+    """
+    if min(count, clusters, bits) < 1:
+        raise ValueError(f"Expected positive numbers. Received: {count=}, {clusters=}, {bits=}")
+    return float(count * bits / (count * np.log2(clusters) + clusters * bits))

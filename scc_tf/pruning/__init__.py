@@ -1,0 +1,29 @@
+"""What a network can do without: masks of weights, on plain NumPy arrays.
+
+`magnitude` keeps large weights, one by one or in patterns; `knapsack` keeps the edges that are worth most under a
+budget of bytes.
+"""
+
+from scc_tf.pruning.knapsack import (
+    exact_knapsack,
+    fractional_bound,
+    greedy_knapsack,
+    parse_neurons,
+    reduce_layer,
+    reduce_neuron,
+)
+from scc_tf.pruning.magnitude import block_mask, global_masks, magnitude_mask, n_of_m_mask, quality_mask
+
+__all__ = [
+    "block_mask",
+    "exact_knapsack",
+    "fractional_bound",
+    "global_masks",
+    "greedy_knapsack",
+    "magnitude_mask",
+    "n_of_m_mask",
+    "parse_neurons",
+    "quality_mask",
+    "reduce_layer",
+    "reduce_neuron",
+]
