@@ -46,7 +46,7 @@ def study_point(row, config, record):
         "collapsed": drop > config.threshold_points + 1e-9,  # as KernelRestoration compares
         "safety_accuracy": record["safety_accuracy"],
         "test_accuracy": record["test_accuracy"],
-        "integer_bytes": record["size"]["integer_bytes"],
+        "stored_bytes": record["size"]["stored_bytes"],
         "restored": self_compression.restored_channels(record),
         "reverted_to_step": record["reverted_to_step"],
         "seconds": record["seconds"],
@@ -79,7 +79,7 @@ def main(argv):
                 points.append(study_point(row, config, record))
                 print(
                     "{row:7} gamma {gamma:<5g} seed {seed}: safety {safety_accuracy:.2%}, drop {drop_points:5.2f} "
-                    "points, test {test_accuracy:.2%}, {integer_bytes:,.0f} B, restored {restored}, "
+                    "points, test {test_accuracy:.2%}, {stored_bytes:,} B, restored {restored}, "
                     "reverted to {reverted_to_step}".format(**points[-1])
                 )
     counts = collapsed(points)

@@ -61,7 +61,7 @@ def a_study():
             "row": row,
             "seed": seed,
             "drop_points": 70.0 * gamma * (row == "unsafe") + seed,
-            "integer_bytes": 900.0 / gamma + 100 * seed,
+            "stored_bytes": 900.0 / gamma + 100 * seed,
             "reverted_to_step": 200 if row == "safe" and gamma == 1 else None,
         }
         for gamma in (0.01, 0.1, 1)

@@ -25,14 +25,14 @@ def collapse_study(record: dict, path: str | os.PathLike) -> None:
 
     Args:
         record: ``threshold_points`` (percentage points), and under ``points`` one dictionary per run: ``gamma``,
-            ``row`` ("unsafe" or "safe"), ``drop_points``, ``integer_bytes``; ``reverted_to_step`` may be left out.
+            ``row`` ("unsafe" or "safe"), ``drop_points``, ``stored_bytes``; ``reverted_to_step`` may be left out.
         path: the PNG file to write.
 
     Raises:
         ValueError: if a field is missing, a row has another name, or a gamma is not positive and finite.
     """
     threshold, (points,) = numbers([record], "threshold_points")[0, 0], fields(record, "points")
-    gammas, drops, integer_bytes = numbers(points, "gamma", "drop_points", "integer_bytes")
+    gammas, drops, stored_bytes = numbers(points, "gamma", "drop_points", "stored_bytes")
     names = np.array([fields(point, "row")[0] for point in points])
     if unknown := set(names) - {"unsafe", "safe"}:
         raise ValueError(f"Expected the rows unsafe and safe. Received: {sorted(unknown)}")
@@ -45,8 +45,8 @@ def collapse_study(record: dict, path: str | os.PathLike) -> None:
             chosen = names == name
             if chosen.any():
                 _draw_study(above, name, gammas[chosen], drops[chosen], reverted[chosen])
-                _draw_study(below, name, gammas[chosen], integer_bytes[chosen] / 1000, reverted[chosen])
-        _finish_study(above, below, threshold, gammas, integer_bytes / 1000)
+                _draw_study(below, name, gammas[chosen], stored_bytes[chosen] / 1000, reverted[chosen])
+        _finish_study(above, below, threshold, gammas, stored_bytes / 1000)
         handles = [_handle(name, label=name) for name in ("unsafe", "safe") if name in names]
         if reverted.any():
             handles.append(
@@ -73,7 +73,7 @@ def _finish_study(above, below, threshold, gammas, kilobytes):
     )  # fmt: skip
     above.set_ylabel("safety drop (points)")
     bytes_axis(below.yaxis, kilobytes)
-    below.set_ylabel("integer bytes (kB)")
+    below.set_ylabel("stored bytes (kB)")
     below.set_xscale("log")
     below.set_xlabel("gamma, the weight of the size term")
     settings = np.unique(gammas)

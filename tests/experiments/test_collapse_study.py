@@ -25,7 +25,7 @@ def row(safety_accuracy=0.95, start=0.99):
         "safety_accuracy_start": start,
         "safety_accuracy": safety_accuracy,
         "test_accuracy": 0.98,
-        "size": {"integer_bytes": 5e3},
+        "size": {"stored_bytes": 5000},
         "events": [{"step": 3, "restored": {"a": 2, "b": 1}}],
         "reverted_to_step": None,
         "seconds": 1.0,

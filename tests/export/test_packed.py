@@ -120,7 +120,7 @@ def built_in(name, bits=4.0):
 
 
 @pytest.mark.parametrize(
-    "name", ["moons_mlp", "cifar_cnn", "mnist_cnn", pytest.param("resnet20", marks=pytest.mark.slow)]
+    "name", ["moons_mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cifar_cnn", "mnist_cnn", "resnet20"))]
 )
 def test_built_in_networks(name, tmp_path):
     model = built_in(name)
