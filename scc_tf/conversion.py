@@ -1,14 +1,16 @@
-"""From a plain Keras model to its self-compressing twin, and back."""
+"""From a plain Keras model to its self-compressing or masked twin, and back."""
 
 import dataclasses
 
+import keras
 from absl import logging
 
 from scc_tf.graph import check_functional, clone_graph, copy_layer, copy_weights
 from scc_tf.layers import TWINS, SelfCompressing, check_format
+from scc_tf.masked_layers import MASKED, UNMASKED, Masked, twin_of
 from scc_tf.training import SelfCompressingModel
 
-__all__ = ["ConversionReport", "self_compress", "to_plain"]
+__all__ = ["ConversionReport", "add_masks", "self_compress", "to_plain"]
 
 STOCK = {twin: stock for stock, twin in TWINS.items()}
 
@@ -50,7 +52,7 @@ def _reason_to_skip(layer, excluded):
         return "excluded by the caller"
     if isinstance(layer, SelfCompressing):
         return "already self-compressing"
-    if type(layer) not in TWINS:
+    if UNMASKED.get(type(layer), type(layer)) not in TWINS:
         return f"no self-compressing twin of {type(layer).__name__}"
     if getattr(layer, "quantization_mode", None):
         return f"already quantized ({layer.quantization_mode})"
@@ -95,7 +97,9 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
     def clone_layer(layer):
         if _reason_to_skip(layer, excluded):
             return copy_layer(layer)
-        return TWINS[type(layer)].from_config({**layer.get_config(), **extra})
+        twin = twin_of(layer)
+        twin = MASKED[twin] if isinstance(layer, Masked) else twin
+        return twin.from_config({**layer.get_config(), **extra})
 
     compressed, pairs = clone_graph(model, clone_layer, SelfCompressingModel)
     for layer, twin in pairs:
@@ -126,7 +130,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
 
 
 def to_plain(model):
-    """Clone a self-compressing model with stock Keras layers that hold the quantized kernels.
+    """Clone a self-compressing or masked model with stock Keras layers that hold the quantized and pruned kernels.
 
     Args:
         model: Sequential or functional model with self-compressing layers.
@@ -144,20 +148,74 @@ def to_plain(model):
         True
     """
 
+    def stock_of(layer):
+        base = UNMASKED.get(type(layer), type(layer))
+        return STOCK.get(base, base)
+
     def clone_layer(layer):
-        if type(layer) not in STOCK:
+        if stock_of(layer) is type(layer):
             return copy_layer(layer)
         config = layer.get_config()
-        del config["initial_bit_depth"], config["rounding"]
-        return STOCK[type(layer)].from_config(config)
+        for learned in ("initial_bit_depth", "rounding"):
+            config.pop(learned, None)
+        return stock_of(layer).from_config(config)
 
     plain, pairs = clone_graph(model, clone_layer)
     for layer, stock in pairs:
-        if type(layer) not in STOCK:
+        if stock_of(layer) is type(layer):
             copy_weights(layer, stock)
             continue
         values = {w.name: w for w in layer.weights}
         for weight in stock.weights:
-            in_kernels = weight.name in layer.kernel_names
-            weight.assign(layer.quantized(weight.name) if in_kernels else values[weight.name])
+            quantized = isinstance(layer, SelfCompressing) and weight.name in layer.kernel_names
+            weight.assign(layer.quantized(weight.name) if quantized else values[weight.name])
     return plain
+
+
+def add_masks(model, exclude=()):
+    """Clone a model with a mask for every kernel, stock or self-compressing; the original is untouched.
+
+    Weights are copied, the masks keep everything at first. `scc_tf.callbacks.MagnitudePruning` sets them during
+    ``fit``, ``layer.prune(keep)`` by hand; `to_plain` takes them off again. The optimizer is not carried over:
+    ``compile`` the new model.
+
+    Args:
+        model: built Sequential or functional model; nested models and shared layers are converted too.
+        exclude: as in `self_compress`.
+
+    Returns:
+        A functional model with the same outputs; a `scc_tf.SelfCompressingModel` if ``model`` is one.
+
+    Raises:
+        ValueError: if the model is subclassed, not built, or has no kernel to mask; if a name in ``exclude`` is
+            unknown.
+
+    Example:
+        >>> import keras, numpy as np, scc_tf
+        >>> model = scc_tf.add_masks(keras.Sequential([keras.Input((2,)), keras.layers.Dense(2, name="head")]))
+        >>> model.get_layer("head").prune(np.eye(2, dtype=bool))
+        >>> bool(model.get_layer("head").kernel[0, 1] == 0)
+        True
+    """
+    check_functional(model)
+    excluded = _chosen_by(exclude, model)
+
+    def clone_layer(layer):
+        if type(layer) not in MASKED or id(layer) in excluded:
+            return copy_layer(layer)
+        return MASKED[type(layer)].from_config(layer.get_config())
+
+    compresses = isinstance(model, SelfCompressingModel)
+    masked, pairs = clone_graph(model, clone_layer, SelfCompressingModel if compresses else keras.Model)
+    for layer, clone in pairs:
+        if type(clone) is type(layer):
+            copy_weights(layer, clone)
+            continue
+        weights = {w.name: w for w in clone.weights}
+        for weight in layer.weights:
+            weights[weight.name].assign(weight)
+    if not any(isinstance(clone, Masked) for _, clone in pairs):
+        raise ValueError(f"Expected at least one layer whose kernel can have a mask. Received: {model.name!r}")
+    if compresses:
+        masked.starting_weights = model.starting_weights
+    return masked

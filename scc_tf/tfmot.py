@@ -13,6 +13,8 @@ import os
 import numpy as np
 import tensorflow as tf
 
+from scc_tf.pruning import block_mask
+
 __all__ = ["ConstantSparsity", "PolynomialDecay", "mask_of", "sparsity_at"]  # noqa: F822 (`__getattr__` has the first two)
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
@@ -86,6 +88,9 @@ def mask_of(weights, sparsity, *, block=(1, 1), pooling="AVG", zeros_of=None):
     weights = tf.convert_to_tensor(weights, tf.float32)
     if tuple(block) != (1, 1) and weights.shape.rank != 2:
         raise ValueError(f"Expected a matrix for blocks of {tuple(block)}. Received: shape {tuple(weights.shape)}")
+    if tuple(block) != (1, 1) and any(size <= side for size, side in zip(weights.shape, block, strict=True)):
+        # TF-MOT cannot expand a single row or column of blocks
+        return block_mask(weights.numpy(), sparsity, block, {"AVG": "average", "MAX": "max"}[pooling])
     _, engine = _library()
     pruning = engine.Pruning(
         training_step_fn=lambda: 0,

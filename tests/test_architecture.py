@@ -11,6 +11,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"quantization", "atomic"},
     {"coding", "metrics", "pruning"},
     {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state"},
+    {"masked_layers"},
     {"graph", "side_information"},
     {"size", "surgery", "safety"},
     {"training"},

@@ -30,7 +30,14 @@ def test_the_legacy_variable_and_tf_keras_are_as_before(order, variable):
 
 def test_a_schedule_says_when_and_how_much():
     schedule = tfmot.PolynomialDecay(0.0, 0.8, begin_step=10, end_step=20, power=1, frequency=5)
-    assert [sparsity_at(schedule, step)[0] for step in (9, 10, 12, 15, 20, 25)] == [False, True, False, True, True, False]
+    assert [sparsity_at(schedule, step)[0] for step in (9, 10, 12, 15, 20, 25)] == [
+        False,
+        True,
+        False,
+        True,
+        True,
+        False,
+    ]
     assert sparsity_at(schedule, 15)[1] == pytest.approx(0.4)
 
 
@@ -66,3 +73,10 @@ def test_our_n_of_m_masks_are_those_of_tf_mot():
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):
         mask_of(np.ones((2, 2, 2), np.float32), **arguments)
+
+
+def test_one_row_of_blocks_which_tf_mot_itself_cannot_mask():
+    weights = np.random.default_rng(3).normal(size=(2, 12)).astype(np.float32)
+    mask = mask_of(weights, 0.5, block=(2, 3)).reshape(2, 4, 3)
+    assert (mask.any(axis=(0, 2)) == mask.all(axis=(0, 2))).all()
+    assert mask.sum() == 12

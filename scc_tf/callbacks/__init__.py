@@ -9,8 +9,17 @@ With ``BackupAndRestore``, those that have one want a ``backup_dir``, outside of
 from scc_tf.callbacks.channel_removal import ChannelRemoval
 from scc_tf.callbacks.gamma_scheduler import GammaScheduler
 from scc_tf.callbacks.kernel_restoration import KernelRestoration
+from scc_tf.callbacks.magnitude_pruning import MagnitudePruning
 from scc_tf.callbacks.nan_guard import RaiseOnNaN
 from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.callbacks.size_logger import SizeLogger
 
-__all__ = ["ChannelRemoval", "GammaScheduler", "KernelRestoration", "RaiseOnNaN", "SafetyMonitor", "SizeLogger"]
+__all__ = [
+    "ChannelRemoval",
+    "GammaScheduler",
+    "KernelRestoration",
+    "MagnitudePruning",
+    "RaiseOnNaN",
+    "SafetyMonitor",
+    "SizeLogger",
+]

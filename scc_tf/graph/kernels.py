@@ -6,7 +6,6 @@ import keras
 import numpy as np
 
 from scc_tf.layers import (
-    TWINS,
     Conv2DTranspose,
     DepthwiseConv2D,
     EinsumDense,
@@ -14,6 +13,7 @@ from scc_tf.layers import (
     SeparableConv2D,
     einsum_letters,
 )
+from scc_tf.masked_layers import twin_of
 
 __all__ = ["KernelLayout", "kernels_of"]
 
@@ -37,7 +37,7 @@ class KernelLayout:
     """
 
     def __init__(self, layer, name):
-        twin = type(layer) if isinstance(layer, SelfCompressing) else TWINS[type(layer)]
+        twin = twin_of(layer)
         self.layer, self.name = layer, name
         self.shape = tuple(getattr(layer, name).shape)
         rank = len(self.shape)
@@ -124,7 +124,7 @@ def kernels_of(layer):
     Empty for a layer without a self-compressing twin, not built, or whose kernel is not what it multiplies by
     (quantized by Keras, or with a LoRA update).
     """
-    twin = type(layer) if isinstance(layer, SelfCompressing) else TWINS.get(type(layer))
+    twin = twin_of(layer)
     if twin is None or not getattr(layer, "built", False):
         return ()
     if getattr(layer, "quantization_mode", None) or getattr(layer, "lora_enabled", False):

@@ -7,6 +7,7 @@ import numpy as np
 
 from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_weights, padding_place
 from scc_tf.layers import SelfCompressing
+from scc_tf.masked_layers import Masked
 from scc_tf.surgery.flow import KernelStep, RouteStep
 
 __all__ = ["Cut", "rebuild"]
@@ -138,6 +139,8 @@ class _KernelSurgeon:
         indices = {}
         for step in self.steps.values():
             indices[step.layout.name] = self._kernel_indices(step)
+            if isinstance(self.layer, Masked):
+                indices[self.layer.masks[step.layout.name].name] = indices[step.layout.name]
             channels = np.flatnonzero(self.channels(step))
             if isinstance(self.layer, SelfCompressing):
                 channel_format = self.layer.format_of(step.layout.name)

@@ -9,7 +9,9 @@ from scc_tf.export import run_tflite
 def exported(tmp_path, inputs=((8,),), storage="int8"):
     entries = [keras.Input(shape) for shape in inputs]
     joined = entries[0] if len(entries) == 1 else keras.layers.Concatenate()(entries)
-    model = scc_tf.self_compress(keras.Model(entries if len(entries) > 1 else entries[0], keras.layers.Dense(3, name="head")(joined)))
+    model = scc_tf.self_compress(
+        keras.Model(entries if len(entries) > 1 else entries[0], keras.layers.Dense(3, name="head")(joined))
+    )
     scc_tf.export_tflite(model, tmp_path / "model.tflite", storage=storage)
     return model, tmp_path / "model.tflite"
 

@@ -12,7 +12,7 @@ from scc_tf.export.tflite.scales import find_output_scales, move_scales
 from scc_tf.export.tflite.static import calibration_samples, check_installed, quantize_activations
 from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
 from scc_tf.export.tflite.versions import set_versions
-from scc_tf.layers import TWINS, SelfCompressing
+from scc_tf.masked_layers import twin_of
 
 __all__ = ["export_tflite"]
 
@@ -177,6 +177,6 @@ def _fallbacks(decisions, missing, model):
     for kernel in missing:
         yield str(kernel), "the converted graph has no filter that is this kernel times scales: float32"
     for layer in {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values():
-        known = isinstance(layer, keras.Model | SelfCompressing) or type(layer) in TWINS
+        known = isinstance(layer, keras.Model) or twin_of(layer) is not None
         if not known and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
             yield layer.name, f"{type(layer).__name__} does not self-compress"

@@ -13,7 +13,8 @@ import numpy as np
 from keras import ops
 
 from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, schema
-from scc_tf.layers import TWINS, ChannelFormat, EinsumDense, SelfCompressing
+from scc_tf.layers import ChannelFormat, EinsumDense, SelfCompressing
+from scc_tf.masked_layers import twin_of
 
 __all__ = [
     "FILTER_OPS",
@@ -129,7 +130,7 @@ def _learned_kernel(layer, fmt):
 
 def _stock_kernel(layer, name):
     values = np.asarray(ops.convert_to_numpy(getattr(layer, name)), np.float64)
-    axes = ChannelFormat(name, values.shape, TWINS[type(layer)].channel_axes(layer, name)).channel_axes
+    axes = ChannelFormat(name, values.shape, twin_of(layer).channel_axes(layer, name)).channel_axes
     every = isinstance(layer, keras.layers.EinsumDense)
     return Kernel(layer.name, name, tuple(_orders(values, axes, every)), ())
 
@@ -147,7 +148,7 @@ def kernels_of(model):
     for layer in {id(layer): layer for layer in model._flatten_layers()}.values():
         if isinstance(layer, SelfCompressing):
             kernels += [_learned_kernel(layer, fmt) for fmt in layer.formats]
-        elif type(layer) in TWINS and layer.built:
+        elif twin_of(layer) is not None and layer.built:
             kernels += [_stock_kernel(layer, name) for name in _kernel_names(layer)]
     return kernels
 

@@ -1,0 +1,142 @@
+"""Prune the smallest weights while the network trains, on a schedule of TF-MOT."""
+
+import keras
+import numpy as np
+from keras import ops
+
+from scc_tf.masked_layers import Masked
+from scc_tf.pruning import global_masks, quality_mask
+from scc_tf.tfmot import mask_of, sparsity_at
+
+__all__ = ["SCOPES", "MagnitudePruning"]
+
+SCOPES = ("layer", "global", "quality")
+
+
+class MagnitudePruning(keras.callbacks.Callback):
+    """Sets the masks of a model (`scc_tf.add_masks`) to keep the largest weights.
+
+    Acts after the steps at which the schedule says so. Masks are computed anew from the kernels as they are then: what
+    was pruned is zero and stays pruned, unless the schedule's sparsity falls. Between these steps, and after ``fit``,
+    the masks hold under momentum and weight decay. They are weights of the model, so ``BackupAndRestore`` keeps them.
+
+    Adds to ``logs``: ``sparsity``, the fraction of the masked kernels' weights that are pruned.
+
+    Args:
+        schedule: `scc_tf.tfmot.ConstantSparsity`, `scc_tf.tfmot.PolynomialDecay` or another TF-MOT schedule; or, by
+            ``{layer name: schedule}``, one for each of some layers.
+        scope: ``"layer"``: each kernel gets the schedule's sparsity, by TF-MOT's own mask; ``"global"``: one threshold
+            for all kernels; ``"quality"``: each kernel loses what is below ``quality`` times the standard deviation of
+            its weights, at the schedule's steps, whatever its sparsity.
+        quality: factor of the standard deviation.
+        block: ``(height, width)`` of blocks that stand and fall together, in Dense kernels; others are pruned entry by
+            entry. With ``scope="layer"``.
+        pooling: ``"AVG"`` or ``"MAX"``, the magnitude of a block.
+        zeros_of: ``(m, n)``: m zeros among n consecutive inputs, whatever the schedule's sparsity. With
+            ``scope="layer"``.
+
+    Attributes:
+        history: one dictionary per pruning: ``step`` and ``sparsity``.
+
+    Raises:
+        ValueError: if an argument is out of range or does not go with ``scope``; from ``fit``, if the model has no
+            masks or the schedules name a layer that has none.
+
+    Source: Zhu & Gupta 2017, "To prune, or not to prune" (arXiv 1710.01878), for the schedule; Han et al. 2015,
+        "Learning both Weights and Connections" (arXiv 1506.02626), section 3, for ``"quality"``.
+
+    Example:
+        >>> schedule = scc_tf.tfmot.PolynomialDecay(0.5, 0.9, begin_step=0, end_step=1000)   # doctest: +SKIP
+        >>> masked.fit(images, labels, callbacks=[MagnitudePruning(schedule)])               # doctest: +SKIP
+    """
+
+    def __init__(self, schedule, scope="layer", *, quality=1.0, block=(1, 1), pooling="AVG", zeros_of=None):
+        super().__init__()
+        if scope not in SCOPES:
+            raise ValueError(f"Expected scope to be one of {SCOPES}. Received: scope={scope!r}")
+        if scope != "layer" and (tuple(block) != (1, 1) or zeros_of or isinstance(schedule, dict)):
+            raise ValueError(
+                "Expected blocks, zeros_of and schedules by layer with scope='layer'. Received: "
+                f"scope={scope!r}, block={block}, zeros_of={zeros_of}, schedule={schedule}"
+            )
+        if quality < 0:
+            raise ValueError(f"Expected quality not to be negative. Received: quality={quality}")
+        self.schedule = schedule
+        self.scope = scope
+        self.quality = quality
+        self.block, self.pooling, self.zeros_of = tuple(block), pooling, zeros_of
+        self.history = []
+
+    def on_train_begin(self, logs=None):
+        """Refuse a model without masks; prune if the schedule begins at once."""
+        layers = masked_layers(self.model)
+        if not layers:
+            raise ValueError(f"Expected a model with masks, see scc_tf.add_masks. Received: {self.model.name!r}")
+        if isinstance(self.schedule, dict):
+            names = {layer.name for layer in layers}
+            if unknown := set(self.schedule) - names:
+                raise ValueError(
+                    f"Expected schedules for layers with masks, {sorted(names)}. Received: {sorted(unknown)}"
+                )
+        self.history = []
+        self.prune()
+
+    def on_train_batch_end(self, batch, logs=None):
+        """Prune if it is time."""
+        self.prune()
+        self._write(logs)
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Write ``sparsity``."""
+        self._write(logs)
+
+    def prune(self):
+        """Set the masks, if the schedule says so for the step that the model's optimizer has reached."""
+        step = int(self.model.optimizer.iterations.numpy())
+        kernels = [(layer, name) for layer in masked_layers(self.model) for name in layer.kernel_names]
+        if self.scope == "global":
+            pruned = self._prune_together(kernels, step)
+        else:
+            pruned = [self._prune_one(layer, name, step) for layer, name in kernels]
+        if np.any(pruned):
+            self.history.append({"step": step, "sparsity": sparsity_of(self.model)})
+
+    def _prune_together(self, kernels, step):
+        due, sparsity = sparsity_at(self.schedule, step)
+        if due:
+            masks = global_masks([_values(*kernel) for kernel in kernels], sparsity)
+            for (layer, name), mask in zip(kernels, masks, strict=True):
+                layer.prune(mask, name)
+        return due
+
+    def _prune_one(self, layer, name, step):
+        schedule = self.schedule.get(layer.name) if isinstance(self.schedule, dict) else self.schedule
+        due, sparsity = sparsity_at(schedule, step) if schedule is not None else (False, 0.0)
+        if not due:
+            return False
+        values = _values(layer, name)
+        if self.scope == "quality":
+            layer.prune(quality_mask(values, self.quality, ops.convert_to_numpy(layer.masks[name]) > 0), name)
+            return True
+        block = self.block if values.ndim == 2 else (1, 1)
+        layer.prune(mask_of(values, sparsity, block=block, pooling=self.pooling, zeros_of=self.zeros_of), name)
+        return True
+
+    def _write(self, logs):
+        if logs is not None and self.history:
+            logs["sparsity"] = self.history[-1]["sparsity"]
+
+
+def _values(layer, name):
+    return ops.convert_to_numpy(getattr(layer, name))
+
+
+def masked_layers(model):
+    """The layers of a model that have masks, nested ones included, each once."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, Masked)]
+
+
+def sparsity_of(model):
+    """Fraction of the weights of a model's masked kernels that are pruned, in [0, 1]."""
+    masks = [ops.convert_to_numpy(mask) for layer in masked_layers(model) for mask in layer.masks.values()]
+    return 1 - float(sum(mask.sum() for mask in masks)) / sum(mask.size for mask in masks)

@@ -1,0 +1,107 @@
+"""Layers with masks: pruned kernel entries are zero, and stay zero whatever the optimizer does.
+
+Every stock layer that can self-compress, and every self-compressing twin, has a masked form. Each of its kernels has a
+mask, a non-trainable weight in the kernel's shape, so it is saved and restored with the layer. The mask is applied by
+the kernel's constraint, after momentum and weight decay have moved it: the forward pass costs what it did.
+"""
+
+import keras
+import numpy as np
+from keras import ops
+
+from scc_tf.layers import TWINS, SelfCompressing
+
+__all__ = ["MASKED", "UNMASKED", "KernelMask", "Masked", "twin_of"]
+
+
+class KernelMask:
+    """The constraint of a masked kernel: its own one, if it has any, and then the mask.
+
+    Args:
+        mask: variable of zeros and ones.
+        constraint: the constraint that the kernel had, or None.
+    """
+
+    def __init__(self, mask, constraint=None):
+        self.mask, self.constraint = mask, constraint
+
+    def __call__(self, kernel):
+        """The kernel as it may be, tensor in its shape."""
+        kernel = kernel if self.constraint is None else self.constraint(kernel)
+        return ops.multiply(kernel, ops.cast(self.mask, kernel.dtype))
+
+
+class Masked:
+    """Mixin that gives every kernel of a layer a mask. List it before the layer's class.
+
+    Attributes:
+        masks: ``{kernel name: variable}``, float32 in the kernel's shape: 1 keeps, 0 prunes. Set them with `prune`.
+    """
+
+    kernel_names = ("kernel",)
+
+    # The stock layers save a fixed list of variables, and would drop the masks in silence.
+    save_own_variables = keras.layers.Layer.save_own_variables
+    load_own_variables = keras.layers.Layer.load_own_variables
+
+    def build(self, input_shape):
+        """Create the layer's weights, then the masks of its kernels."""
+        super().build(input_shape)
+        self.masks = {}
+        for name in self.kernel_names:
+            kernel = getattr(self, name)
+            mask = self.add_weight(
+                name=f"{name.removesuffix('kernel')}mask",
+                shape=kernel.shape,
+                initializer="ones",
+                dtype="float32",
+                autocast=False,
+                trainable=False,
+            )
+            kernel.constraint = KernelMask(mask, kernel.constraint)
+            self.masks[name] = mask
+
+    def prune(self, keep, kernel_name="kernel"):
+        """Set the mask of a kernel, and the entries that it prunes to zero.
+
+        Args:
+            keep: bool array in the kernel's shape.
+            kernel_name: which kernel.
+
+        Raises:
+            ValueError: if the layer is not built, has no such kernel, or ``keep`` has another shape.
+        """
+        mask = getattr(self, "masks", {}).get(kernel_name)
+        keep = np.asarray(keep)
+        if mask is None or keep.shape != tuple(mask.shape):
+            raise ValueError(
+                f"Expected a built layer, one of its kernels {self.kernel_names} and a mask in its shape. Received: "
+                f"kernel_name={kernel_name!r}, layer={self.name!r}, shape {keep.shape}"
+            )
+        mask.assign(keep)
+        kernel = getattr(self, kernel_name)
+        kernel.assign(kernel.constraint(kernel))
+
+    def marked(self, kernel_name="kernel"):
+        """The kernel as an array with NaN where it is pruned: a view for export that nothing trains on."""
+        kernel = ops.convert_to_numpy(getattr(self, kernel_name))
+        return np.where(ops.convert_to_numpy(self.masks[kernel_name]) > 0, kernel, np.nan)
+
+
+def _masked(cls):
+    prefix = "Masked" if not issubclass(cls, SelfCompressing) else "MaskedSelfCompressing"
+    names = getattr(TWINS.get(cls, cls), "kernel_names")  # noqa: B009 (a stock class has none)
+    described = f"`{cls.__module__.partition('.src')[0]}.{cls.__name__}` with a mask for every kernel; see `Masked`."
+    masked = type(f"{prefix}{cls.__name__}", (Masked, cls), {"__doc__": described, "kernel_names": names})
+    masked.__module__ = __name__
+    return keras.saving.register_keras_serializable(package="scc_tf")(masked)
+
+
+MASKED = {cls: _masked(cls) for cls in (*TWINS, *TWINS.values())}
+UNMASKED = {masked: cls for cls, masked in MASKED.items()}
+
+
+def twin_of(layer):
+    """The self-compressing class that knows the kernels of a layer, masked or not; None if there is none."""
+    cls = UNMASKED.get(type(layer), type(layer))
+    return cls if issubclass(cls, SelfCompressing) else TWINS.get(cls)
