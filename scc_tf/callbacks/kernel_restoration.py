@@ -219,7 +219,7 @@ class KernelRestoration(keras.callbacks.Callback):
     def _save(self):
         if not self._backup:
             return
-        state = json.dumps({"safe_step": self.safe_step, "events": self.events})
+        state = json.dumps({"safe_step": self.safe_step, "events": self.events, "cuts": len(self.model.cuts)})
         with atomic_path(self._backup) as partial:
             np.savez(partial, *(self._safe_weights or ()), state=state)
 
@@ -233,22 +233,15 @@ class KernelRestoration(keras.callbacks.Callback):
             with self._backup.open("rb") as file, np.load(file, allow_pickle=False) as stored:
                 state = json.loads(str(stored["state"]))
                 weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
-            then, now = ([w.shape for w in arrays] for arrays in (weights, self.model.get_weights()))
-            if weights and not _fits(then, now):
+            cut_later = state["cuts"] > len(self.model.cuts)
+            if weights and not cut_later and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
                 raise ValueError("its weights are those of another model")
             self.events = [event for event in state["events"] if event["step"] <= step]
-            if weights and then != now:
-                logging.info("The backup %s is of a network that was cut later than this one", self._backup)
+            if cut_later:
+                logging.info("The backup %s is of the network after channels were removed from it", self._backup)
                 return False  # the state to go back to is that of the next check
             self.safe_step, self._safe_weights = state["safe_step"], weights or None
         except Exception as error:  # a damaged archive raises a dozen unrelated types
             logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
             return False
         return True
-
-
-def _fits(shapes, into):
-    """Whether shapes are those of the same network, or of what is left of it once channels are cut."""
-    if [len(shape) for shape in shapes] != [len(shape) for shape in into]:
-        return False
-    return all(small <= large for pair in zip(shapes, into, strict=True) for small, large in zip(*pair, strict=True))

@@ -120,3 +120,24 @@ def fit_with(model, callbacks, *others, epochs):
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match="Expected"):
         ChannelRemoval(**settings)
+
+
+def test_an_interruption_between_a_cut_and_the_next_backup(tmp_path, caplog):
+    def callbacks():
+        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
+        restoration = KernelRestoration(monitor, 1.0, backup_dir=tmp_path / "state")
+        removal = ChannelRemoval(every=2, restoration=restoration, backup_dir=tmp_path / "state")
+        return [keras.callbacks.BackupAndRestore(tmp_path / "keras"), monitor, restoration, removal]
+
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        fit_with(frozen_formats(), callbacks, AtStep(7, kill([1, 5])), AtStep(11, interrupt), epochs=3)
+    caplog.set_level("INFO")
+    model = frozen_formats()
+    _, _, restoration, removal = fit_with(model, callbacks, AtStep(7, kill([1, 5])), epochs=3)
+    assert "after channels were removed from it" in caplog.text
+    assert model.get_layer("hidden").units == 10
+    assert not restoration.reverted
+    assert [e["channels"] for e in removal.history][-1] == 13

@@ -1,0 +1,68 @@
+import json
+
+import pytest
+from absl import flags
+from script_flags import imported
+
+
+@pytest.fixture
+def script(monkeypatch):
+    with imported("knapsack_neuron", monkeypatch) as module:
+        yield module
+
+
+def test_the_two_examples_of_the_founding_document(script):
+    text = (script.ROOT / "data" / "weights.csv").read_text()
+    assert [row["edges"] for row in script.reduced_neurons(text)] == [{"5": 2}, {"2": 5}]
+
+
+def test_a_file_is_reduced_and_nothing_is_trained(script, tmp_path, capsys, monkeypatch):
+    monkeypatch.setattr(script.knapsack_pruning, "run", lambda *arguments: pytest.fail("trained"))
+    path = tmp_path / "neurons.csv"
+    path.write_text("3x1,7x1\n0x3\n.5x1,1x.1\n")
+    flags.FLAGS(["it"])
+    script.main(["it", str(path)])
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[0] == "neuron 1: 2 edges, net 10 -> input 7 with weight 1, input 3 with weight 1"
+    assert lines[1] == "neuron 2: 1 edges, net 0 -> no edge"
+    assert "Expected a net value that inputs times whole numbers reach" in lines[2]
+
+
+@pytest.mark.parametrize("text", ["2x", "axb", "1x2,3"])
+def test_a_malformed_file_is_one_clear_error(script, tmp_path, text):
+    (tmp_path / "bad.csv").write_text(text)
+    flags.FLAGS(["it"])
+    with pytest.raises(SystemExit, match=r"bad\.csv: Expected cells such as 5x2"):
+        script.main(["it", str(tmp_path / "bad.csv")])
+
+
+def test_a_missing_file_is_one_clear_error(script, tmp_path):
+    flags.FLAGS(["it"])
+    with pytest.raises(SystemExit, match="No such file"):
+        script.main(["it", str(tmp_path / "none.csv")])
+
+
+def test_the_record_holds_neurons_summary_and_every_seed(script, tmp_path, monkeypatch, capsys):
+    def run(config, budgets, verbose):
+        rows = [
+            {"budget_bytes": b, "method": m, "test_accuracy": 0.98 + 0.001 * config.seed}
+            for b in budgets
+            for m in ("knapsack", "magnitude")
+        ]
+        return {"float": {"test_accuracy": 0.99}, "rows": rows}
+
+    monkeypatch.setattr(script.knapsack_pruning, "run", run)
+    flags.FLAGS(["it", "--budgets=100,200", "--runs=2", "--out_dir", str(tmp_path)])
+    script.main(["it"])
+    record = json.loads((tmp_path / "knapsack_neuron.json").read_text())
+    assert record["summary"]["200"]["magnitude"] == pytest.approx([1.95, 0.0707], rel=1e-2)
+    assert len(record["records"]) == 2
+    assert record["neurons"][0]["edges"] == {"5": 2}
+    assert record["command"] == "python experiments/knapsack_neuron.py --budgets=100,200 --runs=2"
+    assert "200 B: knapsack 1.95 ± 0.07" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("budgets", ["--budgets=", "--budgets=0", "--budgets=1.5", "--budgets=a"])
+def test_bad_budgets_are_refused(script, budgets):
+    with pytest.raises(flags.Error):
+        flags.FLAGS(["it", budgets])
