@@ -261,6 +261,7 @@ def test_a_compiled_model_with_a_loss_that_cannot_be_serialized():
 # Report and exclusion
 
 
+@pytest.mark.slow
 def test_the_report_gives_reasons_and_the_log_warns(caplog):
     quantized = stock.Dense(3, name="int8")
     inputs = keras.Input((5,), dtype="int32")

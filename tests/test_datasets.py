@@ -122,6 +122,7 @@ def test_holdout_of_more_than_there_is_is_refused(count):
         datasets.stratified_holdout([0, 1, 2], count, seed=0)
 
 
+@pytest.mark.slow
 def test_the_named_folder_comes_before_the_embedded_copy_and_the_cache_last(tmp_path, empty_keras_cache):
     np.savez(tmp_path / "mnist.npz", **small_arrays())
     np.savez(empty_keras_cache / "mnist.npz", **small_arrays(n_train=20))
@@ -131,6 +132,7 @@ def test_the_named_folder_comes_before_the_embedded_copy_and_the_cache_last(tmp_
     assert datasets.load_split("cached", "train", tmp_path).labels.shape == (20,)
 
 
+@pytest.mark.slow
 def test_a_tfds_folder_in_the_named_folder_comes_before_all_others(tmp_path, empty_keras_cache):
     write_tfds_set(tmp_path, small_arrays())
     np.savez(empty_keras_cache / "tiny_set.npz", **small_arrays(n_train=20))

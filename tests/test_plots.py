@@ -31,6 +31,7 @@ def only(safety_set, reason):
     return SafetySet(**{name: part[keep] for name, part in vars(safety_set).items()})
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("colours", "size"), [(1, 28), (3, 32)])
 def test_a_small_figure_is_written_whatever_the_colours(tmp_path, colours, size):
     path = tmp_path / "gallery.png"
@@ -42,6 +43,7 @@ def test_a_small_figure_is_written_whatever_the_colours(tmp_path, colours, size)
     assert 800 < width < 1200
 
 
+@pytest.mark.slow
 def test_image_and_heat_are_drawn(tmp_path):
     plain, path = a_set(per_reason=2), tmp_path / "gallery.png"
     pictures = []
@@ -54,6 +56,7 @@ def test_image_and_heat_are_drawn(tmp_path):
     assert not np.array_equal(pictures[0], pictures[2])
 
 
+@pytest.mark.slow
 def test_only_the_reasons_that_are_there_get_a_band(tmp_path):
     heights = []
     for safety_set in (a_set(), only(a_set(), "diversity")):

@@ -69,6 +69,7 @@ def slow_sizes(codes, axes):
     )
 
 
+@pytest.mark.slow
 def test_widths_and_entropies_by_brute_force():
     model = learn(scc_tf.self_compress(stock_net()))
     report = size_report(model)

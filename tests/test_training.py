@@ -33,6 +33,7 @@ def nominal_bits(model):
 # The loss ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_more_gamma_gives_fewer_bits():
     bits = []
     for gamma in (0.0, 0.001, 0.01, 0.1):
@@ -112,6 +113,7 @@ def test_integer_inputs_do_not_round_the_safety_images():
     assert logs[0]["safety_loss"] == pytest.approx(logs[1]["safety_loss"], rel=1e-5)
 
 
+@pytest.mark.slow
 def test_the_safety_batch_changes_from_step_to_step_and_covers_the_set():
     x, y = toy.points()
     seen = []
@@ -164,6 +166,7 @@ def test_sample_weights_weigh_the_task_alone():
     assert one_step(model, x, y, sample_weight=np.zeros(len(y)))["loss"] == pytest.approx(0.5 * q, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs_of_which_one_has_no_loss():
     keras.utils.set_random_seed(0)
     first, second = keras.Input((8,), name="first"), keras.Input((4,), name="second")
@@ -322,6 +325,7 @@ def test_an_overflow_spoils_neither_weights_nor_formats():
 # Evaluation ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_evaluation_does_not_depend_on_the_batch_size():
     x, y = toy.images(20)
     model = toy.compressed(toy.conv_net())

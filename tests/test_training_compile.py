@@ -23,6 +23,7 @@ def steps(model, count, batch_size=16):
 # Saving --------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", ["keras", "weights"])
 def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how):
     def fresh():

@@ -122,6 +122,7 @@ def test_settings_out_of_range(settings):
         ChannelRemoval(**settings)
 
 
+@pytest.mark.slow
 def test_an_interruption_between_a_cut_and_the_next_backup(tmp_path, caplog):
     def callbacks():
         monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")

@@ -38,6 +38,7 @@ def steps_of(callback):
     return [entry["step"] for entry in callback.history]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("steps_per_execution", "expected"), [(1, [0, 4, 8, 10]), (3, [0, 6, 9, 10])])
 def test_acts_when_a_multiple_was_passed_whatever_the_steps_per_execution(steps_per_execution, expected):
     x, y = toy.points(40)
@@ -72,6 +73,7 @@ def test_the_same_evidence_does_not_count_twice():
     assert steps_of(callback) == [0, 5, 10]
 
 
+@pytest.mark.slow
 def test_the_last_entry_is_of_the_weights_that_fit_leaves(tmp_path):
     class SetsWeights(keras.callbacks.Callback):
         def on_train_end(self, logs=None):

@@ -25,6 +25,7 @@ def fit(schedule, model=None, epochs=1):
     return model, watch.logged, history.history
 
 
+@pytest.mark.slow
 def test_a_function_sets_gamma_before_every_step():
     model, logged, history = fit(lambda step: 0.25 * step, epochs=2)
     assert logged == [0.25 * step for step in range(6)]
@@ -33,6 +34,7 @@ def test_a_function_sets_gamma_before_every_step():
     assert float(model.gamma) == 1.25
 
 
+@pytest.mark.slow
 def test_with_several_steps_per_execution_it_acts_once_per_execution():
     model = toy.compressed(run_eagerly=False, jit_compile=False, steps_per_execution=2)
     _, logged, _ = fit(lambda step: 0.25 * step, model, epochs=2)
@@ -48,6 +50,7 @@ def test_the_step_uses_the_gamma_that_was_set():
     assert loss[0] == pytest.approx(task + 0.5 * q, rel=1e-5)
 
 
+@pytest.mark.slow
 def test_a_keras_schedule_works_and_goes_on_from_the_optimizers_step():
     schedule = keras.optimizers.schedules.PolynomialDecay(0.0, 4, 0.02, power=1.0)
     model, logged, _ = fit(schedule)

@@ -72,6 +72,7 @@ def test_a_restoration_that_finds_nothing_dead_is_an_event_too():
     assert run.restoration.events[0]["restored"] == {}
 
 
+@pytest.mark.slow
 def test_the_draw_depends_on_the_seed():
     def revived(seed):
         run = Fit(seed=seed)
@@ -148,6 +149,7 @@ def test_the_monitor_must_be_listed_before(listed):
         toy.compressed().fit(*toy.points(), verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("first_fit", ["ended", "interrupted"])
 def test_a_monitor_of_an_earlier_fit_is_refused(first_fit):
     def interrupt(*_):

@@ -20,6 +20,7 @@ def fit(model, *callbacks, epochs=2, of=toy.points):
     return model.fit(inputs, labels, batch_size=8, epochs=epochs, verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.slow
 def test_the_schedule_decides_when_and_how_much():
     pruning = MagnitudePruning(PolynomialDecay(0.25, 0.75, begin_step=2, end_step=10, power=1, frequency=4))
     history = fit(masked(), pruning).history
@@ -29,6 +30,7 @@ def test_the_schedule_decides_when_and_how_much():
     assert history["sparsity"] == pytest.approx([sparsities[1], sparsities[2]])
 
 
+@pytest.mark.slow
 def test_masks_are_those_of_tf_mot_and_hold_until_the_end():
     model = masked()
     before = np.asarray(model.get_layer("hidden").kernel)
@@ -55,6 +57,7 @@ def test_quality_times_the_standard_deviation():
     np.testing.assert_array_equal(model.get_layer("hidden").masks["kernel"], np.abs(before) >= 0.8 * before.std())
 
 
+@pytest.mark.slow
 def test_blocks_and_n_of_m():
     model = masked()
     fit(model, MagnitudePruning(ConstantSparsity(0.5, 0, 1, 100), block=(2, 4)), epochs=1)
@@ -72,6 +75,7 @@ def test_a_schedule_for_each_layer():
     assert np.asarray(model.get_layer("head").masks["kernel"]).all()
 
 
+@pytest.mark.slow
 def test_it_composes_with_self_compression():
     model = scc_tf.add_masks(scc_tf.self_compress(toy.conv_net()))
     model.compile("adam", toy.cross_entropy(), gamma=0.01, run_eagerly=True)

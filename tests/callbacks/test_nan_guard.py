@@ -24,6 +24,7 @@ def test_a_loss_that_is_no_number_ends_fit_at_its_step_and_nothing_is_written(tm
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_weights_that_the_last_step_of_an_epoch_broke_are_not_written(tmp_path):
     x, y = toy.points()
     model = toy.compressed(optimizer=keras.optimizers.SGD(3e38, clipvalue=3e38))
@@ -32,6 +33,7 @@ def test_weights_that_the_last_step_of_an_epoch_broke_are_not_written(tmp_path):
     assert [path for path in tmp_path.rglob("*") if path.is_file()] == []
 
 
+@pytest.mark.slow
 def test_a_sound_fit_is_left_alone(tmp_path):
     ends = []
     for callbacks in ([], [RaiseOnNaN()]):

@@ -41,6 +41,7 @@ def test_a_fit_that_ends_well_is_left_alone(caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_a_huge_gamma_cannot_break_the_contract(fraction, caplog):
     x, y = toy.points()
@@ -66,6 +67,7 @@ def test_a_huge_gamma_cannot_break_the_contract(fraction, caplog):
     assert bool(restoration.events) == (fraction > 0)
 
 
+@pytest.mark.slow
 def test_weights_that_early_stopping_restores_cannot_break_the_contract(tmp_path, caplog):
     model = toy.compressed(optimizer=keras.optimizers.Adam(0.05), gamma=0.0, run_eagerly=False, jit_compile=False)
     monitor = SafetyMonitor(toy.safety_set(30), every=8, backup_dir=tmp_path)
@@ -114,6 +116,7 @@ def test_the_end_does_not_move_an_average_towards_the_last_check(drop):
     assert restoration.reverted == (drop > 0.05)
 
 
+@pytest.mark.slow
 def test_a_collapse_is_undone_and_the_accuracy_comes_back():
     x, y = toy.points()
     model = toy.compressed(optimizer=keras.optimizers.Adam(0.05), gamma=0.001, run_eagerly=False, jit_compile=False)
@@ -171,6 +174,7 @@ def files(folder):
     return sorted(path.name for path in folder.rglob("*") if path.is_file())
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(tmp_path):
     whole_model, whole_monitor, whole = training(tmp_path / "whole")
     assert whole.reverted and whole.events[0]["step"] == 8

@@ -70,6 +70,7 @@ def test_batch_statistics_are_reestimated_before_each_check_if_images_are_given(
         assert float(norm.moving_variance[0]) == 1e6
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("settings", "warns"), [({}, True), ({"frozen": True}, False), ({"given": True}, False)])
 def test_running_batch_statistics_are_warned_of_once(caplog, settings, warns):
     x, y = toy.images(16)
@@ -80,6 +81,7 @@ def test_running_batch_statistics_are_warned_of_once(caplog, settings, warns):
     assert caplog.text.count("statistics_images") == warns
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("folder", "level"), [(True, logging.WARNING), (False, logging.INFO)])
 def test_a_reference_that_starts_anew_in_the_middle_is_told_of(tmp_path, caplog, folder, level):
     model, settings = toy.compressed(), {"backup_dir": tmp_path} if folder else {}
@@ -103,6 +105,7 @@ def test_a_reference_that_goes_on_is_not_told_of(tmp_path, caplog):
     assert "anew" not in caplog.text
 
 
+@pytest.mark.slow
 def test_a_fit_checks_at_the_start_every_n_steps_and_at_the_end_and_logs_floats():
     model = toy.compressed()
     monitor = SafetyMonitor(toy.safety_set(), every=2)

@@ -33,6 +33,7 @@ def graph_model(**settings):
     return toy.compressed(run_eagerly=False, jit_compile=False, **settings)
 
 
+@pytest.mark.slow
 def test_sizes_reach_history_csv_and_what_reads_the_logs_as_floats(tmp_path):
     model, logger, recorder = graph_model(gamma=0.01), SizeLogger(2), Recorder()
     log_file = tmp_path / "log.csv"
@@ -46,6 +47,7 @@ def test_sizes_reach_history_csv_and_what_reads_the_logs_as_floats(tmp_path):
     assert [float(row["integer_bytes"]) for row in rows] == history["integer_bytes"]
 
 
+@pytest.mark.slow
 def test_tensorboard_writes_the_sizes(tmp_path):
     history = fit(graph_model(gamma=0.01), [SizeLogger(2), keras.callbacks.TensorBoard(tmp_path)], epochs=2)
     (file,) = (tmp_path / "train").glob("*.tfevents*")
@@ -67,6 +69,7 @@ def test_the_measurements_are_those_of_the_size_report():
     assert logger.history[-1]["nominal_bytes"] < logger.history[0]["nominal_bytes"]
 
 
+@pytest.mark.slow
 def test_early_stopping_watches_the_size():
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([5], [1.0, 0.0])  # the size rests after two epochs
     stopping = keras.callbacks.EarlyStopping(monitor="nominal_bytes", mode="min", patience=0)

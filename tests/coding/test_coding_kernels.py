@@ -33,6 +33,7 @@ def check_round_trip(kernels, exponents=None):
     return data
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.data())
 def test_any_kernels_and_exponents_survive(data):

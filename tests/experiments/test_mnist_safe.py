@@ -103,6 +103,7 @@ def test_a_bad_gamma_gives_one_clear_error_and_writes_nothing(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("mode", ["safe", "compare"])
 def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monkeypatch, capsys, mode):
     plain = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Flatten(), keras.layers.Dense(3, name="head")])

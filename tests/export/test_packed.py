@@ -148,6 +148,7 @@ def test_it_is_smaller_than_the_entropy_of_each_kernel(tmp_path):
 SHAPE = (3, 4)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=10)
 @given(
     codes=hnp.arrays(np.int64, SHAPE, elements=st.integers(-(2**22), 2**22) | st.integers(-4, 3) | st.just(0)),

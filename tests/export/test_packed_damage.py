@@ -112,6 +112,7 @@ def test_damage_is_found_ten_thousand_times(packed):
     check_damage_is_found(packed, 10_000, 1)
 
 
+@pytest.mark.slow
 def test_damage_behind_a_valid_checksum(packed):
     check_the_inner_parsers(packed, 18, 2)
     check_the_tensors_alone(packed, 18, 3)

@@ -100,6 +100,7 @@ def test_a_normalization_behind_a_relu_goes_to_the_scales(tmp_path):
     assert "MUL" in [name for name, _ in operators(path)]
 
 
+@pytest.mark.slow
 def test_one_behind_a_relu_with_a_negative_factor_stays(tmp_path):
     norm = keras.layers.BatchNormalization()
     model, path = sequential((8, 8, 3), layers.Conv2D(5, 3, activation="relu"), norm), tmp_path / "model.tflite"
@@ -109,6 +110,7 @@ def test_one_behind_a_relu_with_a_negative_factor_stays(tmp_path):
     assert relative_error(path, model) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_normalization_before_a_dense_layer_goes_to_the_activation(tmp_path):
     model, path = dense_norm_dense(), tmp_path / "model.tflite"
     export_tflite(model, path, compute="dynamic")
@@ -116,6 +118,7 @@ def test_a_normalization_before_a_dense_layer_goes_to_the_activation(tmp_path):
     assert_learned_integers(path, model)
 
 
+@pytest.mark.slow
 def test_channels_without_bits_are_zeros_with_a_usable_scale(tmp_path):
     model, path = dead_channels(), tmp_path / "model.tflite"
     export_tflite(model, path, compute="dynamic")

@@ -159,6 +159,7 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
     assert (tmp_path / "a.tflite").read_bytes() == (tmp_path / "b.tflite").read_bytes()
 
 
+@pytest.mark.slow
 def test_stripping_drops_names_and_metadata_but_not_the_signature(tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(conv_norm(), path)
@@ -207,6 +208,7 @@ def test_representative_data_may_have_a_batch_or_not(data):
     assert all(sample.shape == (1, 8, 8, 3) and sample.dtype == np.float32 for sample in samples)
 
 
+@pytest.mark.slow
 def test_ranges_are_the_true_extremes_of_the_data(tmp_path):
     """A moving average, as in the quantizer's own calibration, would clip the one large input."""
     pytest.importorskip("ai_edge_quantizer")

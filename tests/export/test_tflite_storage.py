@@ -70,6 +70,7 @@ def test_minus_128_is_stored_but_not_given_to_integer_kernels(net, tmp_path):
     assert relative_error(path, model) < 1e-5
 
 
+@pytest.mark.slow
 def test_minus_128_behind_a_negative_factor_takes_a_negative_scale(tmp_path):
     conv, norm = layers.Conv2D(4, 3, name="conv"), keras.layers.BatchNormalization()
     model, path = sequential((8, 8, 3), conv, norm), tmp_path / "model.tflite"
@@ -82,6 +83,7 @@ def test_minus_128_behind_a_negative_factor_takes_a_negative_scale(tmp_path):
     assert relative_error(path, model) < 1e-5
 
 
+@pytest.mark.slow
 def test_a_negative_factor_otherwise_turns_the_integers(tmp_path):
     model, path = conv_norm(), tmp_path / "model.tflite"
     model.layers[1].gamma.assign([1, -1, 1, -1, 1])
@@ -92,6 +94,7 @@ def test_a_negative_factor_otherwise_turns_the_integers(tmp_path):
     assert (scales > 0).all()
 
 
+@pytest.mark.slow
 def test_a_factor_of_zero_is_a_channel_of_zeros(tmp_path):
     model, path = conv_norm(), tmp_path / "model.tflite"
     model.layers[1].gamma.assign([1, 0, 1, 1, 1])
@@ -116,6 +119,7 @@ def test_codes_beyond_int8_become_floats(bits, kind, compute, tmp_path):
     assert relative_error(path, model) < 1e-5  # nothing here can be rounded
 
 
+@pytest.mark.slow
 def test_a_folded_factor_that_float16_does_not_hold_means_float32(tmp_path):
     conv = layers.Conv2D(4, 3, name="conv")
     model, path = sequential((8, 8, 3), conv, keras.layers.BatchNormalization()), tmp_path / "model.tflite"
@@ -124,6 +128,7 @@ def test_a_folded_factor_that_float16_does_not_hold_means_float32(tmp_path):
     assert relative_error(path, model) < 1e-5
 
 
+@pytest.mark.slow
 def test_floats_keep_the_multiplication_behind_them(tmp_path):
     model, path = conv_relu_norm(), tmp_path / "model.tflite"
     with_codes(model.get_layer("conv"), codes_between(-200, 200, (3, 3, 3, 5)), bits=9)
@@ -237,6 +242,7 @@ def test_an_embedding_is_reported_and_stays_float(tmp_path):
         np.testing.assert_allclose(run(path, samples), model(samples), atol=bound)
 
 
+@pytest.mark.slow
 def test_a_stage_of_floats_between_integers(tmp_path):
     """Float16 and -128 between layers with int8 activations."""
     stack = [layers.Dense(6, activation="relu", name=f"dense{i}") for i in range(4)]

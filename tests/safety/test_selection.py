@@ -136,6 +136,7 @@ def test_shares(model, data, size, shares, expected):
     assert (chosen.cluster == -1).all() == (expected[2] == 0)
 
 
+@pytest.mark.slow
 def test_progress_is_shown_on_request_only(model, data, capsys):
     select_safety_set(model, *data, size=3, verbose=0)
     select_safety_set(model, *data, size=3)  # "auto", and pytest is no terminal

@@ -118,6 +118,7 @@ def test_removal_can_be_repeated():
     assert zoo.left(report) == {**left, "dw": 1}
 
 
+@pytest.mark.slow
 def test_the_result_can_be_saved(tmp_path):
     for compressed in (False, True):
         model = network("squeeze_and_excite", offsets=False, compressed=compressed)

@@ -158,6 +158,7 @@ def test_a_bias_that_is_added_is_trained():
     assert np.all(np.asarray(bias) != before)
 
 
+@pytest.mark.slow
 def test_the_original_goes_on_as_well():
     model, twin = network(optimizer="adam"), network(optimizer="adam")
     twin.set_weights(model.get_weights())
