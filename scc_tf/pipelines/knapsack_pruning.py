@@ -12,6 +12,7 @@ import tensorflow as tf
 
 from scc_tf import datasets, models
 from scc_tf.conversion import add_masks
+from scc_tf.pipelines.settings import setting
 from scc_tf.pruning import global_masks, reduce_layer
 
 __all__ = ["METHODS", "Config", "edge_saliency", "run"]
@@ -19,23 +20,19 @@ __all__ = ["METHODS", "Config", "edge_saliency", "run"]
 METHODS = ("knapsack", "magnitude")
 
 
-def _setting(default, help_text):
-    return dataclasses.field(default=default, metadata={"help": help_text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of one run; the flags of the experiment are made from these fields."""
 
-    seed: int = _setting(0, "seed of weights, order and calibration examples")
-    float_epochs: int = _setting(10, "epochs of the float network")
-    epochs: int = _setting(5, "epochs of fine-tuning after pruning")
-    batch_size: int = _setting(128, "examples per step")
-    learning_rate: float = _setting(1e-3, "learning rate of the float network (Adam); a fifth of it for fine-tuning")
-    calibration: int = _setting(2000, "training examples that the saliency of an edge is measured on")
-    code_bits: int = _setting(5, "bits of an edge's weight")
-    index_bits: int = _setting(5, "bits of an edge's relative index")
-    data_dir: str = _setting("", "folder of the data sets; MNIST is embedded")
+    seed: int = setting(0, "seed of weights, order and calibration examples")
+    float_epochs: int = setting(10, "epochs of the float network")
+    epochs: int = setting(5, "epochs of fine-tuning after pruning")
+    batch_size: int = setting(128, "examples per step")
+    learning_rate: float = setting(1e-3, "learning rate of the float network (Adam); a fifth of it for fine-tuning")
+    calibration: int = setting(2000, "training examples that the saliency of an edge is measured on")
+    code_bits: int = setting(5, "bits of an edge's weight")
+    index_bits: int = setting(5, "bits of an edge's relative index")
+    data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
         """Refuse settings that cannot run."""

@@ -20,6 +20,7 @@ from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.settings import setting
 from scc_tf.pipelines.stage import Stage, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
@@ -49,37 +50,33 @@ _RULES = (  # names, what they accept, in words
 )
 
 
-def _setting(default, help_text):
-    return dataclasses.field(default=default, metadata={"help": help_text})
-
-
 @dataclasses.dataclass(frozen=True)
 class Config:
     """Settings of one run; the flags of the experiments are made from these fields."""
 
-    gamma: float = _setting(0.01, "weight of the size term Q (average bits per weight)")
-    lambda_safety: float = _setting(0.03, "weight of the safety loss; the unsafe row has none")
-    mode: str = _setting("safe", "safe, unsafe, or compare (both, from the same start)")
-    seed: int = _setting(0, "seed of weights, order, augmentation and safety set")
-    float_epochs: int = _setting(2, "epochs of the float baseline")
-    epochs: int = _setting(4, "epochs of compression")
-    batch_size: int = _setting(64, "examples per step")
-    learning_rate: float = _setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
-    bit_depth: float = _setting(4.0, "bits that every channel starts from")
-    format_learning_rate: float = _setting(0.5, "peak learning rate of bit depths and exponents (Adam)")
-    settle: float = _setting(0.25, "last share of the compression steps, in which the formats rest")
-    ramp: float = _setting(0.0, "share of the compression steps over which gamma rises from 0")
-    shift: int = _setting(1, "largest shift of a training image, pixels")
-    safety_size: int = _setting(1000, "examples in the safety set")
-    safety_batch_size: int = _setting(8, "safety examples per step")
-    check_every: int = _setting(200, "steps between safety checks")
-    threshold_points: float = _setting(5.0, "tolerated drop of safety accuracy, percentage points")
-    restore_fraction: float = _setting(0.5, "share of the dead channels that a restoration revives")
-    restore_bits: float = _setting(2.0, "bits that a revived channel gets")
-    cut_share: float = _setting(0.05, "share of the kernel weights that must be dead before the network is cut")
-    exponent_places: int = _setting(3, "binary places that exponents keep in the end")
-    size_form: str = _setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
-    data_dir: str = _setting("", "folder of the data sets; MNIST is embedded")
+    gamma: float = setting(0.01, "weight of the size term Q (average bits per weight)")
+    lambda_safety: float = setting(0.03, "weight of the safety loss; the unsafe row has none")
+    mode: str = setting("safe", "safe, unsafe, or compare (both, from the same start)")
+    seed: int = setting(0, "seed of weights, order, augmentation and safety set")
+    float_epochs: int = setting(2, "epochs of the float baseline")
+    epochs: int = setting(4, "epochs of compression")
+    batch_size: int = setting(64, "examples per step")
+    learning_rate: float = setting(2e-3, "peak learning rate of the weights (one cycle, Adam), both trainings")
+    bit_depth: float = setting(4.0, "bits that every channel starts from")
+    format_learning_rate: float = setting(0.5, "peak learning rate of bit depths and exponents (Adam)")
+    settle: float = setting(0.25, "last share of the compression steps, in which the formats rest")
+    ramp: float = setting(0.0, "share of the compression steps over which gamma rises from 0")
+    shift: int = setting(1, "largest shift of a training image, pixels")
+    safety_size: int = setting(1000, "examples in the safety set")
+    safety_batch_size: int = setting(8, "safety examples per step")
+    check_every: int = setting(200, "steps between safety checks")
+    threshold_points: float = setting(5.0, "tolerated drop of safety accuracy, percentage points")
+    restore_fraction: float = setting(0.5, "share of the dead channels that a restoration revives")
+    restore_bits: float = setting(2.0, "bits that a revived channel gets")
+    cut_share: float = setting(0.05, "share of the kernel weights that must be dead before the network is cut")
+    exponent_places: int = setting(3, "binary places that exponents keep in the end")
+    size_form: str = setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
+    data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
         """Refuse settings that no stage could run with."""

@@ -1,5 +1,4 @@
 import dataclasses
-import itertools
 import json
 import math
 import shutil
@@ -8,13 +7,11 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
-import tensorflow as tf
 
 import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import self_compression
-from scc_tf.pipelines.batches import one_cycle, training_batches
 from scc_tf.pipelines.self_compression import (
     Config,
     compress,
@@ -298,115 +295,3 @@ def test_the_key_depends_on_the_named_settings_alone():
 
 def test_every_setting_has_a_help_text():
     assert all(field.metadata["help"] for field in dataclasses.fields(Config))
-
-
-# one_cycle and training_batches --------------------------------------------------------------------------------------
-
-
-@pytest.mark.parametrize("steps", [2, 10, 200])
-def test_one_cycle_rises_to_its_peak_and_falls_to_zero(steps):
-    schedule = one_cycle(0.3, steps, warm_up=0.2)
-    rates = [float(schedule(step)) for step in range(steps + 1)]
-    top = max(1, round(0.2 * steps))
-    assert rates[0] == pytest.approx(0.03)
-    assert rates[top] == pytest.approx(0.3) == max(rates)
-    assert all(a < b for a, b in itertools.pairwise(rates[: top + 1]))
-    assert all(a > b for a, b in itertools.pairwise(rates[top:]))
-    assert rates[-1] == pytest.approx(0, abs=1e-9)
-
-
-def test_one_cycle_of_one_step_has_a_rate():
-    assert 0 < float(one_cycle(0.3, 1)(0)) <= 0.3
-
-
-def numbered(count=12):
-    """Images whose pixels are all different, labelled by their number."""
-    images = np.arange(1, count * 20 + 1, dtype=np.float32).reshape(count, 5, 4, 1)
-    return datasets.Split(images, np.arange(count))
-
-
-def first_batches(split, batch_size, number, seed=0, shift=0, skip_epochs=0):
-    batches, _ = training_batches(split, batch_size, seed, shift, skip_epochs)
-    return [(images.numpy(), labels.numpy()) for images, labels in batches.take(number)]
-
-
-@pytest.mark.parametrize("shift", [0, 2])
-def test_batches_have_static_shapes_and_a_length(shift):
-    batches, steps = training_batches(numbered(), 5, 0, shift)
-    assert steps == 2
-    assert [spec.shape.as_list() for spec in batches.element_spec] == [[5, 5, 4, 1], [5]]
-
-
-def test_an_epoch_shows_every_image_once_and_the_next_one_in_another_order():
-    labels = [labels for _, labels in first_batches(numbered(), 4, 6)]
-    first, second = np.concatenate(labels[:3]), np.concatenate(labels[3:])
-    assert sorted(first) == sorted(second) == list(range(12))
-    assert first.tolist() != second.tolist() != list(range(12))
-
-
-def test_without_shift_images_are_untouched():
-    split = numbered()
-    for images, labels in first_batches(split, 4, 6):
-        np.testing.assert_array_equal(images, split.images[labels])
-
-
-def test_each_image_is_shifted_on_its_own_by_at_most_shift_pixels_with_zeros_behind():
-    split, seen = numbered(), set()
-    for images, labels in first_batches(split, 4, 40, shift=1):
-        for image, label in zip(images, labels, strict=True):
-            padded = np.pad(split.images[label], ((1, 1), (1, 1), (0, 0)))
-            candidates = {(y, x): padded[y : y + 5, x : x + 4] for y in range(3) for x in range(3)}
-            found = [offset for offset, candidate in candidates.items() if np.array_equal(candidate, image)]
-            assert len(found) == 1
-            seen.add((label, *found[0]))
-    assert {(y, x) for _, y, x in seen} == {(y, x) for y in range(3) for x in range(3)}
-    assert len(seen) > 60  # of 12 images times 9 shifts: one shift per image, not per batch
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_the_seed_decides_order_and_shifts(shift):
-    def content(seed):
-        keras.utils.set_random_seed(0)
-        return [images.tobytes() for images, _ in first_batches(numbered(), 4, 8, seed, shift)]
-
-    assert content(3) == content(3)
-    assert content(3) != content(4)
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_skipped_epochs_leave_the_later_batches_as_they_were(shift):
-    whole = first_batches(numbered(13), 4, 9, shift=shift)
-    later = first_batches(numbered(13), 4, 3, shift=shift, skip_epochs=2)
-    for (images, labels), (same_images, same_labels) in zip(whole[6:], later, strict=True):
-        np.testing.assert_array_equal(images, same_images)
-        np.testing.assert_array_equal(labels, same_labels)
-
-
-def slow_batches(split, batch_size, seed, shift):
-    """The stream as it was defined before epochs could be skipped; records in experiments/results/ hang on it."""
-
-    def move(index, images_and_labels):
-        images, labels = images_and_labels
-        offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
-        images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
-        moved = [x[y0 : y0 + 5, x0 : x0 + 4] for x, (y0, x0) in zip(tf.unstack(images), offsets.numpy(), strict=True)]
-        return tf.stack(moved), labels
-
-    batches = tf.data.Dataset.from_tensor_slices(tuple(split)).shuffle(len(split.labels), seed=seed)
-    for index, batch in batches.repeat().batch(batch_size, drop_remainder=True).enumerate():
-        yield move(index, batch)
-
-
-@pytest.mark.parametrize("shift", [0, 1])
-def test_the_stream_of_an_uninterrupted_run_is_what_it_always_was(shift):
-    expected = itertools.islice(slow_batches(numbered(), 5, 3, shift), 9)
-    for (images, labels), (images_then, labels_then) in zip(
-        first_batches(numbered(), 5, 9, 3, shift), expected, strict=True
-    ):
-        np.testing.assert_array_equal(images, images_then)
-        np.testing.assert_array_equal(labels, labels_then)
-
-
-def test_a_batch_larger_than_the_split_is_refused():
-    with pytest.raises(ValueError, match="batch_size=13"):
-        training_batches(numbered(), 13, 0)
