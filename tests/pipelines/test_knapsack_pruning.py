@@ -56,17 +56,24 @@ def test_both_methods_spend_the_budget_and_no_more():
     assert record["float"]["edges"] == 16 * 12 + 12 * 10
 
 
-def test_the_saliency_of_a_linear_net_by_hand():
-    """One output per class, no bias: the gradient of the loss is input times (probability - one-hot)."""
-    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, use_bias=False)])
-    rng = np.random.default_rng(0)
-    images, labels = rng.normal(size=(7, 3)).astype(np.float32), rng.integers(0, 2, 7)
-    (saliency,) = edge_saliency(model, [model.layers[0].kernel], images, labels, batch_size=1)
-    weights = np.asarray(model.layers[0].kernel, np.float64)
-    logits = images @ weights
-    probabilities = np.exp(logits) / np.exp(logits).sum(1, keepdims=True)
-    gradients = images[:, :, None] * (probabilities - np.eye(2)[labels])[:, None]
-    np.testing.assert_allclose(saliency, ((gradients * weights) ** 2).sum(0), rtol=1e-4)
+def test_saliency_is_the_share_of_a_neurons_input_energy():
+    model = keras.Sequential(
+        [keras.Input((3,)), keras.layers.Dense(2, activation="relu"), keras.layers.Dense(4, use_bias=False)]
+    )
+    images = np.random.default_rng(0).normal(size=(7, 3)).astype(np.float32)
+    first, second = edge_saliency(model, model.layers, images)
+    hidden = np.asarray(model.layers[0](images), np.float64)
+    for saliency, x, layer in ((first, images, model.layers[0]), (second, hidden, model.layers[1])):
+        kernel = np.asarray(layer.kernel, np.float64)
+        for unit in range(kernel.shape[1]):
+            given = [np.mean((x[:, i] * kernel[i, unit]) ** 2) for i in range(len(kernel))]
+            np.testing.assert_allclose(saliency[:, unit], np.array(given) / sum(given), rtol=1e-4)
+
+
+def test_a_neuron_that_nothing_reaches_has_no_saliency():
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    (saliency,) = edge_saliency(model, model.layers, np.zeros((5, 3), np.float32))
+    assert saliency.tolist() == [[0.0, 0.0]] * 3
 
 
 @pytest.mark.parametrize(
