@@ -135,7 +135,7 @@ def test_an_interruption_between_a_cut_and_the_next_backup(tmp_path, caplog):
 
     with pytest.raises(KeyboardInterrupt):
         fit_with(frozen_formats(), callbacks, AtStep(7, kill([1, 5])), AtStep(11, interrupt), epochs=3)
-    caplog.set_level("INFO")
+    caplog.set_level("INFO", logger="absl")
     model = frozen_formats()
     _, _, restoration, removal = fit_with(model, callbacks, AtStep(7, kill([1, 5])), epochs=3)
     assert "after channels were removed from it" in caplog.text
