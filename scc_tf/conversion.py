@@ -61,6 +61,14 @@ def _reason_to_skip(layer, excluded):
     return None
 
 
+def _copy_by_name(layer, other):
+    """Give another layer the weights that both have."""
+    values = {w.name: w for w in layer.weights}
+    for weight in other.weights:
+        if weight.name in values:
+            weight.assign(values[weight.name])
+
+
 def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
     """Clone a model with self-compressing layers in place of the stock ones; the original is untouched.
 
@@ -106,10 +114,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         if _reason_to_skip(layer, excluded):
             copy_weights(layer, twin)
             continue
-        values = {w.name: w for w in layer.weights}
-        for weight in twin.weights:
-            if weight.name in values:
-                weight.assign(values[weight.name])
+        _copy_by_name(layer, twin)
         for fmt in twin.formats:
             fmt.exponent.assign(fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth))
     reasons = [
@@ -211,9 +216,7 @@ def add_masks(model, exclude=()):
         if type(clone) is type(layer):
             copy_weights(layer, clone)
             continue
-        weights = {w.name: w for w in clone.weights}
-        for weight in layer.weights:
-            weights[weight.name].assign(weight)
+        _copy_by_name(layer, clone)
     if not any(isinstance(clone, Masked) for _, clone in pairs):
         raise ValueError(f"Expected at least one layer whose kernel can have a mask. Received: {model.name!r}")
     if compresses:

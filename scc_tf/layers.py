@@ -25,6 +25,7 @@ __all__ = [
     "SeparableConv2D",
     "check_format",
     "einsum_letters",
+    "self_compressing_layers",
 ]
 
 
@@ -359,3 +360,8 @@ TWINS = {
     keras.layers.Dense: Dense,
     keras.layers.EinsumDense: EinsumDense,
 }
+
+
+def self_compressing_layers(model):
+    """The self-compressing layers of a model, nested ones included, each once."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]

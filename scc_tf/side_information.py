@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from scc_tf.layers import SelfCompressing
+from scc_tf.layers import self_compressing_layers
 
 __all__ = ["round_exponents", "round_vectors"]
 
@@ -31,8 +31,8 @@ def round_exponents(model, fraction_bits=3):
     if not 0 <= fraction_bits <= 16:
         raise ValueError(f"Expected fraction_bits from 0 to 16. Received: fraction_bits={fraction_bits}")
     places = 2.0**fraction_bits
-    for layer in model._flatten_layers():
-        for fmt in layer.formats if isinstance(layer, SelfCompressing) else ():
+    for layer in self_compressing_layers(model):
+        for fmt in layer.formats:
             fmt.exponent.assign(keras.ops.round(fmt.exponent * places) / places)
 
 
@@ -50,8 +50,7 @@ def round_vectors(model):
     """
     formats = {
         id(v)
-        for layer in model._flatten_layers()
-        if isinstance(layer, SelfCompressing)
+        for layer in self_compressing_layers(model)
         for fmt in layer.formats
         for v in (fmt.bit_depth, fmt.exponent)
     }

@@ -10,7 +10,7 @@ import tensorflow as tf
 from absl import logging
 from keras import ops
 
-from scc_tf.layers import SelfCompressing
+from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.size import SizeTerm
 from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import Plan, make_plan
@@ -18,12 +18,7 @@ from scc_tf.surgery.removal import carried_optimizers, cut_channels
 from scc_tf.training.format_optimizer import averages_weights, default_format_optimizer
 from scc_tf.training.safety_term import SafetyTerm
 
-__all__ = ["SelfCompressingModel", "self_compressing_layers"]
-
-
-def self_compressing_layers(model):
-    """The self-compressing layers of a model, nested ones included, each once."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
+__all__ = ["SelfCompressingModel"]
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
