@@ -1,7 +1,6 @@
 """Prune the smallest weights while the network trains, on a schedule of TF-MOT."""
 
 import keras
-import numpy as np
 from keras import ops
 
 from scc_tf.masked_layers import Masked
@@ -93,25 +92,27 @@ class MagnitudePruning(keras.callbacks.Callback):
     def prune(self):
         """Set the masks, if the schedule says so for the step that the model's optimizer has reached."""
         step = int(self.model.optimizer.iterations.numpy())
+        schedules = self.schedule.values() if isinstance(self.schedule, dict) else [self.schedule]
+        said = {id(schedule): sparsity_at(schedule, step) for schedule in schedules}
+        if not any(due for due, _ in said.values()):  # at most steps: nothing else may cost time then
+            return
         kernels = [(layer, name) for layer in masked_layers(self.model) for name in layer.kernel_names]
         if self.scope == "global":
-            pruned = self._prune_together(kernels, step)
+            self._prune_together(kernels, said[id(self.schedule)][1])
+            pruned = [True]
         else:
-            pruned = [self._prune_one(layer, name, step) for layer, name in kernels]
-        if np.any(pruned):
+            pruned = [self._prune_one(layer, name, said) for layer, name in kernels]
+        if any(pruned):
             self.history.append({"step": step, "sparsity": sparsity_of(self.model)})
 
-    def _prune_together(self, kernels, step):
-        due, sparsity = sparsity_at(self.schedule, step)
-        if due:
-            masks = global_masks([_values(*kernel) for kernel in kernels], sparsity)
-            for (layer, name), mask in zip(kernels, masks, strict=True):
-                layer.prune(mask, name)
-        return due
+    def _prune_together(self, kernels, sparsity):
+        masks = global_masks([_values(*kernel) for kernel in kernels], sparsity)
+        for (layer, name), mask in zip(kernels, masks, strict=True):
+            layer.prune(mask, name)
 
-    def _prune_one(self, layer, name, step):
+    def _prune_one(self, layer, name, said):
         schedule = self.schedule.get(layer.name) if isinstance(self.schedule, dict) else self.schedule
-        due, sparsity = sparsity_at(schedule, step) if schedule is not None else (False, 0.0)
+        due, sparsity = said.get(id(schedule), (False, 0.0))
         if not due:
             return False
         values = _values(layer, name)
