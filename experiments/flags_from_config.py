@@ -9,7 +9,8 @@ from pathlib import Path
 from absl import flags
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
-_OF_THIS_MACHINE = re.compile(r".*_dir|out|model|verbose")  # where things lie here, and how much is said
+_OF_THIS_MACHINE = re.compile(r".*_dir|out|verbose")  # where things lie here, and how much is said
+_FILE = re.compile(r"model")  # likewise, unless it is a setting: the name of a network
 
 
 def define_flags(config_class, leave_out=(), **overrides):
@@ -17,7 +18,7 @@ def define_flags(config_class, leave_out=(), **overrides):
     for field in dataclasses.fields(config_class):
         if field.name not in leave_out:
             default = overrides.get(field.name, field.default)
-            _DEFINE[type(field.default)](field.name, default, field.metadata["help"])
+            _DEFINE[field.type](field.name, default, field.metadata["help"])
 
 
 def config_from_flags(config_class, **changes):
@@ -36,6 +37,8 @@ def command_line(script):
     Args:
         script: ``__name__`` of the script.
     """
-    defined = [flag for module in (__name__, script) for flag in flags.FLAGS.get_flags_for_module(module)]
+    settings = flags.FLAGS.get_flags_for_module(__name__)
+    own = [flag for flag in flags.FLAGS.get_flags_for_module(script) if not _FILE.fullmatch(flag.name)]
+    defined = [*settings, *own]
     changed = [f.serialize() for f in defined if f.value != f.default and not _OF_THIS_MACHINE.fullmatch(f.name)]
     return shlex.join(["python", f"experiments/{Path(sys.modules[script].__file__).name}", *changed])

@@ -1,7 +1,7 @@
 """Safety-driven self-compressing neural networks for Keras 3."""
 
 from scc_tf import callbacks, datasets, layers, models
-from scc_tf.conversion import ConversionReport, add_masks, self_compress, to_plain
+from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
 from scc_tf.report import SizeReport, size_report
 from scc_tf.safety import SafetySet, select_safety_set
@@ -30,6 +30,7 @@ __all__ = [
     "save_packed",
     "select_safety_set",
     "self_compress",
+    "share_weights",
     "size_report",
     "to_plain",
 ]

@@ -9,7 +9,7 @@ import keras
 import numpy as np
 from keras import ops
 
-from scc_tf.layers import TWINS, SelfCompressing
+from scc_tf.layers import STOCK, TWINS, SelfCompressing
 
 __all__ = ["MASKED", "UNMASKED", "KernelMask", "Masked", "twin_of"]
 
@@ -102,6 +102,6 @@ UNMASKED = {masked: cls for cls, masked in MASKED.items()}
 
 
 def twin_of(layer):
-    """The self-compressing class that knows the kernels of a layer, masked or not; None if there is none."""
+    """The self-compressing class that knows the kernels of a layer, masked, weight-sharing or not; None without one."""
     cls = UNMASKED.get(type(layer), type(layer))
-    return cls if issubclass(cls, SelfCompressing) else TWINS.get(cls)
+    return cls if issubclass(cls, SelfCompressing) else TWINS.get(STOCK.get(cls, cls))

@@ -54,13 +54,14 @@ def mnist_cnn(seed: int | None = None) -> keras.Model:
     return keras.Model(inputs, _dense(10, "head", kernels)(x), name="mnist_cnn")
 
 
-def lenet_300_100(seed: int | None = None) -> keras.Model:
+def lenet_300_100(seed: int | None = None, dropout: float = 0.0) -> keras.Model:
     """LeNet-300-100: two hidden Dense layers for MNIST, 266,610 parameters.
 
     ``(N, 28, 28, 1) -> (N, 10)``.
 
     Args:
         seed: of the initial weights, see the module.
+        dropout: rate of the Dropout behind each hidden layer; at 0 there is none.
 
     Source: LeCun et al. 1998, "Gradient-Based Learning Applied to Document Recognition"; with ReLU, as in
     Han et al. 2016, "Deep Compression", table 2.
@@ -68,12 +69,12 @@ def lenet_300_100(seed: int | None = None) -> keras.Model:
     kernels = _initializers(seed)
     inputs = keras.Input((28, 28, 1), name="image")
     x = layers.Flatten(name="flatten")(inputs)
-    x = _dense(300, "dense1", kernels, activation="relu")(x)
-    x = _dense(100, "dense2", kernels, activation="relu")(x)
+    x = _dropout(dropout, "dropout1", seed)(_dense(300, "dense1", kernels, activation="relu")(x))
+    x = _dropout(dropout, "dropout2", seed)(_dense(100, "dense2", kernels, activation="relu")(x))
     return keras.Model(inputs, _dense(10, "head", kernels)(x), name="lenet_300_100")
 
 
-def lenet_5(seed: int | None = None) -> keras.Model:
+def lenet_5(seed: int | None = None, dropout: float = 0.0) -> keras.Model:
     """LeNet-5 as Caffe builds it: 20 and 50 filters, 431,080 parameters.
 
     ``(N, 28, 28, 1) -> (N, 10)``. As in Caffe, the convolutions are followed by max-pooling alone; the only
@@ -81,6 +82,7 @@ def lenet_5(seed: int | None = None) -> keras.Model:
 
     Args:
         seed: of the initial weights, see the module.
+        dropout: rate of the Dropout behind the hidden Dense layer; at 0 there is none.
 
     Source: Han et al. 2016, "Deep Compression", table 3; Caffe's ``examples/mnist/lenet.prototxt``.
     """
@@ -91,7 +93,7 @@ def lenet_5(seed: int | None = None) -> keras.Model:
     x = _conv(50, 5, "conv2", kernels)(x)
     x = layers.MaxPooling2D(2, name="pool2")(x)
     x = layers.Flatten(name="flatten")(x)
-    x = _dense(500, "dense1", kernels, activation="relu")(x)
+    x = _dropout(dropout, "dropout1", seed)(_dense(500, "dense1", kernels, activation="relu")(x))
     return keras.Model(inputs, _dense(10, "head", kernels)(x), name="lenet_5")
 
 
@@ -207,6 +209,10 @@ def _conv(filters: int, size: int, name: str, kernels: Iterator[keras.Initialize
 
 def _dense(units: int, name: str, kernels: Iterator[keras.Initializer], **options):
     return layers.Dense(units, kernel_initializer=next(kernels), name=name, **options)
+
+
+def _dropout(rate: float, name: str, seed: int | None):
+    return layers.Dropout(rate, seed=seed, name=name) if rate else lambda x: x
 
 
 def _norm(name: str, **options):

@@ -1,60 +1,90 @@
-"""One battery that every self-compressing layer passes: each `check_` takes a `Case`."""
-
-import dataclasses
+"""The batteries that every layer passes, for each family and for both: each `check_` takes a `Case`."""
 
 import keras
 import numpy as np
 import tensorflow as tf
 from keras import ops
+from layer_cases import learn_formats
 
-from scc_tf import layers
+from scc_tf import coding
 
-
-@dataclasses.dataclass(frozen=True)
-class Case:
-    """A twin with the arguments of its stock layer, and the shape of one input."""
-
-    twin: type
-    arguments: dict
-    input_shape: tuple
-    channels_last: callable = lambda outputs: outputs  # the last axes number the channels after it
-
-    @property
-    def stock(self):
-        return next(stock for stock, twin in layers.TWINS.items() if twin is self.twin)
-
-    def __str__(self):
-        shown = (f"{k}={v}" if isinstance(v, int | str | tuple) else k for k, v in self.arguments.items())
-        return f"{self.twin.__name__}({','.join(shown)})"
-
-    def inputs(self, dtype="float32"):
-        return np.random.default_rng(3).normal(size=(2, *self.input_shape)).astype(dtype)
-
-    def layer(self, **extra):
-        """The twin, built, with a bias that is not zero and formats that differ from channel to channel."""
-        rng = np.random.default_rng(5)
-        layer = self.twin(**self.arguments, **extra)
-        layer.build((None, *self.input_shape))
-        if getattr(layer, "bias", None) is not None:
-            layer.bias.assign(rng.normal(size=layer.bias.shape))
-        return layer
-
-    def stock_layer(self, like, **extra):
-        """The stock layer with the quantized kernels of a twin."""
-        layer = self.stock(**self.arguments, **extra)
-        layer.build((None, *self.input_shape))
-        for weight in layer.weights:
-            quantized = weight.name in like.kernel_names
-            weight.assign(like.quantized(weight.name) if quantized else getattr(like, weight.name))
-        return layer
+# Both families
 
 
-def learn_formats(layer):
-    """Move bit depths and exponents, each channel its own way, as training would."""
-    rng = np.random.default_rng(7)
-    for fmt in layer.formats:
-        fmt.bit_depth.assign(rng.uniform(1.2, 6, fmt.channels))
-        fmt.exponent.assign_add(rng.uniform(-0.5, 2, fmt.channels))
+def check_it_multiplies_by_the_effective_kernel(case):
+    layer = case.trained_layer()
+    stock = case.stock_layer(layer)
+    np.testing.assert_array_equal(layer(case.inputs()), stock(case.inputs()))
+    for name in layer.kernel_names:
+        kernel, effective = getattr(layer, name), np.asarray(layer.effective(name))
+        assert effective.dtype == np.float32
+        assert effective.shape == kernel.shape
+        if case.self_compresses:
+            assert np.abs(kernel - effective).max() > 1e-3
+        else:
+            np.testing.assert_array_equal(np.asarray(kernel), effective)
+
+
+def check_the_configuration_keeps_every_argument(case):
+    layer = case.layer(name="mine", trainable=False, **case.settings)
+    config = layer.get_config()
+    again = case.twin.from_config(config)
+    assert again.get_config() == config
+    stock = case.stock(**case.arguments, name="mine", trainable=False).get_config()
+    assert {**stock, **case.settings} == config
+    assert not again.trainable
+
+
+def check_a_saved_model_is_the_same_bit_for_bit(case, folder):
+    model = keras.Sequential([keras.Input(case.input_shape), case.trained_layer()])
+    model.save(folder / "model.keras")
+    loaded = keras.models.load_model(folder / "model.keras")
+    assert type(loaded.layers[-1]) is case.twin
+    assert [w.name for w in loaded.weights] == [w.name for w in model.weights]
+    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+    np.testing.assert_array_equal(model(case.inputs()), loaded(case.inputs()))
+
+
+def check_the_output_shape_is_inferred(case):
+    layer = case.layer()
+    inferred = layer(keras.KerasTensor((2, *case.input_shape))).shape
+    assert inferred == case.stock_layer(layer)(keras.KerasTensor((2, *case.input_shape))).shape
+    actual = layer(case.inputs()).shape
+    assert len(inferred) == len(actual)
+    assert all(i in (None, a) for i, a in zip(inferred, actual, strict=True))
+
+
+def check_mixed_precision_has_the_same_kernel(case, policy):
+    reference, layer = case.trained_layer(), case.layer(dtype=policy, **case.settings)
+    for fmt in reference.formats if case.self_compresses else ():
+        # just below the next code, where a kernel in half precision has another one
+        steps = ops.power(2.0, fmt.spread(fmt.exponent))
+        getattr(reference, fmt.name).assign((ops.cast(reference.codes(fmt.name), "float32") + 0.999) * steps)
+    layer.set_weights(reference.get_weights())
+    for name in layer.kernel_names:
+        assert getattr(layer, name).dtype == "float32"
+        assert keras.backend.standardize_dtype(layer.effective(name).dtype) == "float32"
+        np.testing.assert_array_equal(layer.effective(name), reference.effective(name))
+    assert {w.dtype for w in layer.weights} <= {"float32", "int32"}
+    stock = case.stock_layer(layer, dtype=policy)
+    outputs = layer(case.inputs())
+    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype != "float32"
+    np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(stock(case.inputs()), "float32"))
+
+
+def check_other_ways_to_compress_are_refused(case, message):
+    layer = case.layer()
+    for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
+        try:
+            refused()
+        except ValueError as error:
+            assert message in str(error)
+        else:
+            raise AssertionError(f"{case.twin.__name__} took it")
+
+
+# Self-compressing layers
 
 
 def check_many_bits_equal_the_stock_layer(case):
@@ -63,15 +93,6 @@ def check_many_bits_equal_the_stock_layer(case):
     for name in layer.kernel_names:
         getattr(stock, name).assign(getattr(layer, name))
     np.testing.assert_allclose(layer(case.inputs()), stock(case.inputs()), rtol=1e-4, atol=1e-5)
-
-
-def check_it_multiplies_by_the_quantized_kernel(case):
-    layer = case.layer(initial_bit_depth=3, rounding="floor")
-    learn_formats(layer)
-    stock = case.stock_layer(layer)
-    np.testing.assert_array_equal(layer(case.inputs()), stock(case.inputs()))
-    for name in layer.kernel_names:
-        assert np.abs(getattr(layer, name) - np.array(layer.quantized(name))).max() > 1e-3
 
 
 def check_codes_times_steps_are_the_quantized_kernel(case):
@@ -121,60 +142,54 @@ def check_gradients_reach_kernels_bit_depths_and_exponents(case):
     assert len(variables) == len(layer.weights) == len(layer.formats) * 3 + (getattr(layer, "bias", None) is not None)
 
 
-def check_the_configuration_keeps_every_argument(case):
-    layer = case.layer(initial_bit_depth=5, rounding="floor", name="mine", trainable=False)
-    config = layer.get_config()
-    again = case.twin.from_config(config)
-    assert again.get_config() == config
-    stock = case.stock(**case.arguments, name="mine", trainable=False).get_config()
-    assert {**stock, "initial_bit_depth": 5.0, "rounding": "floor"} == config
-    assert not again.trainable
+# Weight-sharing layers
 
 
-def check_a_saved_model_is_the_same_bit_for_bit(case, folder):
-    model = keras.Sequential([keras.Input(case.input_shape), case.layer(initial_bit_depth=4, rounding="floor")])
-    learn_formats(model.layers[-1])
-    model.save(folder / "model.keras")
-    loaded = keras.models.load_model(folder / "model.keras")
-    assert type(loaded.layers[-1]) is case.twin
-    assert [w.name for w in loaded.weights] == [w.name for w in model.weights]
-    for ours, theirs in zip(model.weights, loaded.weights, strict=True):
-        np.testing.assert_array_equal(ours, theirs)
-    np.testing.assert_array_equal(model(case.inputs()), loaded(case.inputs()))
+def check_a_fresh_layer_has_evenly_spaced_centroids(case):
+    layer = case.layer(clusters=5)
+    for shared in layer.shared_kernels:
+        weights, centroids = np.asarray(shared), np.asarray(shared.centroids)
+        np.testing.assert_allclose(np.diff(centroids), np.ptp(centroids) / 4, rtol=1e-4)
+        assert weights.shape == shared.indices.shape == shared.kernel_shape
+        assert set(np.unique(shared.indices)) >= {1, 5}  # the ends, and no zeros
+        assert np.asarray(shared.indices).min() > 0
+        assert np.asarray(shared.indices).max() == 5
 
 
-def check_the_output_shape_is_inferred(case):
-    layer = case.layer()
-    inferred = layer(keras.KerasTensor((2, *case.input_shape))).shape
-    assert inferred == case.stock_layer(layer)(keras.KerasTensor((2, *case.input_shape))).shape
-    actual = layer(case.inputs()).shape
-    assert len(inferred) == len(actual)
-    assert all(i in (None, a) for i, a in zip(inferred, actual, strict=True))
+def check_the_gradient_of_a_centroid_is_the_sum_over_its_cluster(case):
+    layer = case.trained_layer()
+    stock = case.stock_layer(layer)
+    with tf.GradientTape(persistent=True) as tape:
+        losses = [tf.reduce_sum(one(case.inputs()) ** 2) + tf.add_n([0.0, *one.losses]) for one in (layer, stock)]
+    assert len(layer.trainable_variables) == len(stock.trainable_variables)
+    np.testing.assert_allclose(*losses, rtol=1e-6)
+    for shared in layer.shared_kernels:
+        gradient = tape.gradient(losses[0], shared.centroids.value)
+        assert isinstance(gradient, tf.Tensor)  # dense
+        one_by_one = tape.gradient(losses[1], getattr(stock, shared.name).value)
+        sums = coding.centroid_gradients(one_by_one, shared.indices, 4)[1:]
+        np.testing.assert_allclose(gradient, sums, rtol=1e-4, atol=1e-4)
 
 
-def check_mixed_precision_has_the_same_codes(case, policy):
-    reference, layer = case.layer(), case.layer(dtype=policy)
-    for twin in (reference, layer):
-        learn_formats(twin)
-        for fmt in twin.formats:  # just below a tie, where a kernel in half precision rounds to other codes
-            codes = ops.cast(reference.codes(fmt.name), "float32")
-            getattr(twin, fmt.name).assign((codes + 0.499) * ops.power(2.0, fmt.spread(fmt.exponent)))
-    for fmt in layer.formats:
-        assert fmt.bit_depth.dtype == fmt.exponent.dtype == getattr(layer, fmt.name).dtype == "float32"
-        assert keras.backend.standardize_dtype(layer.quantized(fmt.name).dtype) == "float32"
-        np.testing.assert_array_equal(layer.codes(fmt.name), reference.codes(fmt.name))
-    stock = case.stock_layer(layer, dtype=policy)
-    outputs = layer(case.inputs())
-    assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype != "float32"
-    np.testing.assert_array_equal(ops.cast(outputs, "float32"), ops.cast(stock(case.inputs()), "float32"))
+BOTH = [
+    check_it_multiplies_by_the_effective_kernel,
+    check_the_configuration_keeps_every_argument,
+    check_the_output_shape_is_inferred,
+]
+SELF_COMPRESSING = [
+    check_many_bits_equal_the_stock_layer,
+    check_codes_times_steps_are_the_quantized_kernel,
+    check_a_channel_without_bits_is_constant_and_alone_changes,
+    check_exponents_start_where_the_bits_bind,
+    check_gradients_reach_kernels_bit_depths_and_exponents,
+]
+WEIGHT_SHARING = [
+    check_a_fresh_layer_has_evenly_spaced_centroids,
+    check_the_gradient_of_a_centroid_is_the_sum_over_its_cluster,
+]
 
 
-def check_other_ways_to_compress_are_refused(case, message):
-    layer = case.layer()
-    for refused in (lambda: layer.quantize("int8"), lambda: layer.enable_lora(2)):
-        try:
-            refused()
-        except ValueError as error:
-            assert message in str(error)
-        else:
-            raise AssertionError(f"{case.twin.__name__} took it")
+def battery(case):
+    """All checks that take nothing but the case."""
+    for check in BOTH + (SELF_COMPRESSING if case.self_compresses else WEIGHT_SHARING):
+        check(case)

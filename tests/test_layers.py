@@ -2,91 +2,11 @@ import keras
 import layer_checks
 import numpy as np
 import pytest
-from keras import constraints, ops, regularizers
-from layer_checks import Case
+from keras import ops
+from layer_cases import CASES, ONE_OF_EACH, Case
 
 from scc_tf import layers
 
-REGULARIZED = {
-    "kernel_regularizer": regularizers.L2(0.1),
-    "bias_constraint": constraints.NonNeg(),
-    "kernel_constraint": constraints.MaxNorm(2),
-}
-# The first case of each layer stands for it in the checks that are slow.
-CASES = [
-    Case(layers.Dense, {"units": 4}, (5,)),
-    Case(layers.Dense, {"units": 3, "use_bias": False, "activation": "tanh"}, (2, 5)),
-    Case(layers.Dense, dict(units=3, **REGULARIZED), (5,)),
-    Case(layers.EinsumDense, {"equation": "abc,cde->abde", "output_shape": (None, 2, 3), "bias_axes": "de"}, (4, 3)),
-    Case(layers.EinsumDense, {"equation": "...x,xy->...y", "output_shape": 4, "bias_axes": "y"}, (3, 5)),
-    Case(layers.EinsumDense, {"equation": "...x,xy->...y", "output_shape": 4, "activation": "tanh"}, (5,)),
-    Case(layers.EinsumDense, dict(equation="abde,dec->abc", output_shape=(None, 4), **REGULARIZED), (4, 2, 3)),
-    Case(layers.EinsumDense, {"equation": "abc,bcd->abd", "output_shape": (2, 3)}, (2, 5)),
-    Case(
-        layers.EinsumDense,
-        {"equation": "abc,cde->abed", "output_shape": (None, 3, 2), "bias_axes": "e"},
-        (4, 3),
-        lambda outputs: np.swapaxes(outputs, -1, -2),
-    ),
-    Case(layers.Conv1D, {"filters": 4, "kernel_size": 3}, (7, 2)),
-    Case(
-        layers.Conv1D,
-        {"filters": 4, "kernel_size": 3, "padding": "causal", "dilation_rate": 2, "use_bias": False},
-        (7, 2),
-    ),
-    Case(
-        layers.Conv1D,
-        {"filters": 4, "kernel_size": 2, "padding": "same", "strides": 2, "groups": 2, "activation": "tanh"},
-        (6, 4),
-    ),
-    Case(layers.Conv1D, dict(filters=3, kernel_size=2, data_format="channels_last", **REGULARIZED), (6, 4)),
-    Case(layers.Conv2D, {"filters": 4, "kernel_size": 3}, (6, 5, 2)),
-    Case(
-        layers.Conv2D,
-        {"filters": 4, "kernel_size": (3, 2), "padding": "same", "strides": 2, "use_bias": False},
-        (6, 5, 2),
-    ),
-    Case(layers.Conv2D, {"filters": 4, "kernel_size": 2, "groups": 2, "activation": "tanh"}, (4, 4, 4)),
-    Case(
-        layers.Conv2D,
-        dict(filters=3, kernel_size=3, dilation_rate=2, data_format="channels_last", **REGULARIZED),
-        (6, 6, 2),
-    ),
-    Case(layers.DepthwiseConv2D, {"kernel_size": 3}, (6, 5, 3)),
-    Case(layers.DepthwiseConv2D, {"kernel_size": 3, "depth_multiplier": 2, "padding": "same", "strides": 2}, (6, 6, 3)),
-    Case(
-        layers.DepthwiseConv2D,
-        {"kernel_size": 2, "dilation_rate": 2, "use_bias": False, "activation": "tanh"},
-        (6, 5, 3),
-    ),
-    Case(layers.SeparableConv2D, {"filters": 4, "kernel_size": 3}, (6, 5, 3)),
-    Case(
-        layers.SeparableConv2D,
-        {"filters": 4, "kernel_size": 3, "depth_multiplier": 2, "padding": "same", "strides": 2},
-        (6, 6, 3),
-    ),
-    Case(
-        layers.SeparableConv2D,
-        {
-            "filters": 3,
-            "kernel_size": 2,
-            "use_bias": False,
-            "activation": "tanh",
-            "pointwise_regularizer": regularizers.L1(0.1),
-        },
-        (6, 5, 3),
-    ),
-    Case(layers.Conv2DTranspose, {"filters": 4, "kernel_size": 3}, (4, 5, 2)),
-    Case(
-        layers.Conv2DTranspose,
-        {"filters": 4, "kernel_size": 3, "strides": 2, "padding": "same", "output_padding": 1},
-        (3, 3, 2),
-    ),
-    Case(layers.Conv2DTranspose, {"filters": 3, "kernel_size": 2, "use_bias": False, "activation": "tanh"}, (4, 5, 2)),
-]
-ONE_OF_EACH = list({case.twin: case for case in reversed(CASES)}.values())[::-1]
-CHECKS = [check for name, check in vars(layer_checks).items() if name.startswith("check_")]
-BATTERY = [check for check in CHECKS if check.__code__.co_argcount == 1]
 each_case = pytest.mark.parametrize("case", CASES, ids=str)
 one_of_each = pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case.twin.__name__)
 
@@ -100,8 +20,7 @@ def test_every_twin_is_tested():
 
 @each_case
 def test_battery(case):
-    for check in BATTERY:
-        check(case)
+    layer_checks.battery(case)
 
 
 @one_of_each
@@ -117,7 +36,7 @@ def test_saving(case, tmp_path):
 @one_of_each
 @pytest.mark.parametrize("policy", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(case, policy):
-    layer_checks.check_mixed_precision_has_the_same_codes(case, policy)
+    layer_checks.check_mixed_precision_has_the_same_kernel(case, policy)
 
 
 @pytest.mark.parametrize(
@@ -131,7 +50,7 @@ def test_mixed_precision(case, policy):
 )
 def test_channels_first_where_tensorflow_can_do_it_on_a_cpu(case):
     case.arguments["data_format"] = "channels_first"
-    layer_checks.check_it_multiplies_by_the_quantized_kernel(case)
+    layer_checks.check_it_multiplies_by_the_effective_kernel(case)
 
 
 def model_of_every_twin():

@@ -127,3 +127,29 @@ def test_resnet_strided_convolution_is_centred_on_the_pixel_of_its_shortcut():
     branch = keras.Model(model.get_layer("stage1_block3_relu2").output, conv.output)
     x = np.random.default_rng(0).normal(size=(2, 32, 32, 16)).astype("float32")
     np.testing.assert_allclose(np.asarray(branch(x))[..., :16], x[:, ::2, ::2], rtol=1e-6)
+
+
+DROPOUTS = [  # and the layers that each follows
+    (models.lenet_300_100, {"dropout1": "dense1", "dropout2": "dense2"}),
+    (models.lenet_5, {"dropout1": "dense1"}),
+]
+
+
+@pytest.mark.parametrize(("build", "places"), DROPOUTS)
+def test_dropout_stands_behind_the_hidden_layers(build, places):
+    plain, zero, dropping = build(seed=3), build(seed=3, dropout=0.0), build(seed=3, dropout=0.25)
+    names = [layer.name for layer in plain.layers[1:]]
+    assert [layer.name for layer in zero.layers[1:]] == names
+    assert [layer.name for layer in dropping.layers[1:] if layer.name not in places] == names
+    for dropout, hidden in places.items():
+        layer = dropping.get_layer(dropout)
+        assert (type(layer), layer.rate) == (keras.layers.Dropout, 0.25)
+        assert layer.input is dropping.get_layer(hidden).output
+    for a, b in zip(plain.get_weights(), dropping.get_weights(), strict=True):
+        np.testing.assert_array_equal(a, b)
+    inputs = some_inputs(plain)
+    np.testing.assert_array_equal(plain(inputs), dropping(inputs))
+    assert not np.allclose(plain(inputs), dropping(inputs, training=True))
+    np.testing.assert_array_equal(
+        build(seed=3, dropout=0.25)(inputs, training=True), build(seed=3, dropout=0.25)(inputs, training=True)
+    )

@@ -5,12 +5,13 @@ stream, so that none of them pays for a header or an end of its own: `stream` (t
 integers, floats), `entropy` (large arrays with contexts) and `kernels` (the codes of convolutions).
 
 Deep Compression's own stages stand beside them: `codebook` (weight sharing), `sparse` (gaps between the weights that
-are left) and `huffman`.
+are left) and `huffman`. `shared` writes kernels whose weights are shared, with these or with `pruned` (contexts).
 """
 
 from scc_tf.coding.codebook import centroid_gradients, share_weights, sharing_rate
 from scc_tf.coding.entropy import decode, encode
 from scc_tf.coding.huffman import huffman_decode, huffman_encode, huffman_table_bytes
+from scc_tf.coding.shared import huffman_bits, read_shared, write_shared
 from scc_tf.coding.sparse import from_gaps, to_gaps
 from scc_tf.coding.stream import Reader, Writer
 
@@ -21,10 +22,13 @@ __all__ = [
     "decode",
     "encode",
     "from_gaps",
+    "huffman_bits",
     "huffman_decode",
     "huffman_encode",
     "huffman_table_bytes",
+    "read_shared",
     "share_weights",
     "sharing_rate",
     "to_gaps",
+    "write_shared",
 ]

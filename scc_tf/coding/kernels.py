@@ -31,7 +31,18 @@ from scc_tf.coding.numbers import (
     write_floats,
     write_integers,
 )
-from scc_tf.coding.plans import SIDES, WEIGHTS, WIDEST, Plan, guess_of, make_plan, mean_of, middle, predict
+from scc_tf.coding.plans import (
+    SIDES,
+    WEIGHTS,
+    WIDEST,
+    Plan,
+    check_side,
+    guess_of,
+    make_plan,
+    mean_of,
+    middle,
+    predict,
+)
 
 __all__ = ["read_kernels", "write_kernels"]
 
@@ -121,8 +132,7 @@ def read_kernels(reader, shapes):
 def _read_layout(reader, plan):
     if plan.may_be_flat:
         plan.side = int(reader.uniform(1, SIDES)[0])
-        if not plan.side or plan.shape[2] % plan.side**2:
-            raise ValueError(f"Expected a side whose square divides {plan.shape[2]}. Received: {plan.side}")
+        check_side(plan.side, plan.shape[2])
     inputs = plan.split()[2]
     plan.inputs = read_flags(reader, inputs) if reader.uniform(1, 2)[0] else np.ones(inputs, bool)
     plan.gaussian = bool(reader.uniform(1, 2)[0])

@@ -12,7 +12,20 @@ from scc_tf.coding.entropy import write_symbols
 from scc_tf.coding.gaussian import SCALES, Normal
 from scc_tf.coding.stream import Writer
 
-__all__ = ["SIDES", "WEIGHTS", "WIDEST", "Plan", "guess_of", "make_plan", "mean_of", "middle", "predict"]
+__all__ = [
+    "SIDES",
+    "WEIGHTS",
+    "WIDEST",
+    "Plan",
+    "check_side",
+    "guess_of",
+    "likely_sides",
+    "make_plan",
+    "may_be_flat",
+    "mean_of",
+    "middle",
+    "predict",
+]
 
 SIDES = 32  # a flattened image is at most 31 x 31
 _WEIGHT_BITS = 5
@@ -62,7 +75,7 @@ class Plan:
     @property
     def may_be_flat(self):
         """Whether the inputs may be those of an image that was flattened."""
-        return self.shape[:2] == (1, 1) and self.shape[2] > 3
+        return may_be_flat(self.shape)
 
     def split(self):
         """The shape in which the kernel is read, all inputs and the live channels."""
@@ -117,7 +130,7 @@ def make_plan(kernel, exponents):
         return plan
     kernel = kernel[..., plan.live]
     trials = []
-    for side in _sides(plan, kernel):
+    for side in likely_sides(kernel):
         trial = dataclasses.replace(plan, side=side)
         codes = kernel.reshape(trial.split())
         trial.inputs = codes.any(axis=(0, 1, 3))
@@ -126,9 +139,24 @@ def make_plan(kernel, exponents):
     return min(trials, key=lambda t: t[0])[1]
 
 
-def _sides(plan, kernel):
-    """1, and the side of the square image whose neighbours are most alike."""
-    if not plan.may_be_flat:
+def may_be_flat(shape):
+    """Whether the inputs of a kernel of this shape may be those of an image that was flattened."""
+    return shape[:2] == (1, 1) and shape[2] > 3
+
+
+def check_side(side, inputs):
+    """Raise ValueError unless so many inputs can be those of an image of that side."""
+    if not side or inputs % side**2:
+        raise ValueError(f"Expected a side whose square divides {inputs}. Received: {side}")
+
+
+def likely_sides(kernel):
+    """1, and the side of the square image whose neighbours are most alike, where there may be one.
+
+    Args:
+        kernel: int array ``(height, width, inputs, channels)``, none of the channels all 0.
+    """
+    if not may_be_flat(kernel.shape):
         return [1]
     flat = kernel[0, 0] / np.sqrt(np.mean(kernel[0, 0] ** 2.0, axis=0))
     alike = {}

@@ -1,4 +1,4 @@
-"""Where a kernel has its inputs and its channels, for the stock Keras layers and their self-compressing twins."""
+"""Where a kernel has its inputs and its channels, for the stock Keras layers and their twins."""
 
 import math
 
@@ -8,8 +8,8 @@ import numpy as np
 from scc_tf.layers import (
     Conv2DTranspose,
     DepthwiseConv2D,
+    EffectiveKernels,
     EinsumDense,
-    SelfCompressing,
     SeparableConv2D,
     einsum_letters,
 )
@@ -97,9 +97,9 @@ class KernelLayout:
 
     def values(self):
         """The kernel that the layer multiplies by: quantized where the layer is self-compressing."""
-        if isinstance(self.layer, SelfCompressing):
-            return np.asarray(keras.ops.convert_to_numpy(self.layer.quantized(self.name)))
-        return np.asarray(keras.ops.convert_to_numpy(getattr(self.layer, self.name)))
+        effective = isinstance(self.layer, EffectiveKernels)
+        kernel = self.layer.effective(self.name) if effective else getattr(self.layer, self.name)
+        return np.asarray(keras.ops.convert_to_numpy(kernel))
 
     def reads_channels(self, rank, axis):
         """Whether the kernel sums over ``axis`` of an input of that rank, one entry per input."""

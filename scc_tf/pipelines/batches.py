@@ -1,4 +1,4 @@
-"""Training batches with small shifts, and the learning rate that goes with a fixed number of steps."""
+"""Training batches of shifted and mirrored images, and the learning rate for a fixed number of steps."""
 
 import keras
 import tensorflow as tf
@@ -17,7 +17,7 @@ def one_cycle(peak, steps, warm_up=0.15):
     )
 
 
-def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
+def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=False):
     """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
 
     Args:
@@ -26,6 +26,7 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
         seed: of order and shifts.
         shift: pixels.
         skip_epochs: begin where a run that was interrupted after so many epochs goes on.
+        mirror: whether every other image, at random, is flipped left to right.
 
     Returns:
         ``(tf.data.Dataset, steps per epoch)``.
@@ -43,11 +44,15 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0):
         offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
         images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
         images = tf.gather(images, offsets[:, :1] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
-        images = tf.gather(images, offsets[:, 1:] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
+        columns = tf.range(width, dtype=tf.int64)
+        if mirror:
+            flips = tf.random.stateless_uniform((batch_size, 1), (seed + 1, index)) < 0.5
+            columns = tf.where(flips, columns[::-1], columns)
+        images = tf.gather(images, offsets[:, 1:] + columns, axis=2, batch_dims=1)
         return images, labels
 
     batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
     batches = batches.repeat().batch(batch_size, drop_remainder=True)
     steps = count // batch_size
     batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
-    return batches.map(move if shift else lambda index, batch: batch).prefetch(2), steps
+    return batches.map(move if shift or mirror else lambda index, batch: batch).prefetch(2), steps

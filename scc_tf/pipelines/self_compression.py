@@ -5,7 +5,6 @@ from its last epoch. Nothing is selected, stopped or restored on test: the test 
 """
 
 import dataclasses
-import hashlib
 import json
 import math
 import time
@@ -17,10 +16,10 @@ from absl import logging
 
 from scc_tf import datasets, models
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, RaiseOnNaN, SafetyMonitor, SizeLogger
+from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import one_cycle, training_batches
-from scc_tf.pipelines.settings import setting
+from scc_tf.pipelines.settings import setting, settings_key
 from scc_tf.pipelines.stage import Stage, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
@@ -87,8 +86,7 @@ class Config:
 
     def key(self, *names):
         """A short hash of the named settings."""
-        chosen = json.dumps({name: getattr(self, name) for name in names})
-        return hashlib.sha256(chosen.encode()).hexdigest()[:10]
+        return settings_key(self, *names)
 
 
 _FLOAT_SETTINGS = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_dir")
@@ -124,17 +122,9 @@ def float_model(config, data, work_dir, verbose=1):
     optimizer.build(model.trainable_variables)  # so that its state can be loaded
     if stage.is_finished:
         return model, stage.load(model)
-    clock = stage.clock()
-    model.fit(
-        batches,
-        epochs=config.float_epochs,
-        steps_per_epoch=steps,
-        callbacks=[RaiseOnNaN(), stage.backup(), clock],
-        verbose=verbose,
-        shuffle=False,  # the batches are shuffled
-    )
+    seconds = stage.fit(model, (batches, steps), config.float_epochs, verbose=verbose)
     reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
-    record = {"seconds": clock.seconds, "validation_accuracy": _accuracy(model, data.validation)}
+    record = {"seconds": seconds, "validation_accuracy": _accuracy(model, data.validation)}
     record["test_accuracy"] = _accuracy(model, data.test)
     stage.save(model, record)
     return model, record
@@ -198,22 +188,14 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "bit_depths_before": _bit_depths(compressed),
     }
     watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
-    clock = stage.clock()
-    compressed.fit(
-        batches,
-        epochs=config.epochs,
-        steps_per_epoch=steps,
-        callbacks=[*watch.callbacks, clock],
-        verbose=verbose,
-        shuffle=False,  # the batches are shuffled
-    )
+    seconds = stage.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
     trained_validation = _accuracy(compressed, data.validation)
     compressed = finish(compressed, data.train.images[:STATISTICS_IMAGES], config.exponent_places)
     report = size_report(compressed)
     after = _bit_depths(compressed)
     removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
     record = {
-        "seconds": clock.seconds,
+        "seconds": seconds,
         "trained_validation_accuracy": trained_validation,
         "validation_accuracy": _accuracy(compressed, data.validation),
         "test_accuracy": _accuracy(compressed, data.test),
@@ -260,7 +242,7 @@ class _Watch:
         self.sizes = SizeLogger(every, backup_dir=kept)
         self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images, backup_dir=kept)
         self.restoration = None
-        self.callbacks = [RaiseOnNaN(), stage.backup()]
+        self.callbacks = []
         if config.ramp:
             rise = max(1, round(config.ramp * steps))
             self.callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma)))

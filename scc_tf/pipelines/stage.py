@@ -7,6 +7,7 @@ import time
 import keras
 
 from scc_tf.atomic import atomic_path
+from scc_tf.callbacks import RaiseOnNaN
 
 __all__ = ["Clock", "Stage", "intact"]
 
@@ -47,13 +48,31 @@ class Stage:
         _write_json(self._record, record)
         self._seconds.unlink(missing_ok=True)
 
-    def backup(self):
-        """The callback that backs the training up and takes it up again."""
-        return keras.callbacks.BackupAndRestore(self._backup)
+    def fit(self, model, batches, epochs, callbacks=(), verbose=1):
+        """Train, from where an interrupted training stopped.
 
-    def clock(self):
-        """The callback that counts the seconds; list it after `backup`."""
-        return Clock(self._seconds, going_on=self.finished_epochs > 0)
+        Args:
+            model: compiled Keras model.
+            batches: ``(tf.data.Dataset, steps per epoch)`` of `training_batches`, from `finished_epochs` on.
+            epochs: in all sessions together.
+            callbacks: what else happens during ``fit``.
+            verbose: as in ``fit``.
+
+        Returns:
+            Seconds of all sessions.
+        """
+        clock = Clock(self._seconds, going_on=self.finished_epochs > 0)
+        dataset, steps = batches
+        backup = keras.callbacks.BackupAndRestore(self._backup)
+        model.fit(
+            dataset,
+            epochs=epochs,
+            steps_per_epoch=steps,
+            callbacks=[RaiseOnNaN(), backup, *callbacks, clock],
+            verbose=verbose,
+            shuffle=False,  # the batches are shuffled
+        )
+        return clock.seconds
 
 
 class Clock(keras.callbacks.Callback):

@@ -6,7 +6,7 @@ import keras
 import numpy as np
 
 from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_weights, padding_place
-from scc_tf.layers import SelfCompressing
+from scc_tf.layers import SelfCompressing, WeightSharing
 from scc_tf.masked_layers import Masked
 from scc_tf.surgery.flow import KernelStep, RouteStep
 
@@ -145,6 +145,8 @@ class _KernelSurgeon:
             if isinstance(self.layer, SelfCompressing):
                 channel_format = self.layer.format_of(step.layout.name)
                 indices[channel_format.bit_depth.name] = indices[channel_format.exponent.name] = (channels,)
+            if isinstance(self.layer, WeightSharing):
+                indices[self.layer.shared_kernel(step.layout.name).indices.name] = indices[step.layout.name]
             if step is self.last and getattr(self.layer, "bias", None) is not None:
                 flat = len(self.layer.bias.shape) == 1 and self.layer.bias.shape[0] == step.layout.channels
                 indices["bias"] = (channels,) if flat else None
@@ -158,7 +160,8 @@ class _KernelSurgeon:
             stuck = self.plan.stuck.get((id(self.layer), step.layout.name))
             if stuck is not None:
                 layout = KernelLayout(clone, step.layout.name)
-                kernel = getattr(clone, step.layout.name)
+                sharing = isinstance(clone, WeightSharing)
+                kernel = clone.shared_kernel(step.layout.name).indices if sharing else getattr(clone, step.layout.name)
                 values = np.asarray(keras.ops.convert_to_numpy(kernel))
                 kernel.assign(np.where(layout.spread(stuck[self.channels(step)]), 0, values))
 

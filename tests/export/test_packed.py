@@ -1,6 +1,7 @@
 import subprocess
 import sys
 import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -9,8 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
-from layer_checks import learn_formats
-from test_layers import CASES
+from layer_cases import CASES, learn_formats
 
 import scc_tf
 from scc_tf.export import load_packed, packed_bytes, save_packed
@@ -242,6 +242,11 @@ def test_files_of_this_version_stay_readable(tmp_path):
     assert (len(read_dictionary()), zlib.crc32(read_dictionary())) == DICTIONARY
     (tmp_path / "model.scc").write_bytes(bytes.fromhex(GOLDEN))
     check_restored(golden_model(), load_packed(tmp_path / "model.scc"))
+
+
+def test_the_network_of_the_repository_is_written_as_it_was():
+    path = Path(__file__).parents[2] / "saved_models" / "mnist_safe.scc"
+    assert packed_bytes(load_packed(path)) == path.read_bytes()
 
 
 def golden_model():

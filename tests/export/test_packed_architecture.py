@@ -306,5 +306,5 @@ def test_the_history_of_cuts_is_left_out(tmp_path):
 
 def test_the_architecture_of_a_file_is_the_one_of_the_model():
     model = sequential()
-    text, _ = unframe(packed_bytes(model))
+    text, *_ = unframe(packed_bytes(model))
     assert architecture.unpack_architecture(text, 1000).name == "row"

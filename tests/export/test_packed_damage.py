@@ -93,7 +93,7 @@ def check_the_inner_parsers(packed, count, seed):
 
 def check_the_tensors_alone(packed, count, seed):
     """Damage of the tensors only, which no syntax protects."""
-    architecture, tensors = unframe(packed)
+    architecture, tensors, _ = unframe(packed)
     for data in mutations(tensors, count, seed):
         try:
             model = _unpack(frame(architecture, data), 10_000)
@@ -137,7 +137,7 @@ def test_every_prefix_is_refused(packed):
         (b"SCC\x01", "starting with"),
         (b"PK\x03\x04 something else", "starting with"),
         (os.urandom(1000), "starting with"),
-        (with_valid_checksum(b"SCC\x02\0\0\0\0a file of the future"), "version 1 .*version 2"),
+        (with_valid_checksum(b"SCC\x03\0\0\0\0a file of the future"), "version 1 .*version 3"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\xff\xff\xff\xff\xff\xff\xff"), "bytes of architecture"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\x90\x90\x03only a few"), "bytes of architecture"),
         (frame(b"", b""), "deflate"),
@@ -159,6 +159,6 @@ def test_folders_and_missing_files(tmp_path):
 
 
 def test_more_tensors_than_the_model_has(packed):
-    architecture, tensors = unframe(packed)
+    architecture, tensors, _ = unframe(packed)
     with pytest.raises(ValueError, match="more bytes"):
         _unpack(frame(architecture, tensors + b"a few bytes more"), 1000)

@@ -1,9 +1,11 @@
 """Kernels are recognized by content, whatever the converter calls them."""
 
+import keras
 import numpy as np
 import pytest
 
-from scc_tf.export.tflite.matching import Filter, Kernel, as_matrix, as_tensor, match_filters
+import scc_tf
+from scc_tf.export.tflite.matching import Filter, Kernel, as_matrix, as_tensor, kernels_of, match_filters
 
 
 def kernel(name, codes, steps=None):
@@ -108,3 +110,9 @@ def test_matrices_and_tensors_are_inverse(op):
     matrix = as_matrix(tensor, op)
     assert len(matrix) == 4
     np.testing.assert_array_equal(as_tensor(matrix, op, tensor.shape), tensor)
+
+
+@pytest.mark.parametrize("convert", [scc_tf.self_compress, scc_tf.share_weights, scc_tf.add_masks])
+def test_both_kernels_of_a_converted_separable_layer_are_known(convert):
+    model = convert(keras.Sequential([keras.Input((4, 4, 2)), keras.layers.SeparableConv2D(3, 2)]))
+    assert [kernel.name for kernel in kernels_of(model)] == ["depthwise_kernel", "pointwise_kernel"]

@@ -116,3 +116,31 @@ def test_the_stream_of_an_uninterrupted_run_is_what_it_always_was(shift):
 def test_a_batch_larger_than_the_split_is_refused():
     with pytest.raises(ValueError, match="batch_size=13"):
         training_batches(numbered(), 13, 0)
+
+
+@pytest.mark.parametrize("shift", [0, 1])
+def test_every_other_image_is_mirrored_on_its_own(shift):
+    split, flipped = numbered(), []
+    batches, _ = training_batches(split, 4, 0, shift, mirror=True)
+    straight = first_batches(split, 4, 40, shift=shift)
+    for (images, labels), (_, same_labels) in zip(batches.take(40), straight, strict=True):
+        np.testing.assert_array_equal(labels, same_labels)
+        for image, label in zip(images.numpy(), labels.numpy(), strict=True):
+            padded = np.pad(split.images[label], ((shift, shift), (shift, shift), (0, 0)))
+            offsets = list(itertools.product(range(2 * shift + 1), repeat=2))
+            crops = [padded[y : y + 5, x : x + 4] for y, x in offsets]
+            found = [any(np.array_equal(c[:, ::step], image) for c in crops) for step in (1, -1)]
+            assert sorted(found) == [False, True]
+            flipped.append(found[1])
+    assert 0.35 < np.mean(flipped) < 0.65
+    assert {any(f) and not all(f) for f in np.reshape(flipped, (-1, 4))} == {False, True}  # not by the batch
+
+
+def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
+    def content(seed, skip_epochs=0):
+        batches, _ = training_batches(numbered(), 4, seed, 1, skip_epochs, mirror=True)
+        return [images.numpy().tobytes() for images, _ in batches.take(9 - 3 * skip_epochs)]
+
+    assert content(3) == content(3)
+    assert content(3) != content(4)
+    assert content(3)[6:] == content(3, skip_epochs=2)

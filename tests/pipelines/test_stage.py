@@ -5,6 +5,8 @@ import keras
 import numpy as np
 import pytest
 
+from scc_tf import datasets
+from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.stage import Clock, Stage
 
 
@@ -54,7 +56,71 @@ def test_the_clock_counts_all_sessions_but_no_lost_epoch(tmp_path, monkeypatch):
 
 
 def test_nothing_but_the_results_is_left(stage, tmp_path):
-    stage.clock().on_epoch_end(0)
+    Clock(tmp_path / "training-1" / "seconds.json", going_on=False).on_epoch_end(0)
     assert [path.name for path in tmp_path.rglob("*.json")] == ["seconds.json"]
     stage.save(net(), {})
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["model.weights.h5", "record.json"]
+
+
+@pytest.fixture
+def numbers():
+    """Data of three batches, and how to compile for them; no XLA."""
+    x = np.random.default_rng(0).normal(size=(12, 3)).astype(np.float32)
+    return x, x[:, :2] - x[:, 1:]
+
+
+def compiled(weights=None):
+    model = net()
+    model.compile("adam", "mse", jit_compile=False)
+    model.optimizer.build(model.trainable_variables)
+    if weights is not None:
+        model.set_weights(weights)
+    return model
+
+
+class Watch(keras.callbacks.Callback):
+    """Notes the epochs and the steps, and stops where it is told to."""
+
+    def __init__(self, stop_at=None):
+        super().__init__()
+        self.epochs, self.steps, self.stop_at = [], [], stop_at
+
+    def on_epoch_begin(self, epoch, logs=None):
+        self.epochs.append(epoch)
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.steps.append(int(self.model.optimizer.iterations))
+        if self.steps[-1] == self.stop_at:
+            raise KeyboardInterrupt
+
+
+def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers):
+    start, seconds = net().get_weights(), tmp_path / "training-1" / "seconds.json"
+
+    def fit(stage, watch):
+        batches, steps = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
+        model = compiled(start)
+        return model, stage.fit(model, (batches, steps), 3, [watch], verbose=0)
+
+    first, second, whole = Watch(stop_at=5), Watch(), Watch()
+    with pytest.raises(KeyboardInterrupt):
+        fit(stage, first)
+    assert (stage.finished_epochs, first.steps) == (1, [1, 2, 3, 4, 5])
+    seconds.write_text(json.dumps({"seconds": 1000.0}))
+    model, taken = fit(stage, second)
+    assert (second.epochs, second.steps) == ([1, 2], [4, 5, 6, 7, 8, 9])
+    assert 1000 < taken < 1100
+    assert stage.finished_epochs == 0  # the backup is gone
+    other, taken = fit(Stage(tmp_path / "other", backup="backup"), whole)
+    assert whole.epochs == [0, 1, 2]
+    assert 0 < taken < 1000
+    for one, same in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+def test_a_fit_that_diverges_stops(stage, numbers):
+    x, y = numbers
+    batches = training_batches(datasets.Split(x, y * np.nan), 4, 0)
+    with pytest.raises(FloatingPointError, match="loss=nan"):
+        stage.fit(compiled(), batches, 2, verbose=0)
+    assert not stage.is_finished

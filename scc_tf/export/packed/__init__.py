@@ -1,4 +1,7 @@
-"""A self-compressing model in one small file: the codes as the entropy coder writes them, and all that they need.
+"""A compressed model in one small file: its kernels as the entropy coder writes them, and all that they need.
+
+Kernels are compressed if they belong to self-compressing, weight-sharing or masked layers; a model may mix them. All
+other weights are stored as they are.
 
 `save_packed` and `load_packed` are for storing and sending a model; nothing but the file is needed to restore it, in
 another process and on another machine. Training goes on after ``compile``, though not where it stopped: bit depths
@@ -13,15 +16,18 @@ from pathlib import Path
 
 import keras
 import numpy as np
+from keras import ops
 
 from scc_tf.atomic import atomic_path
 from scc_tf.coding import Reader, Writer
-from scc_tf.export.packed.architecture import pack_architecture, unpack_architecture
+from scc_tf.coding.shared import check_coder
+from scc_tf.export.packed.architecture import functional, pack_architecture, unpack_architecture
 from scc_tf.export.packed.header import frame, unframe
-from scc_tf.export.packed.tensors import other_variables, read_tensors, write_tensors
+from scc_tf.export.packed.sparse import sparse_variables
+from scc_tf.export.packed.tensors import other_variables, read_tensors, version_for, write_tensors
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
-__all__ = ["PackedReport", "load_packed", "packed_bytes", "save_packed"]
+__all__ = ["PackedReport", "load_packed", "packed_bytes", "packed_report", "save_packed"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -29,14 +35,20 @@ class PackedReport:
     """What a packed file is made of, bytes.
 
     Attributes:
-        stored_bytes: length of the file; the other attributes sum to it.
+        stored_bytes: length of the file; the other numbers sum to it.
         header_bytes: magic, version, checksum, length.
         architecture_bytes: layers, settings, connections.
-        code_bytes: codes of all kernels, and which channels are dead, their scales and bounds.
+        code_bytes: what the weights of compressed kernels are: codes (with which channels are dead, their scales and
+            bounds), numbers of clusters, or the values of masked kernels.
+        index_bytes: where the weights of weight-sharing and masked kernels are: positions or gaps, and masks.
+        codebook_bytes: centroids.
+        table_bytes: tables of the Huffman codes.
         exponent_bytes: exponents of the live channels.
         other_bytes: biases, batch statistics and every other variable; and the end of the stream.
+        kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …, "tables": …,
+            "codebook": …}}``.
 
-    The last three share one stream, so the first two of them are rounded from fractions of a bit.
+    From ``code_bytes`` on all share one stream, so they are rounded from fractions of a bit.
     """
 
     stored_bytes: int
@@ -45,56 +57,76 @@ class PackedReport:
     code_bytes: int
     exponent_bytes: int
     other_bytes: int
+    index_bytes: int = 0
+    codebook_bytes: int = 0
+    table_bytes: int = 0
+    kernels: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        """One line."""
-        parts = {f.name.removesuffix("_bytes"): getattr(self, f.name) for f in dataclasses.fields(self)[1:]}
-        return f"{self.stored_bytes:,} B: " + ", ".join(f"{name} {size:,}" for name, size in parts.items())
+        """One line; parts of no bytes are left out."""
+        names = [f.name for f in dataclasses.fields(self)[1:] if f.name.endswith("_bytes")]
+        parts = {name.removesuffix("_bytes"): getattr(self, name) for name in names}
+        return f"{self.stored_bytes:,} B: " + ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
 
 
 def _functional(model):
-    """The graph of ``model`` as a SelfCompressingModel."""
+    """The graph of ``model`` as a functional model: a SelfCompressingModel if a layer is self-compressing."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
             "Expected a built Sequential or functional Keras model. "
             f"Received: {type(model).__name__} {getattr(model, 'name', '')!r}"
         )
+    _check_compressed(model)
     if not self_compressing_layers(model):
-        raise ValueError(
-            f"Expected a model with self-compressing layers (see scc_tf.self_compress). "
-            f"Received: {model.name!r} with none"
-        )
+        return functional(model, keras.Model)
     if type(model) is SelfCompressingModel:
         return model
-    ends = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
-    same = SelfCompressingModel(*ends, name=model.name)
+    same = functional(model, SelfCompressingModel)
     same.starting_weights = getattr(model, "starting_weights", None)
     return same
 
 
-def _pack(model):
+def _check_compressed(model):
+    if not (self_compressing_layers(model) or sparse_variables(model)):
+        raise ValueError(
+            "Expected a model with self-compressing, weight-sharing or masked layers (see scc_tf.self_compress, "
+            f"scc_tf.share_weights and scc_tf.add_masks). Received: {model.name!r} with none"
+        )
+
+
+def _pack(model, coder, gap_bits):
+    check_coder(coder, gap_bits)
     model, writer = _functional(model), Writer()
     architecture = pack_architecture(model)
-    bits = write_tensors(writer, model)
+    bits, kernels = write_tensors(writer, model, coder, gap_bits)
     tensors = writer.getvalue()
-    data = frame(architecture, tensors)
-    codes, exponents = round(bits["codes"] / 8), round(bits["exponents"] / 8)
+    data = frame(architecture, tensors, version_for(model))
+    for part in ("weights", "indices", "codebook", "tables"):
+        bits[part] = sum(own[part] for own in kernels.values())
+    bits["codes"] += bits.pop("weights")
+    sizes = {part: round(cost / 8) for part, cost in bits.items()}
     report = PackedReport(
         stored_bytes=len(data),
         header_bytes=len(data) - len(architecture) - len(tensors),
         architecture_bytes=len(architecture),
-        code_bytes=codes,
-        exponent_bytes=exponents,
-        other_bytes=len(tensors) - codes - exponents,
+        code_bytes=sizes["codes"],
+        exponent_bytes=sizes["exponents"],
+        other_bytes=len(tensors) - sum(sizes.values()),
+        index_bytes=sizes["indices"],
+        codebook_bytes=sizes["codebook"],
+        table_bytes=sizes["tables"],
+        kernels=kernels,
     )
     return data, report
 
 
-def packed_bytes(model):
+def packed_bytes(model, coder="range", gap_bits=None):
     """The content of the file that `save_packed` would write, without writing or reading it back.
 
     Args:
         model: as for `save_packed`.
+        coder: as for `save_packed`.
+        gap_bits: as for `save_packed`.
 
     Returns:
         bytes.
@@ -108,23 +140,49 @@ def packed_bytes(model):
         >>> len(packed_bytes(scc_tf.self_compress(plain, initial_bit_depth=4))) < 100
         True
     """
-    return _pack(model)[0]
+    return _pack(model, coder, gap_bits)[0]
 
 
-def save_packed(model, path):
+def packed_report(model, coder="range", gap_bits=None):
+    """What the file that `save_packed` would write is made of, without writing or reading it back.
+
+    Args:
+        model: as for `save_packed`.
+        coder: as for `save_packed`.
+        gap_bits: as for `save_packed`.
+
+    Returns:
+        `PackedReport`.
+
+    Raises:
+        ValueError: as `save_packed`.
+
+    Example:
+        >>> import scc_tf
+        >>> plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones")])
+        >>> packed_report(scc_tf.share_weights(plain, clusters=2)).codebook_bytes > 0
+        True
+    """
+    return _pack(model, coder, gap_bits)[1]
+
+
+def save_packed(model, path, coder="range", gap_bits=None):
     """Write a model to a packed file, and make sure that it can be read back.
 
     Args:
-        model: built Sequential or functional model with self-compressing layers.
+        model: built Sequential or functional model with self-compressing, weight-sharing or masked layers.
         path: the file; by custom it ends in ``.scc``. It is either written whole or left as it was.
+        coder: of weight-sharing and masked kernels: ``"range"``, the smaller, or ``"huffman"``, that of Deep
+            Compression; see `scc_tf.coding.shared`.
+        gap_bits: for Huffman, width of the gaps' field, bits; None takes what is smallest for each kernel.
 
     Returns:
         `PackedReport` with the size of the file, ``stored_bytes``, and of its parts.
 
     Raises:
-        ValueError: if the model is subclassed or not built, has no self-compressing layer, contains a layer that
-            could not be restored (a Lambda, a class that is not registered with Keras) or weights that are not
-            finite.
+        ValueError: if the model is subclassed or not built, has none of these layers, contains a layer that could
+            not be restored (a Lambda, a class that is not registered with Keras) or kernels that are not finite; if
+            a mask holds other numbers than 0 and 1; if ``coder`` or ``gap_bits`` is none of the above.
 
     Example:
         >>> import scc_tf
@@ -133,7 +191,7 @@ def save_packed(model, path):
         >>> report.stored_bytes == Path("/tmp/scc_tf_doctest.scc").stat().st_size
         True
     """
-    data, report = _pack(model)
+    data, report = _pack(model, coder, gap_bits)
     _check_same(model, _unpack(data, max_weights=sum(int(np.prod(w.shape)) for w in model.weights)))
     with atomic_path(path) as partial:
         partial.write_bytes(data)
@@ -141,25 +199,30 @@ def save_packed(model, path):
 
 
 def _check_same(model, restored):
-    """Raise ValueError if a weight of the restored model differs in a bit."""
-    pairs = [(_bits(a), _bits(b)) for a, b in zip(other_variables(model), other_variables(restored), strict=True)]
-    for ours, theirs in zip(self_compressing_layers(model), self_compressing_layers(restored), strict=True):
-        pairs += [(_bits(ours.quantized(n)), _bits(theirs.quantized(n))) for n in ours.kernel_names]
+    """Raise ValueError if a weight of the restored model differs in a bit, zeros of masked kernels aside."""
+    pairs = [(_bits(a), _bits(b)) for a, b in zip(_stored(model), _stored(restored), strict=True)]
     if any(a != b for a, b in pairs):
         raise ValueError(f"Expected a model that its configuration restores. Received: {model.name!r}")
 
 
+def _stored(model):
+    """All that a file holds of a model, as arrays."""
+    yield from other_variables(model)
+    for layer in self_compressing_layers(model):
+        yield from (layer.quantized(name) for name in layer.kernel_names)
+    yield from (ops.add(variable, ops.zeros((), variable.dtype)) for variable in sparse_variables(model))
+
+
 def _bits(values):
-    array = keras.ops.convert_to_numpy(values)
+    array = ops.convert_to_numpy(values)
     return array.shape, array.tobytes()
 
 
 def _unpack(data, max_weights):
-    architecture, tensors = unframe(data)
+    architecture, tensors, version = unframe(data)
     model = unpack_architecture(architecture, max_weights)
-    if not self_compressing_layers(model):
-        raise ValueError(f"Expected a model with self-compressing layers. Received: {model.name!r} with none")
-    read_tensors(Reader(tensors), model)
+    _check_compressed(model)
+    read_tensors(Reader(tensors), model, version)
     return model
 
 
@@ -175,8 +238,9 @@ def load_packed(path, max_weights=2**28):
             more is refused before they are allocated.
 
     Returns:
-        `scc_tf.SelfCompressingModel`, not compiled. Its quantized kernels and all other weights are those of the
-        saved model, bit for bit.
+        `scc_tf.SelfCompressingModel`, or a plain functional `keras.Model` if no layer is self-compressing; not
+        compiled. Its quantized kernels and all other weights are those of the saved model, bit for bit; what a mask
+        prunes is +0.
 
     Raises:
         ValueError: if the file is no packed model, damaged, of a later version, too large, or names an unknown

@@ -32,9 +32,9 @@ from scc_tf.export.packed.settings import (
     standard_settings,
     tag_of,
 )
-from scc_tf.training import SelfCompressingModel
+from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
-__all__ = ["pack_architecture", "read_dictionary", "unpack_architecture"]
+__all__ = ["functional", "pack_architecture", "read_dictionary", "unpack_architecture"]
 
 _LARGEST_TEXT = 1 << 24
 _TENSOR = "__keras_tensor__"
@@ -55,7 +55,7 @@ def architecture_text(model):
 
 
 def pack_architecture(model):
-    """The architecture of a functional `scc_tf.SelfCompressingModel` as bytes.
+    """The architecture of a functional model as bytes.
 
     Args:
         model: the model; names, settings and shared layers are kept, initializers and the compilation are not.
@@ -78,7 +78,7 @@ def unpack_architecture(data, max_weights):
         max_weights: most weights that may be created, in all variables together.
 
     Returns:
-        `scc_tf.SelfCompressingModel`, not compiled.
+        `scc_tf.SelfCompressingModel`, not compiled; a plain functional model if no layer is self-compressing.
 
     Raises:
         ValueError: if the bytes are damaged, name an unknown class, or ask for more than ``max_weights``.
@@ -89,9 +89,16 @@ def unpack_architecture(data, max_weights):
         if not unpacker.eof or unpacker.unused_data:
             raise ValueError("Expected one complete deflate stream. Received: a part of one, or more")
         with _LOCK, standard_settings(), _bounded_weights(max_weights):
-            return SelfCompressingModel.from_config(_full_model(json.loads(text), max_depth=50))
+            model = SelfCompressingModel.from_config(_full_model(json.loads(text), max_depth=50))
     except Exception as error:  # whatever Keras makes of a configuration that nobody wrote
         raise ValueError(f"Expected the architecture of a model. Received: {type(error).__name__}: {error}") from error
+    return model if self_compressing_layers(model) else functional(model, keras.Model)
+
+
+def functional(model, cls):
+    """The graph of a built Sequential or functional model as a model of class ``cls``."""
+    ends = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
+    return cls(*ends, name=model.name)
 
 
 @contextlib.contextmanager

@@ -4,7 +4,7 @@
 bytes    content
 =======  =====================================================================
 0-2      ``b"SCC"``
-3        version of the format, 1
+3        version of the format, 1, or 2 with weight-sharing or masked layers
 4-7      CRC-32 of all other bytes, little-endian
 8-       length of the architecture, LEB128 (7 bits per byte, lowest first)
 then     the architecture, see `scc_tf.export.packed.architecture`
@@ -14,17 +14,17 @@ to end   the tensors, see `scc_tf.export.packed.tensors`
 
 import zlib
 
-__all__ = ["VERSION", "frame", "unframe"]
+__all__ = ["VERSIONS", "frame", "unframe"]
 
-VERSION = 1
+VERSIONS = (1, 2)
 _MAGIC = b"SCC"
 _PREFIX = 8
 _LENGTH_BYTES = 5
 
 
-def frame(architecture, tensors):
+def frame(architecture, tensors, version=VERSIONS[0]):
     """Put the two parts, bytes, into one file's content, bytes."""
-    start, rest = _MAGIC + bytes([VERSION]), _leb128(len(architecture)) + architecture + tensors
+    start, rest = _MAGIC + bytes([version]), _leb128(len(architecture)) + architecture + tensors
     return start + _checksum(start + rest) + rest
 
 
@@ -35,7 +35,7 @@ def unframe(data):
         data: bytes.
 
     Returns:
-        ``(architecture, tensors)``, bytes.
+        ``(architecture, tensors, version)``: bytes, bytes, int.
 
     Raises:
         ValueError: if it is no packed model, damaged, or of a later version.
@@ -44,8 +44,8 @@ def unframe(data):
         raise ValueError(f"Expected a packed model, starting with {_MAGIC}. Received: {data[:4]} ({len(data)} bytes)")
     if _checksum(data[:4] + data[_PREFIX:]) != data[4:_PREFIX]:
         raise ValueError("Expected a packed model as it was written. Received: one whose checksum is wrong")
-    if data[3] != VERSION:
-        raise ValueError(f"Expected version {VERSION} of the format. Received: version {data[3]}")
+    if data[3] not in VERSIONS:
+        raise ValueError(f"Expected version {VERSIONS[0]} to {VERSIONS[-1]} of the format. Received: version {data[3]}")
     length = start = 0
     for start in range(_PREFIX, min(_PREFIX + _LENGTH_BYTES, len(data))):
         length |= (data[start] & 127) << 7 * (start - _PREFIX)
@@ -54,7 +54,7 @@ def unframe(data):
     start += 1
     if data[start - 1] >= 128 or start + length > len(data):
         raise ValueError(f"Expected at most {len(data) - start} bytes of architecture. Received: {length}")
-    return data[start : start + length], data[start + length :]
+    return data[start : start + length], data[start + length :], data[3]
 
 
 def _checksum(data):

@@ -13,7 +13,7 @@ import numpy as np
 from keras import ops
 
 from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, schema
-from scc_tf.layers import ChannelFormat, EinsumDense, SelfCompressing
+from scc_tf.layers import EinsumDense, KernelAxes, SelfCompressing
 from scc_tf.masked_layers import twin_of
 
 __all__ = [
@@ -30,7 +30,6 @@ __all__ = [
 
 FILTER_OPS = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "TRANSPOSE_CONV")
 TOLERANCE = 2e-6  # relative; the converter's own products are off by a few units of the last place
-_STOCK_KERNELS = {"SeparableConv2D": ("depthwise_kernel", "pointwise_kernel"), "DepthwiseConv2D": ("kernel",)}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -130,7 +129,7 @@ def _learned_kernel(layer, fmt):
 
 def _stock_kernel(layer, name):
     values = np.asarray(ops.convert_to_numpy(getattr(layer, name)), np.float64)
-    axes = ChannelFormat(name, values.shape, twin_of(layer).channel_axes(layer, name)).channel_axes
+    axes = KernelAxes(name, values.shape, twin_of(layer).channel_axes(layer, name)).channel_axes
     every = isinstance(layer, keras.layers.EinsumDense)
     return Kernel(layer.name, name, tuple(_orders(values, axes, every)), ())
 
@@ -149,12 +148,8 @@ def kernels_of(model):
         if isinstance(layer, SelfCompressing):
             kernels += [_learned_kernel(layer, fmt) for fmt in layer.formats]
         elif twin_of(layer) is not None and layer.built:
-            kernels += [_stock_kernel(layer, name) for name in _kernel_names(layer)]
+            kernels += [_stock_kernel(layer, name) for name in twin_of(layer).kernel_names]
     return kernels
-
-
-def _kernel_names(layer):
-    return _STOCK_KERNELS.get(type(layer).__name__, ("kernel",))
 
 
 def find_filters(model):

@@ -1,0 +1,136 @@
+"""Deep Compression: prune in rounds, share weights, code; the paper's tables beside ours.
+
+python experiments/deep_compression.py --model=lenet_300_100
+python experiments/deep_compression.py --model=lenet_5 --runs=3
+
+Writes a JSON record and figures to --out_dir as deep_<model>, and the compressed network of the first seed to
+--model_dir; those of an earlier run are replaced. Finished stages are cached in --work_dir, so a rerun (or a run that
+was stopped) goes on where it was.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+import numpy as np
+from absl import app, flags, logging
+from flags_from_config import command_line, config_from_flags, define_flags
+
+import scc_tf
+from scc_tf import plots
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import deep_compression
+
+ROOT = Path(__file__).resolve().parent
+define_flags(deep_compression.Config)
+flags.DEFINE_integer("runs", 1, "number of seeds, from --seed on", lower_bound=1)
+flags.DEFINE_boolean("compare", True, "whether to compare pruning, sharing and both, with the first seed")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
+flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of the compressed network and its card")
+flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
+
+RATES = (  # column, heading, format
+    ("kept", "kept %", "{:.1f}"),
+    ("weight_bits", "weight", "{:.0f}"),
+    ("weight_bits_huffman", "+Huffman", "{:.1f}"),
+    ("index_bits", "index", "{:.0f}"),
+    ("index_bits_huffman", "+Huffman", "{:.1f}"),
+    ("rate", "rate %", "{:.2f}"),
+    ("rate_huffman", "+Huffman", "{:.2f}"),
+)
+SUMMARY = {  # name -> (value of a record, format)
+    "float_error": (lambda record: record["float"]["test_error"], "{:.2f} %"),
+    "error": (lambda record: record["final"]["test_error"], "{:.2f} %"),
+    "stored_bytes": (lambda record: record["final"]["stored_bytes"], "{:,.0f} B"),
+    "huffman_bytes": (lambda record: record["final"]["huffman_bytes"], "{:,.0f} B"),
+    "ratio": (lambda record: record["final"]["ratio"], "{:.0f}x"),
+    "seconds": (lambda record: record["seconds"], "{:.0f} s"),
+}
+
+
+def summary(records):
+    """``{name: [mean, sample deviation]}`` over the seeds; no deviation of a single one."""
+    table = {}
+    for name, (value, _) in SUMMARY.items():
+        values = [value(record) for record in records]
+        table[name] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
+    return table
+
+
+def format_rates(rates, paper):
+    """The columns of the paper's table 2 or 3: bits and rates of every layer, the paper's in brackets."""
+    lines = [f"{'':10}{'weights':>10}" + "".join(f"{heading:>16}" for _, heading, _ in RATES)]
+    for name, row in rates.items():
+        theirs = _of_paper(paper, name)
+        cells = []
+        for column, _, form in RATES:
+            ours = form.format(row[column]) if column in row else ""
+            cells.append(f"{ours} ({theirs[column]:g})" if column in theirs else ours)
+        lines.append(f"{name:10}{row['weights']:>10,}" + "".join(f"{cell:>16}" for cell in cells))
+    return "\n".join(lines)
+
+
+def _of_paper(paper, name):
+    if name == "total":
+        return paper.get("total", {})
+    row = paper.get("layers", {}).get(name, ())
+    return dict(zip(deep_compression.COLUMNS, row, strict=False))
+
+
+def format_summary(table, paper, seeds):
+    words = {"float_error": "float, test error", "error": "compressed, test error", "stored_bytes": ".scc, range coder"}
+    words |= {"huffman_bytes": ".scc, Huffman", "ratio": "times smaller", "seconds": "time"}
+    theirs = {"float_error": "float_error", "error": "error", "huffman_bytes": "bytes", "ratio": "ratio"}
+    lines = []
+    for name, (_, form) in SUMMARY.items():
+        mean, deviation = table[name]
+        spread = "" if deviation is None else " ± " + form.format(deviation)
+        said = paper.get(theirs.get(name))
+        lines.append(f"{words[name]:24}{form.format(mean) + spread}" + (f" (paper: {said:,g})" if said else ""))
+    return "\n".join([*lines, f"seeds {seeds}; files are whole; the paper leaves out Huffman tables and biases"])
+
+
+def save_network(model_dir, name, model, record, command):
+    """The network as a packed file, and a card that says how it was made."""
+    packed = scc_tf.save_packed(model, model_dir / f"{name}.scc")
+    card = {
+        "command": command,
+        "test_error": record["final"]["test_error"],
+        **dataclasses.asdict(packed),
+        "load": f'scc_tf.load_packed("saved_models/{name}.scc")',
+    }
+    with atomic_path(model_dir / f"{name}.json") as partial:
+        partial.write_text(json.dumps(card, indent=1))
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    values = flags.FLAGS
+    logging.set_verbosity(logging.INFO)
+    out_dir, work_dir, command = Path(values.out_dir), Path(values.work_dir), command_line(__name__)
+    seeds = range(values.seed, values.seed + values.runs)
+    records, first = [], None
+    for seed in seeds:
+        config = config_from_flags(deep_compression.Config, seed=seed)
+        compare = values.compare and seed == values.seed
+        record, model = deep_compression.run(config, work_dir, compare, values.verbose)
+        records.append(record)
+        first = first or model
+    paper = deep_compression.PAPER.get(values.model, {})
+    table = summary(records)
+    print(format_rates(records[0]["rates"], paper))
+    print(format_summary(table, paper, list(seeds)))
+    name = f"deep_{values.model}"
+    with atomic_path(out_dir / f"{name}.json") as partial:
+        partial.write_text(json.dumps({"command": command, "summary": table, "records": records}, indent=1))
+    plots.storage_breakdown(records[0], out_dir / f"{name}_storage.png")
+    if records[0]["points"]:
+        plots.compression_tradeoff(records[0], out_dir / f"{name}_tradeoff.png")
+    save_network(Path(values.model_dir), name, first, records[0], command)
+    print(f"Record and figures: {out_dir}; network: {values.model_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)

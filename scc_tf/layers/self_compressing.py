@@ -1,0 +1,219 @@
+"""Self-compressing twins of the Keras layers: every output channel learns its own bit depth and exponent.
+
+A twin takes every argument of the stock layer and two more, and is a drop-in for it. ``layer.kernel`` stays the
+latent float kernel; the forward pass multiplies by ``layer.quantized("kernel")``. One `ChannelFormat` per kernel
+holds the bit depths and exponents, flat, one entry per output channel in the order of the kernel.
+"""
+
+import keras
+from keras import ops
+
+from scc_tf.layers.axes import KernelAxes
+from scc_tf.layers.effective import (
+    EffectiveConv1D,
+    EffectiveConv2D,
+    EffectiveConv2DTranspose,
+    EffectiveDense,
+    EffectiveDepthwiseConv2D,
+    EffectiveEinsumDense,
+    EffectiveKernels,
+    EffectiveSeparableConv2D,
+)
+from scc_tf.quantization import ROUNDINGS, integer_codes, quantize, range_exponent
+
+__all__ = [
+    "TWINS",
+    "ChannelFormat",
+    "Conv1D",
+    "Conv2D",
+    "Conv2DTranspose",
+    "Dense",
+    "DepthwiseConv2D",
+    "EinsumDense",
+    "SelfCompressing",
+    "SeparableConv2D",
+    "check_format",
+    "self_compressing_layers",
+]
+
+
+class ChannelFormat(KernelAxes):
+    """The number format of one kernel: which axes are its channels, and the two learned vectors.
+
+    Attributes:
+        bit_depth: float32 variable ``(C,)``, bits, kept at or above 0 by a constraint.
+        exponent: float32 variable ``(C,)``; the step of a channel is ``2**exponent``.
+    """
+
+    def __init__(self, name, kernel_shape, channel_axes):
+        super().__init__(name, kernel_shape, channel_axes)
+        self.bit_depth = self.exponent = None  # variables, set by the layer
+
+    def range_exponents(self, kernel, bit_depth):
+        """Exponents ``(C,)`` at which ``bit_depth`` bits (a float or ``(C,)``) just span each channel."""
+        bits = ops.broadcast_to(ops.convert_to_tensor(bit_depth, "float32"), (self.channels,))
+        kernel = ops.cast(ops.convert_to_tensor(kernel), "float32")
+        return ops.reshape(range_exponent(kernel, self.spread(bits), self.other_axes), (self.channels,))
+
+
+def check_format(initial_bit_depth, rounding):
+    """Refuse a format that no layer can start from.
+
+    Raises:
+        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers) or
+            ``rounding`` is unknown.
+    """
+    if not 0 < initial_bit_depth <= 24:
+        raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
+    if rounding not in ROUNDINGS:
+        raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+
+
+class SelfCompressing(EffectiveKernels):
+    """Mixin that gives a Keras layer learned number formats. List it before the mixin of the stock class.
+
+    Args:
+        initial_bit_depth: where the bit depth of every channel starts, bits; positive. The exponents start
+            where that many bits just span the channel's initial kernel.
+        rounding: ``"nearest"`` or ``"floor"``, see `scc_tf.quantization.quantize`.
+        *args, **kwargs: everything that the stock layer takes.
+
+    Raises:
+        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers) or
+            ``rounding`` is unknown.
+
+    Source: Cséfalvay & Imber 2023, section 3 (arXiv 2301.13142).
+    """
+
+    def __init__(self, *args, initial_bit_depth=8.0, rounding="nearest", **kwargs):
+        super().__init__(*args, **kwargs)
+        check_format(initial_bit_depth, rounding)
+        self.initial_bit_depth = float(initial_bit_depth)
+        self.rounding = rounding
+        self.formats = ()
+
+    def add_weight(self, *args, name=None, **kwargs):
+        """Create a variable; a kernel is never autocast, so that its codes are the same in mixed precision."""
+        if name in self.kernel_names:
+            kwargs["autocast"] = False
+        return super().add_weight(*args, name=name, **kwargs)
+
+    def build(self, input_shape):
+        """Create the stock weights, then the formats of every kernel."""
+        super().build(input_shape)
+        self.formats = tuple(self._add_format(name) for name in self.kernel_names)
+
+    def _add_format(self, name):
+        kernel = getattr(self, name)
+        channel_format = ChannelFormat(name, kernel.shape, self.channel_axes(name))
+
+        def spanning_exponents(shape, dtype=None):
+            del shape
+            return ops.cast(channel_format.range_exponents(kernel, self.initial_bit_depth), dtype)
+
+        settings = {"shape": (channel_format.channels,), "dtype": "float32", "autocast": False}
+        channel_format.bit_depth = self.add_weight(
+            name=f"{channel_format.prefix}bit_depth",
+            initializer=keras.initializers.Constant(self.initial_bit_depth),
+            constraint=keras.constraints.NonNeg(),
+            **settings,
+        )
+        channel_format.exponent = self.add_weight(
+            name=f"{channel_format.prefix}exponent", initializer=spanning_exponents, **settings
+        )
+        return channel_format
+
+    def format_of(self, kernel_name="kernel"):
+        """The `ChannelFormat` of a kernel.
+
+        Raises:
+            ValueError: if the layer is not built or has no kernel of that name.
+        """
+        return self._named(self.formats, kernel_name)
+
+    @property
+    def bit_depth(self):
+        """Bit depths ``(C,)`` of the layer's only kernel."""
+        return self.format_of("kernel").bit_depth
+
+    @property
+    def exponent(self):
+        """Exponents ``(C,)`` of the layer's only kernel."""
+        return self.format_of("kernel").exponent
+
+    def quantized(self, kernel_name="kernel"):
+        """The quantized kernel, float32 in the kernel's shape: what the layer multiplies by."""
+        return self._with_format(quantize, kernel_name)
+
+    def effective(self, kernel_name="kernel"):
+        """The same as ``quantized(kernel_name)``, by the word that all families of layers share."""
+        return self.quantized(kernel_name)
+
+    def codes(self, kernel_name="kernel"):
+        """The integer codes of a kernel, int32 in the kernel's shape."""
+        return self._with_format(integer_codes, kernel_name)
+
+    def _with_format(self, function, kernel_name):
+        fmt = self.format_of(kernel_name)
+        kernel = ops.cast(ops.convert_to_tensor(getattr(self, kernel_name)), "float32")
+        return function(kernel, fmt.spread(fmt.bit_depth), fmt.spread(fmt.exponent), self.rounding)
+
+    def get_config(self):
+        """The stock configuration with ``initial_bit_depth`` and ``rounding``."""
+        config = super().get_config()
+        config.update(initial_bit_depth=self.initial_bit_depth, rounding=self.rounding)
+        return config
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class Dense(SelfCompressing, EffectiveDense, keras.layers.Dense):
+    """`keras.layers.Dense` with a learned number format per unit; kernel ``(inputs, units)``."""
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class EinsumDense(SelfCompressing, EffectiveEinsumDense, keras.layers.EinsumDense):
+    """`keras.layers.EinsumDense`; a channel is one index into the kernel's axes that reach the output.
+
+    For ``"abc,cde->abde"`` the kernel ``(c, d, e)`` has ``d * e`` channels of fan-in ``c``.
+    """
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class Conv1D(SelfCompressing, EffectiveConv1D, keras.layers.Conv1D):
+    """`keras.layers.Conv1D` with a learned number format per filter; kernel ``(width, inputs, filters)``."""
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class Conv2D(SelfCompressing, EffectiveConv2D, keras.layers.Conv2D):
+    """`keras.layers.Conv2D` with a learned number format per filter; kernel ``(h, w, inputs, filters)``."""
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class DepthwiseConv2D(SelfCompressing, EffectiveDepthwiseConv2D, keras.layers.DepthwiseConv2D):
+    """`keras.layers.DepthwiseConv2D`; kernel ``(h, w, inputs, multiplier)``, ``inputs * multiplier`` channels."""
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class SeparableConv2D(SelfCompressing, EffectiveSeparableConv2D, keras.layers.SeparableConv2D):
+    """`keras.layers.SeparableConv2D`; the depthwise and the pointwise kernel each have their own formats."""
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class Conv2DTranspose(SelfCompressing, EffectiveConv2DTranspose, keras.layers.Conv2DTranspose):
+    """`keras.layers.Conv2DTranspose`; kernel ``(h, w, filters, inputs)``, the channels are the filters."""
+
+
+TWINS = {
+    keras.layers.Conv1D: Conv1D,
+    keras.layers.Conv2D: Conv2D,
+    keras.layers.DepthwiseConv2D: DepthwiseConv2D,
+    keras.layers.SeparableConv2D: SeparableConv2D,
+    keras.layers.Conv2DTranspose: Conv2DTranspose,
+    keras.layers.Dense: Dense,
+    keras.layers.EinsumDense: EinsumDense,
+}
+
+
+def self_compressing_layers(model):
+    """The self-compressing layers of a model, nested ones included, each once."""
+    return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
