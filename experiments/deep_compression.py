@@ -39,20 +39,21 @@ RATES = (  # column, heading, format
     ("rate", "rate %", "{:.2f}"),
     ("rate_huffman", "+Huffman", "{:.2f}"),
 )
-SUMMARY = {  # name -> (value of a record, format)
-    "float_error": (lambda record: record["float"]["test_error"], "{:.2f} %"),
-    "error": (lambda record: record["final"]["test_error"], "{:.2f} %"),
-    "stored_bytes": (lambda record: record["final"]["stored_bytes"], "{:,.0f} B"),
-    "huffman_bytes": (lambda record: record["final"]["huffman_bytes"], "{:,.0f} B"),
-    "ratio": (lambda record: record["final"]["ratio"], "{:.0f}x"),
-    "seconds": (lambda record: record["seconds"], "{:.0f} s"),
+SUMMARY = {  # name -> heading, value of a record, format, field of the paper
+    "float_error": ("float, test error", lambda record: record["float"]["test_error"], "{:.2f} %", "float_error"),
+    "error": ("compressed, test error", lambda record: record["final"]["test_error"], "{:.2f} %", "error"),
+    "stored_bytes": (".scc, range coder", lambda record: record["final"]["stored_bytes"], "{:,.0f} B", None),
+    "ratio": ("  times smaller", lambda record: record["final"]["ratio"], "{:.0f}x", None),
+    "huffman_bytes": (".scc, Huffman", lambda record: record["final"]["huffman_bytes"], "{:,.0f} B", "bytes"),
+    "huffman_ratio": ("  times smaller", lambda record: record["final"]["huffman_ratio"], "{:.0f}x", "ratio"),
+    "seconds": ("time of a seed", lambda record: record["seconds"], "{:.0f} s", None),
 }
 
 
 def summary(records):
     """``{name: [mean, sample deviation]}`` over the seeds; no deviation of a single one."""
     table = {}
-    for name, (value, _) in SUMMARY.items():
+    for name, (_, value, _, _) in SUMMARY.items():
         values = [value(record) for record in records]
         table[name] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
     return table
@@ -79,15 +80,12 @@ def _of_paper(paper, name):
 
 
 def format_summary(table, paper, seeds):
-    words = {"float_error": "float, test error", "error": "compressed, test error", "stored_bytes": ".scc, range coder"}
-    words |= {"huffman_bytes": ".scc, Huffman", "ratio": "times smaller", "seconds": "time"}
-    theirs = {"float_error": "float_error", "error": "error", "huffman_bytes": "bytes", "ratio": "ratio"}
     lines = []
-    for name, (_, form) in SUMMARY.items():
+    for name, (heading, _, form, theirs) in SUMMARY.items():
         mean, deviation = table[name]
         spread = "" if deviation is None else " ± " + form.format(deviation)
-        said = paper.get(theirs.get(name))
-        lines.append(f"{words[name]:24}{form.format(mean) + spread}" + (f" (paper: {said:,g})" if said else ""))
+        said = f" (paper: {paper[theirs]:,g})" if theirs in paper else ""
+        lines.append(f"{heading:24}{form.format(mean) + spread}{said}")
     return "\n".join([*lines, f"seeds {seeds}; files are whole; the paper leaves out Huffman tables and biases"])
 
 

@@ -5,8 +5,12 @@ python experiments/knapsack_neuron.py weights.csv
 
 First, every neuron of the file (a row per neuron, a cell "input x weight" per edge; default: the two examples of the
 founding document) is reproduced with the fewest edges. Without a file, LeNet-300-100 is then pruned to budgets of
-bytes, its edges chosen by saliency as in a knapsack, against the largest weights at the same budget. Both are
-fine-tuned.
+bytes, those of the whole .scc file: its edges are chosen by what they are worth and what bits they cost, as in a
+knapsack, against the worthiest edges whatever their bits, and against the largest weights, all at the same size. All
+are pruned in rounds, retrained and share weights.
+
+Writes a JSON record and a figure to --out_dir; those of an earlier run are replaced. Finished stages are cached in
+--work_dir, so that a run that was stopped goes on.
 """
 
 import json
@@ -16,15 +20,17 @@ import numpy as np
 from absl import app, flags
 from flags_from_config import command_line, config_from_flags, define_flags
 
+from scc_tf import plots
 from scc_tf.atomic import atomic_path
 from scc_tf.pipelines import knapsack_pruning
 from scc_tf.pruning import parse_neurons, reduce_neuron
 
 ROOT = Path(__file__).resolve().parent
 define_flags(knapsack_pruning.Config)
-flags.DEFINE_list("budgets", ["2000", "4000", "8000", "16000"], "bytes for the edges")
+flags.DEFINE_list("budgets", ["4000", "6000", "8000", "12000"], "bytes of the whole file")
 flags.DEFINE_integer("runs", 3, "number of seeds, from --seed on", lower_bound=1)
-flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
@@ -58,13 +64,24 @@ def print_neurons(rows):
 
 
 def summary(records):
-    """``{budget: {method: [mean, sample deviation] of the test error in per cent}}``."""
-    table = {}
-    for index, row in enumerate(records[0]["rows"]):
-        errors = [100 * (1 - record["rows"][index]["test_accuracy"]) for record in records]
+    """One dictionary per budget and method: means over the seeds, and the sample deviation of the test error."""
+    table = []
+    for rows in zip(*(record["rows"] for record in records), strict=True):
+        errors = [row["test_error"] for row in rows]
+        means = {key: float(np.mean([row[key] for row in rows])) for key in ("stored_bytes", "edges", "test_error")}
         deviation = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
-        table.setdefault(str(row["budget_bytes"]), {})[row["method"]] = [float(np.mean(errors)), deviation]
+        gaps = [row["gap"] for row in rows if row["gap"] is not None]
+        named = {key: rows[0][key] for key in ("budget_bytes", "method")}
+        table.append({**named, **means, "deviation": deviation, "largest_gap": max(gaps, default=None)})
     return table
+
+
+def print_summary(table):
+    for row in table:
+        error = f"{row['test_error']:.2f}" + ("" if row["deviation"] is None else f" ± {row['deviation']:.2f}")
+        gap = "" if row["largest_gap"] is None else f"   at most {row['largest_gap']:.0e} below the fractional bound"
+        size = f"{row['budget_bytes']:>8,} B: {row['method']:<9} {error} %"
+        print(f"{size}   {row['stored_bytes']:,.0f} B, {row['edges']:,.0f} edges{gap}")
 
 
 def main(argv):
@@ -79,19 +96,19 @@ def main(argv):
     print_neurons(neurons)
     if len(argv) == 2:
         return
-    records = []
+    records, budgets = [], list(map(int, values.budgets))
     for seed in range(values.seed, values.seed + values.runs):
         config = config_from_flags(knapsack_pruning.Config, seed=seed)
-        records.append(knapsack_pruning.run(config, list(map(int, values.budgets)), values.verbose))
+        records.append(knapsack_pruning.run(config, budgets, Path(values.work_dir), values.verbose))
     table = summary(records)
-    float_error = 100 * (1 - np.mean([record["float"]["test_accuracy"] for record in records]))
-    print(f"LeNet-300-100, test error in % over {values.runs} seeds; float: {float_error:.2f}")
-    for budget, methods in table.items():
-        cells = [f"{m} {v[0]:.2f}" + (f" ± {v[1]:.2f}" if v[1] is not None else "") for m, v in methods.items()]
-        print(f"{int(budget):>8,} B: " + "   ".join(cells))
+    float_error = np.mean([record["float"]["test_error"] for record in records])
+    print(f"LeNet-300-100, test error over {values.runs} seeds; float: {float_error:.2f} %")
+    print_summary(table)
     record = {"command": command_line(__name__), "neurons": neurons, "summary": table, "records": records}
-    with atomic_path(Path(values.out_dir) / "knapsack_neuron.json") as partial:
+    path = Path(values.out_dir) / "knapsack_neuron.json"
+    with atomic_path(path) as partial:
         partial.write_text(json.dumps(record, indent=1))
+    plots.byte_budgets(record, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -103,6 +103,16 @@ def a_compression(**changes):
     }
 
 
+def some_budgets(methods=("knapsack", "magnitude"), **changes):
+    """What ``experiments/knapsack_neuron.py`` records, as far as it is drawn."""
+    rows = [
+        {"method": method, "stored_bytes": 0.99 * size, "test_error": 9_000 / size, "deviation": 0.2, **changes}
+        for size in (4_000, 6_000, 12_000)
+        for method in methods
+    ]
+    return {"summary": rows}
+
+
 def without(record, *keys):
     """A copy of the record in which the item at the end of the path ``keys`` is missing."""
     record = copy.deepcopy(record)
@@ -144,6 +154,8 @@ def texts(figure):
         (plots.compare_rows, some_runs()),
         (plots.compression_tradeoff, a_compression()),
         (plots.storage_breakdown, a_compression()),
+        (plots.byte_budgets, some_budgets()),
+        (plots.byte_budgets, some_budgets(["magnitude"], deviation=None)),
     ],
 )
 def test_one_small_png_is_written_and_nothing_else_changes(function, record, tmp_path):
@@ -290,6 +302,14 @@ def test_the_parts_of_one_file_are_enough(drawn):
     assert "Huffman tables" not in found
 
 
+def test_each_method_is_a_line_over_the_bytes_of_its_files(drawn):
+    axes = drawn(plots.byte_budgets, some_budgets()).axes[0]
+    lines = [bars.lines[0] for bars in axes.containers]
+    assert [bars.get_label() for bars in axes.containers] == ["knapsack", "magnitude"]
+    assert lines[0].get_xdata().tolist() == pytest.approx([3.96, 5.94, 11.88])
+    assert lines[0].get_ydata().tolist() == pytest.approx([2.25, 1.5, 0.75])
+
+
 @pytest.mark.parametrize(
     ("function", "record", "message"),
     [
@@ -341,6 +361,9 @@ def test_the_parts_of_one_file_are_enough(drawn):
         (plots.storage_breakdown, a_compression(parts=[1]), "at least one file"),
         (plots.storage_breakdown, a_compression(parts={"range": []}), "Expected a record"),
         (plots.storage_breakdown, without(a_compression(), "parts", "range", "code_bytes"), "none of code_bytes"),
+        (plots.byte_budgets, {"summary": []}, "Received: none"),
+        (plots.byte_budgets, without(some_budgets(), "summary", 1, "deviation"), "none of deviation"),
+        (plots.byte_budgets, some_budgets(["random"]), r"Expected the methods .*magnitude\. Received: random"),
         (plots.compare_rows, [], "0 records"),
         (plots.compare_rows, [{"rows": {}}], "1 records"),
         (plots.compare_rows, without(some_runs(), 0, "rows", "safe", "size", "stored_bytes"), "none of stored_bytes"),

@@ -2,12 +2,13 @@
 
 from scc_tf.plots.channels import bits_per_layer, code_histograms
 from scc_tf.plots.comparison import collapse_study, compare_rows
-from scc_tf.plots.compression import compression_tradeoff, storage_breakdown
+from scc_tf.plots.compression import byte_budgets, compression_tradeoff, storage_breakdown
 from scc_tf.plots.safety_set import safety_gallery
 from scc_tf.plots.time_course import network_and_step_time, restoration_events, size_and_accuracy
 
 __all__ = [
     "bits_per_layer",
+    "byte_budgets",
     "code_histograms",
     "collapse_study",
     "compare_rows",

@@ -1,4 +1,4 @@
-"""Deep Compression in pictures: what each stage is worth, and what a file is made of."""
+"""Deep Compression in pictures: what each stage is worth, what a file is made of, and which edges to keep."""
 
 import os
 
@@ -6,9 +6,9 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, drawing, fields, numbers
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, bytes_axis, drawing, fields, numbers
 
-__all__ = ["compression_tradeoff", "storage_breakdown"]
+__all__ = ["byte_budgets", "compression_tradeoff", "storage_breakdown"]
 
 _STAGES = {  # stages -> colour, marker, words
     "pruning": (ORANGE, "^", "pruning alone"),
@@ -24,6 +24,7 @@ _PARTS = {  # field of a `PackedReport` -> colour, words
     "architecture_bytes": (GREY, "architecture"),
     "header_bytes": (INK, "header"),
 }
+_METHODS = {"knapsack": (BLUE, "o"), "saliency": (GREY, "s"), "magnitude": (ORANGE, "^")}  # -> colour, marker
 _CODERS = {"range": "range coder", "huffman": "Huffman"}
 
 
@@ -115,3 +116,33 @@ def storage_breakdown(record: dict, path: str | os.PathLike) -> None:
         figure.legend(
             loc="outside upper left", ncols=7, columnspacing=0.9, handlelength=0.9, handletextpad=0.4, fontsize=9
         )
+
+
+def byte_budgets(record: dict, path: str | os.PathLike) -> None:
+    """Draw the test error at several sizes of the file, for each way to choose the edges.
+
+    Args:
+        record: under ``summary`` one dictionary per budget and ``method`` ("knapsack", "saliency" or "magnitude"), with
+            means over seeds: ``stored_bytes``, ``test_error`` (per cent) and its sample ``deviation`` or None.
+        path: the PNG file to write.
+
+    Raises:
+        ValueError: if a field is missing, a method has another name or a number is not finite.
+    """
+    (rows,) = fields(record, "summary")
+    sizes, errors = numbers(rows, "stored_bytes", "test_error")
+    deviations = np.array([fields(row, "deviation")[0] or 0.0 for row in rows])
+    names = np.array([fields(row, "method")[0] for row in rows])
+    if unknown := {str(name) for name in names} - set(_METHODS):
+        raise ValueError(f"Expected the methods {', '.join(_METHODS)}. Received: {', '.join(sorted(unknown))}")
+    with drawing(path, 7.4, 4.2) as figure:
+        axes = figure.subplots()
+        for name, (color, marker) in _METHODS.items():
+            if (own := names == name).any():
+                look = {"color": color, "marker": marker, "ms": 7, "mec": "white", "mew": 0.7, "capsize": 4}
+                axes.errorbar(sizes[own] / 1000, errors[own], deviations[own], label=name, **look)
+        axes.set_ylim(bottom=0)
+        bytes_axis(axes.xaxis, sizes / 1000)
+        axes.set_xlabel("whole .scc file, kB")
+        axes.set_ylabel("test error (%)")
+        figure.legend(loc="outside upper left", ncols=3, columnspacing=1.5)

@@ -5,6 +5,7 @@ budget of bytes.
 """
 
 from scc_tf.pruning.knapsack import (
+    edge_bits,
     exact_knapsack,
     fractional_bound,
     greedy_knapsack,
@@ -16,6 +17,7 @@ from scc_tf.pruning.magnitude import block_mask, global_masks, magnitude_mask, n
 
 __all__ = [
     "block_mask",
+    "edge_bits",
     "exact_knapsack",
     "fractional_bound",
     "global_masks",

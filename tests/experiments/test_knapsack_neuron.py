@@ -43,23 +43,59 @@ def test_a_missing_file_is_one_clear_error(script, tmp_path):
 
 
 def test_the_record_holds_neurons_summary_and_every_seed(script, tmp_path, monkeypatch, capsys):
-    def run(config, budgets, verbose):
+    def run(config, budgets, work_dir, verbose):
+        assert work_dir == tmp_path / "work"
         rows = [
-            {"budget_bytes": b, "method": m, "test_accuracy": 0.98 + 0.001 * config.seed}
+            {
+                "budget_bytes": b,
+                "method": m,
+                "stored_bytes": b - 2,
+                "edges": 7,
+                "gap": gap,
+                "test_error": 2 - config.seed,
+            }
             for b in budgets
-            for m in ("knapsack", "magnitude")
+            for m, gap in (("knapsack", 1e-4 * config.seed), ("magnitude", None))
         ]
-        return {"float": {"test_accuracy": 0.99}, "rows": rows}
+        return {"float": {"test_error": 1.0}, "rows": rows}
 
     monkeypatch.setattr(script.knapsack_pruning, "run", run)
-    flags.FLAGS(["it", "--budgets=100,200", "--runs=2", "--out_dir", str(tmp_path)])
+    folders = ["--out_dir", str(tmp_path), "--work_dir", str(tmp_path / "work")]
+    flags.FLAGS(["it", "--budgets=100,200", "--runs=2", *folders])
     script.main(["it"])
     record = json.loads((tmp_path / "knapsack_neuron.json").read_text())
-    assert record["summary"]["200"]["magnitude"] == pytest.approx([1.95, 0.0707], rel=1e-2)
+    expected = {"budget_bytes": 200, "stored_bytes": 198, "edges": 7, "test_error": 1.5}
+    deviation = pytest.approx(0.7071, rel=1e-3)
+    assert record["summary"][2] == {"method": "knapsack", **expected, "deviation": deviation, "largest_gap": 1e-4}
+    assert record["summary"][3] == {"method": "magnitude", **expected, "deviation": deviation, "largest_gap": None}
     assert len(record["records"]) == 2
     assert record["neurons"][0]["edges"] == {"5": 2}
     assert record["command"] == "python experiments/knapsack_neuron.py --budgets=100,200 --runs=2"
-    assert "200 B: knapsack 1.95 ± 0.07" in capsys.readouterr().out
+    assert (tmp_path / "knapsack_neuron.png").stat().st_size > 0
+    lines = capsys.readouterr().out.splitlines()
+    assert lines[-2].split() == (
+        [
+            "200",
+            "B:",
+            "knapsack",
+            "1.50",
+            "±",
+            "0.71",
+            "%",
+            "198",
+            "B,",
+            "7",
+            "edges",
+            "at",
+            "most",
+            "1e-04",
+            "below",
+            "the",
+            "fractional",
+            "bound",
+        ]
+    )
+    assert lines[-1].split() == ["200", "B:", "magnitude", "1.50", "±", "0.71", "%", "198", "B,", "7", "edges"]
 
 
 @pytest.mark.parametrize("budgets", ["--budgets=", "--budgets=0", "--budgets=1.5", "--budgets=a"])

@@ -141,6 +141,6 @@ def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
         batches, _ = training_batches(numbered(), 4, seed, 1, skip_epochs, mirror=True)
         return [images.numpy().tobytes() for images, _ in batches.take(9 - 3 * skip_epochs)]
 
-    assert content(3) == content(3)
-    assert content(3) != content(4)
-    assert content(3)[6:] == content(3, skip_epochs=2)
+    whole = content(3)
+    assert whole[6:] == content(3, skip_epochs=2)
+    assert whole != content(4)

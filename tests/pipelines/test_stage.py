@@ -94,6 +94,7 @@ class Watch(keras.callbacks.Callback):
             raise KeyboardInterrupt
 
 
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers):
     start, seconds = net().get_weights(), tmp_path / "training-1" / "seconds.json"
 

@@ -7,6 +7,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from scc_tf.pruning import (
+    edge_bits,
     exact_knapsack,
     fractional_bound,
     greedy_knapsack,
@@ -181,6 +182,45 @@ def test_layers_share_one_budget():
     assert reduce_layer([], 8, 10) == []
 
 
+def test_an_edge_costs_its_place_and_its_weight():
+    kept = np.zeros((2, 8, 16), bool)  # 16 inputs, 16 channels
+    kept[0] = kept[0, 0, 0] = True
+    kept[..., 8:] = False
+    clusters = np.zeros(kept.shape, int)
+    clusters[:, 4:] = 1
+    clusters[0, 7, 0] = 2
+    bits = edge_bits(kept, clusters)
+    assert bits.shape == kept.shape
+    assert bits.dtype == np.int64
+    assert bits[0, :4, :8].tolist() == [[1] * 8] * 4  # all are there, half of them of this cluster
+    assert bits[0, 7, 0] == bits[0, 6, 0] + 4  # a weight of its own
+    assert bits[1, 0, 0] == bits[0, 0, 8] == bits[0, 0, 0] + 4  # an empty row, an empty column
+    assert bits[1, 0, 8] == bits[1, 0, 0] + 4
+    np.testing.assert_array_equal(edge_bits(kept.reshape(16, 16), clusters.reshape(16, 16)), bits.reshape(16, 16))
+
+
+def test_edges_without_a_pattern_cost_the_entropy():
+    rng = np.random.default_rng(0)
+    kept, clusters = rng.random((400, 300)) < 1 / 32, rng.integers(0, 8, (400, 300))
+    assert edge_bits(kept, clusters)[kept].mean() == pytest.approx(5 + 3, abs=0.3)  # rows and columns vary by chance
+
+
+def test_an_empty_kernel_has_costs_too():
+    assert (edge_bits(np.zeros((3, 4), bool), np.zeros((3, 4), int)) >= 1).all()
+
+
+def test_exact_and_greedy_agree_on_real_costs_of_a_small_layer():
+    rng = np.random.default_rng(1)
+    weights = rng.normal(size=(100, 10)) * rng.exponential(size=(100, 1))
+    kept = np.abs(weights) > 1.2
+    bits = edge_bits(kept, np.digitize(weights, np.linspace(-3, 3, 15)))
+    values, budget = weights**2, int(bits[kept].sum())
+    reached = {m: values[reduce_layer(values, bits, budget / 8, m)].sum() for m in ("exact", "greedy")}
+    bound = fractional_bound(values.ravel(), bits.ravel(), budget)
+    assert values[kept].sum() < reached["greedy"]
+    assert reached["greedy"] <= reached["exact"] <= bound < 1.001 * reached["greedy"]
+
+
 @pytest.mark.parametrize(
     "call",
     [
@@ -194,6 +234,10 @@ def test_layers_share_one_budget():
         lambda: exact_knapsack([1.0, 1.0], [10**12, 10**12 + 1], 10**13),
         lambda: greedy_knapsack([1.0], [1], np.nan),
         lambda: fractional_bound([1.0], [1], np.inf),
+        lambda: edge_bits(np.ones((2, 2), bool), np.zeros((2, 3), int)),
+        lambda: edge_bits(np.ones((2, 2), bool), np.zeros((2, 2))),
+        lambda: edge_bits(np.ones((2, 2), bool), np.full((2, 2), -1)),
+        lambda: edge_bits(np.ones((0, 2), bool), np.zeros((0, 2), int)),
         lambda: reduce_layer([np.ones(2)], [1, 2], 3),
         lambda: reduce_layer(np.ones(2), np.ones(3, int), 3),
         lambda: reduce_layer(np.ones(2), 1.5, 3),

@@ -71,7 +71,7 @@ def run(config, work_dir, compare=True, verbose=1):
             add_point("both", shared, {"density": record["density"], **tuned})
     final, tuned = shared_network(trainer, pruned, "final", config.clusters, config.last_tune_steps)
     for clusters in QUANTIZED if compare else ():
-        add_point("sharing", *shared_network(trainer, model, "float", clusters, config.tune_steps))
+        add_point("sharing", *shared_network(trainer, model, "float", clusters, config.tune_steps, pruned=False))
     files = {coder: packed_report(final, coder=coder) for coder in ("range", "huffman")}
     return {
         "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
@@ -87,6 +87,7 @@ def run(config, work_dir, compare=True, verbose=1):
             "stored_bytes": files["range"].stored_bytes,
             "huffman_bytes": files["huffman"].stored_bytes,
             "ratio": float32_bytes / files["range"].stored_bytes,
+            "huffman_ratio": float32_bytes / files["huffman"].stored_bytes,
         },
         "rates": layer_rates(final, weights_by_layer(model), files["huffman"]),
         "parts": {coder: dataclasses.asdict(report) for coder, report in files.items()},

@@ -17,41 +17,41 @@ PRESETS = {  # found by the error on validation
         "density": 0.04,
         "batch_size": 256,
         "learning_rate": 3e-3,
-        "dropout": 0.0,
-        "clusters": 16,
+        "tune_steps": 200,
+        "last_tune_steps": 1000,
     },
     "lenet_5": {
-        "float_epochs": 8,
-        "rounds": 5,
+        "float_epochs": 10,
+        "rounds": 4,
         "round_epochs": 3,
-        "last_epochs": 8,
-        "density": 0.02,
+        "last_epochs": 16,
+        "density": 0.04,
         "batch_size": 128,
         "learning_rate": 2e-3,
-        "dropout": 0.0,
-        "clusters": 16,
+        "tune_steps": 200,
+        "last_tune_steps": 1000,
     },
     "mnist_cnn": {
-        "float_epochs": 3,
+        "float_epochs": 2,
         "rounds": 3,
         "round_epochs": 1,
         "last_epochs": 3,
-        "density": 0.08,
-        "batch_size": 128,
+        "density": 0.1,
+        "batch_size": 64,
         "learning_rate": 2e-3,
-        "dropout": 0.0,
-        "clusters": 16,
+        "tune_steps": 100,
+        "last_tune_steps": 400,
     },
     "resnet20": {
-        "float_epochs": 5,
+        "float_epochs": 4,
         "rounds": 2,
         "round_epochs": 1,
-        "last_epochs": 2,
-        "density": 0.25,
+        "last_epochs": 1,
+        "density": 0.2,
         "batch_size": 128,
         "learning_rate": 5e-3,
-        "dropout": 0.0,
-        "clusters": 16,
+        "tune_steps": 50,
+        "last_tune_steps": 200,
     },
 }
 
@@ -87,11 +87,11 @@ class Config:
     learning_rate: float = setting(None, "peak learning rate of the float network (one cycle, Adam)")
     retrain_factor: float = setting(1.0, "peak learning rate of a retraining, as a fraction of the float network's")
     weight_decay: float = setting(0.1, "decoupled weight decay, times the learning rate (AdamW)")
-    dropout: float = setting(None, "dropout rate of the float network, rescaled when connections go")
-    clusters: int = setting(None, "different weights of a layer")
+    dropout: float = setting(0.0, "dropout rate of the float network, rescaled when connections go")
+    clusters: int = setting(16, "different weights of a layer")
     start: str = setting("linear", "first centroids: " + ", ".join(STARTS))
-    tune_steps: int = setting(200, "steps of training of shared weights, for the points of the comparison")
-    last_tune_steps: int = setting(1000, "steps of training of shared weights, for the final network")
+    tune_steps: int = setting(None, "steps of training of shared weights, for the points of the comparison")
+    last_tune_steps: int = setting(None, "steps of training of shared weights, for the final network")
     tune_factor: float = setting(0.1, "peak learning rate of shared weights, as a fraction of the float network's")
     shift: int = setting(1, "largest shift of a training image, pixels")
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")

@@ -22,7 +22,7 @@ STATISTICS_IMAGES = 4096
 _FLOAT = ("model", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay")
 _FLOAT += ("dropout", "shift", "data_dir")
 _PRUNED = (*_FLOAT, "rounds", "round_epochs", "last_epochs", "density", "retrain_factor")
-_SHARED = (*_PRUNED, "start", "tune_factor")
+_TUNED = ("start", "tune_factor")
 
 
 def error_percent(model, split):
@@ -65,7 +65,8 @@ class Trainer:
         schedule = one_cycle(learning_rate, per_epoch * epochs)
         optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-        model.compile(optimizer, loss, metrics=["accuracy"])
+        # without XLA, whose convolutions take two to three times as long on a processor
+        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
         optimizer.build(model.trainable_variables)  # so that its state can be loaded
         if stage.is_finished:
             return stage.load(model)
@@ -149,7 +150,7 @@ def _rescale_dropout(model, original, rate):
             layer.rate = rate * connections**0.5
 
 
-def shared_network(trainer, model, label, clusters, steps):
+def shared_network(trainer, model, label, clusters, steps, pruned=True):
     """Share the weights of a network and train what they share; returns the network and its record.
 
     Biases, normalization parameters and centroids are rounded to float16 in the end.
@@ -160,10 +161,12 @@ def shared_network(trainer, model, label, clusters, steps):
         label: names the network in the work folder.
         clusters: different weights of a layer.
         steps: of training.
+        pruned: whether the network has been pruned, and so depends on the settings of that.
     """
     config = trainer.config
     shared = share_weights(model, clusters, config.start, config.seed)
-    name = f"{config.model}-shared-{label}-{clusters}-{steps}-{config.key(*_SHARED)}"
+    key = config.key(*(_PRUNED if pruned else _FLOAT), *_TUNED)
+    name = f"{config.model}-shared-{label}-{clusters}-{steps}-{key}"
     rate = config.learning_rate * config.tune_factor
     record = trainer.train(shared, name, rate, 0.0, steps=steps, finish=round_vectors)
     return shared, {"clusters": clusters, **record}
