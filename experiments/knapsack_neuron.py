@@ -27,7 +27,7 @@ from scc_tf.pruning import parse_neurons, reduce_neuron
 
 ROOT = Path(__file__).resolve().parent
 define_flags(knapsack_pruning.Config)
-flags.DEFINE_list("budgets", ["4000", "6000", "8000", "12000"], "bytes of the whole file")
+flags.DEFINE_list("budgets", ["4000", "6000"], "bytes of the whole file")
 flags.DEFINE_integer("runs", 3, "number of seeds, from --seed on", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")

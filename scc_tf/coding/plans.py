@@ -280,7 +280,8 @@ def _choose(plan, costs, bounds, preferred):
 
 def _fit_weights(sample, neighbours):
     """Least squares in units of each channel's rms, over the standard deviation of what remains."""
-    scaled = 1 / np.sqrt(np.mean(sample**2.0, axis=0))
+    rms = np.sqrt(np.mean(sample**2.0, axis=0))
+    scaled = np.divide(1, rms, out=np.zeros_like(rms), where=rms > 0)  # a sample may miss all that a channel has
     columns = (neighbours * scaled).reshape(4, -1)
     target = (sample * scaled).ravel()
     weights = np.linalg.lstsq(columns @ columns.T, columns @ target, rcond=None)[0]

@@ -124,3 +124,12 @@ def test_damage_raises_or_reads_something(kind):
             assert [r.shape for r in restored] == shapes
         except ValueError as error:
             assert "Received" in str(error)
+
+
+def test_a_channel_that_the_sample_misses_survives():
+    rng = np.random.default_rng(0)
+    kernel = np.where(rng.random((5, 5, 100, 80)) < 0.002, rng.integers(-3, 4, (5, 5, 100, 80)), 0).astype(np.int32)
+    kernel[..., 7] = 0
+    kernel[0, 0, 1, 7] = 2  # a prediction is chosen on every sixth row
+    assert (kernel[..., 7] != 0).sum() == 1
+    check_round_trip([kernel])
