@@ -8,15 +8,14 @@ Writes a JSON record and figures to --out_dir as deep_<model>, and the compresse
 was stopped) goes on where it was.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 from flags_from_config import command_line, config_from_flags, define_flags
+from model_card import save_with_card
 
-import scc_tf
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
 from scc_tf.pipelines import deep_compression
@@ -89,19 +88,6 @@ def format_summary(table, paper, seeds):
     return "\n".join([*lines, f"seeds {seeds}; files are whole; the paper leaves out Huffman tables and biases"])
 
 
-def save_network(model_dir, name, model, record, command):
-    """The network as a packed file, and a card that says how it was made."""
-    packed = scc_tf.save_packed(model, model_dir / f"{name}.scc")
-    card = {
-        "command": command,
-        "test_error": record["final"]["test_error"],
-        **dataclasses.asdict(packed),
-        "load": f'scc_tf.load_packed("saved_models/{name}.scc")',
-    }
-    with atomic_path(model_dir / f"{name}.json") as partial:
-        partial.write_text(json.dumps(card, indent=1))
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
@@ -126,7 +112,8 @@ def main(argv):
     plots.storage_breakdown(records[0], out_dir / f"{name}_storage.png")
     if records[0]["points"]:
         plots.compression_tradeoff(records[0], out_dir / f"{name}_tradeoff.png")
-    save_network(Path(values.model_dir), name, first, records[0], command)
+    error = records[0]["final"]["test_error"]
+    save_with_card(Path(values.model_dir), name, first, command, test_error=error)
     print(f"Record and figures: {out_dir}; network: {values.model_dir}")
 
 

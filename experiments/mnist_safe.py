@@ -9,13 +9,13 @@ model of any earlier run, are replaced. Finished stages are cached in --work_dir
 stopped) goes on where it was.
 """
 
-import dataclasses
 import json
 from pathlib import Path
 
 import numpy as np
 from absl import app, flags, logging
 from flags_from_config import command_line, config_from_flags, define_flags
+from model_card import save_with_card
 
 import scc_tf
 from scc_tf import plots
@@ -85,19 +85,6 @@ def write_figures(out_dir, name, records, safety_set):
             plots.restoration_events(record["rows"][row], out_dir / f"{name}_{row}_restorations.png")
 
 
-def save_model(model_dir, name, model, row, command):
-    """The model as a packed file, and a card that says how it was made."""
-    packed = scc_tf.save_packed(model, model_dir / f"{name}.scc")
-    card = {
-        "command": command,
-        "test_accuracy": row["test_accuracy"],
-        **dataclasses.asdict(packed),
-        "load": f'scc_tf.load_packed("saved_models/{name}.scc")',
-    }
-    with atomic_path(model_dir / f"{name}.json") as partial:
-        partial.write_text(json.dumps(card, indent=1))
-
-
 def main(argv):
     del argv
     logging.set_verbosity(logging.INFO)
@@ -124,7 +111,8 @@ def main(argv):
         partial.write_text(json.dumps({"command": command, "summary": table, "records": records}, indent=1))
     write_figures(out_dir, name, records, first[0])
     row = "safe" if "safe" in first[1] else "unsafe"
-    save_model(Path(values.model_dir), f"mnist_{row}", first[1][row], records[0]["rows"][row], command)
+    accuracy = records[0]["rows"][row]["test_accuracy"]
+    save_with_card(Path(values.model_dir), f"mnist_{row}", first[1][row], command, test_accuracy=accuracy)
     print(f"Record and figures: {out_dir}; model: {values.model_dir}")
 
 

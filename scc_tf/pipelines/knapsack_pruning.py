@@ -9,8 +9,8 @@ method         edges that stay
 =============  ====================================================================================
 
 All else is the same: rounds of pruning with a retraining each, then shared weights, and the budget is that of the
-whole ``.scc`` file. Stages are cached in the work folder. Settings were chosen by the error
-on validation; each network is scored on test when it is finished, and nothing is chosen by that.
+whole ``.scc`` file. Stages are cached in the work folder. Settings were chosen by the error on validation; each network
+is scored on test when it is finished, and nothing is chosen by that.
 """
 
 import dataclasses
@@ -25,7 +25,7 @@ from scc_tf.coding.codebook import share_weights as share_values
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.export.packed import packed_report
 from scc_tf.pipelines.deep_compression.stages import Trainer
-from scc_tf.pipelines.settings import setting, settings_key
+from scc_tf.pipelines.settings import check_settings, setting, settings_key
 from scc_tf.pruning import edge_bits, fractional_bound, global_masks, reduce_layer
 from scc_tf.side_information import round_vectors
 from scc_tf.surgery import remove_dead_channels
@@ -41,7 +41,14 @@ _MORE = 1.06  # files before the last retraining, in budgets: weights that it ma
 _BITS = 9  # of an edge, a first guess
 _SMALL = 2.0**-14  # below it float16 has fewer digits
 _FLOAT = ("seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "shift", "data_dir")
-_AT_LEAST_1 = ("float_epochs", "rounds", "round_epochs", "last_epochs", "tune_steps", "batch_size", "calibration")
+_RULES = (  # names, what they accept, in words
+    (("float_epochs", "rounds", "round_epochs", "last_epochs"), lambda v: v >= 1, ">= 1"),
+    (("tune_steps", "batch_size", "calibration"), lambda v: v >= 1, ">= 1"),
+    (("learning_rate", "tune_factor"), lambda v: 0 < v <= 1, "in (0, 1]"),
+    (("saliency",), lambda v: v in SALIENCIES, f"to be one of {SALIENCIES}"),
+    (("clusters",), lambda v: 1 <= v <= 65535, "from 1 to 65,535"),
+    (("seed", "shift"), lambda v: v >= 0, ">= 0"),
+)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -66,17 +73,7 @@ class Config:
 
     def __post_init__(self):
         """Refuse settings that cannot run."""
-        for name in _AT_LEAST_1:
-            if getattr(self, name) < 1:
-                raise ValueError(f"Expected {name} >= 1. Received: {name}={getattr(self, name)}")
-        for name in ("learning_rate", "tune_factor"):
-            if not 0 < getattr(self, name) <= 1:
-                raise ValueError(f"Expected {name} in (0, 1]. Received: {name}={getattr(self, name)}")
-        if self.saliency not in SALIENCIES or not 1 <= self.clusters <= 65535 or min(self.seed, self.shift) < 0:
-            raise ValueError(
-                f"Expected a saliency of {SALIENCIES}, 1 to 65,535 clusters, seed and shift >= 0. Received: "
-                f"saliency={self.saliency!r}, clusters={self.clusters}, seed={self.seed}, shift={self.shift}"
-            )
+        check_settings(self, _RULES)
 
 
 def edge_saliency(model, layers, split, kind):

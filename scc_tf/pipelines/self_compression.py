@@ -19,7 +19,7 @@ from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger
 from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import one_cycle, training_batches
-from scc_tf.pipelines.settings import setting, settings_key
+from scc_tf.pipelines.settings import check_settings, setting, settings_key
 from scc_tf.pipelines.stage import Stage, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
@@ -79,10 +79,7 @@ class Config:
 
     def __post_init__(self):
         """Refuse settings that no stage could run with."""
-        for names, accepts, wanted in _RULES:
-            for name in names:
-                if not accepts(value := getattr(self, name)):
-                    raise ValueError(f"Expected {name} {wanted}. Received: {name}={value!r}")
+        check_settings(self, _RULES)
 
     def key(self, *names):
         """A short hash of the named settings."""

@@ -131,7 +131,7 @@ def test_without_comparison_there_is_no_tradeoff(script, tmp_path, monkeypatch):
     monkeypatch.setattr(
         script.deep_compression, "run", lambda config, work_dir, compare, verbose: (a_record(0, compare), 1)
     )
-    monkeypatch.setattr(script, "save_network", lambda *arguments: None)
+    monkeypatch.setattr(script, "save_with_card", lambda *arguments, **measured: None)
     monkeypatch.setattr(script.plots, "compression_tradeoff", lambda *arguments: pytest.fail("no points"))
     monkeypatch.setattr(script.plots, "storage_breakdown", lambda record, path: drawn.append(path.name))
     flags.FLAGS(["it", "--nocompare", f"--out_dir={tmp_path}"])

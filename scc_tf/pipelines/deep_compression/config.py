@@ -4,7 +4,7 @@ import dataclasses
 import math
 
 from scc_tf.coding.codebook import STARTS
-from scc_tf.pipelines.settings import setting, settings_key
+from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
 __all__ = ["PRESETS", "Config"]
 
@@ -103,10 +103,7 @@ class Config:
         for name, value in PRESETS[self.model].items():
             if getattr(self, name) is None:
                 object.__setattr__(self, name, value)  # frozen from here on
-        for names, accepts, wanted in _RULES:
-            for name in names:
-                if not accepts(value := getattr(self, name)):
-                    raise ValueError(f"Expected {name} {wanted}. Received: {name}={value!r}")
+        check_settings(self, _RULES)
         if self.dropout and self.model not in _WITH_DROPOUT:
             raise ValueError(
                 f"Expected dropout for {_WITH_DROPOUT} alone. Received: dropout={self.dropout}, model={self.model!r}"
