@@ -43,15 +43,15 @@ PRESETS = {  # found by the error on validation
         "last_tune_steps": 400,
     },
     "resnet20": {
-        "float_epochs": 4,
-        "rounds": 2,
+        "float_epochs": 2,
+        "rounds": 1,
         "round_epochs": 1,
         "last_epochs": 1,
-        "density": 0.2,
+        "density": 0.3,
         "batch_size": 128,
         "learning_rate": 5e-3,
-        "tune_steps": 50,
-        "last_tune_steps": 200,
+        "tune_steps": 20,
+        "last_tune_steps": 100,
     },
 }
 
