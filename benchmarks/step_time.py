@@ -3,8 +3,9 @@
 python benchmarks/step_time.py --batch_size=512 --rounds=30
 
 Times the compiled train function that ``fit`` calls, on synthetic images, for the plain MNIST network, for its
-self-compressing twin (gamma > 0), and, for information, for the twin with a safety batch of 64 beside the batch.
-The three take turns, so that a slow spell of the machine meets all of them. Prints the median step of each, and the
+self-compressing twin (gamma > 0), for the twin with the entropy model of the size, and, for information, for the twin
+with a safety batch of 64 beside the batch. They take turns, so that a slow spell of the machine meets all of them.
+Prints the median step of each, and the
 median and quartiles of the ratio to the plain step of the same round. Nothing is asserted.
 """
 
@@ -44,6 +45,10 @@ def compiled_models(jit_compile):
     compared = {
         "plain": (plain, {}),
         "self-compressing": (scc_tf.self_compress(plain), {"gamma": 0.01}),
+        "entropy model": (
+            scc_tf.self_compress(plain, 3, exponent_per="kernel", bias_exponent=-4),
+            {"gamma": 1.0, "size_model": "entropy"},
+        ),
         "with safety": (scc_tf.self_compress(plain), {"gamma": 0.01, **safety}),
     }
     for model, own in compared.values():

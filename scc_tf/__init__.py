@@ -3,6 +3,7 @@
 from scc_tf import callbacks, datasets, layers, models
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
+from scc_tf.rate import RateTerm
 from scc_tf.report import SizeReport, size_report
 from scc_tf.safety import SafetySet, select_safety_set
 from scc_tf.size import SizeTerm
@@ -12,6 +13,7 @@ from scc_tf.training import SelfCompressingModel
 __all__ = [
     "ConversionReport",
     "PackedReport",
+    "RateTerm",
     "SafetySet",
     "SelfCompressingModel",
     "SizeReport",

@@ -23,6 +23,7 @@ from scc_tf.training import SelfCompressingModel
 
 __all__ = ["ConversionReport", "add_masks", "self_compress", "share_weights", "to_plain"]
 
+EXPONENT_PER = ("channel", "kernel")
 ZEROS = ("pruned", "values")
 
 
@@ -68,7 +69,8 @@ def _stock_of(layer):
 
 def _stock_config(layer):
     """The configuration of a layer as the stock class takes it."""
-    return {k: v for k, v in layer.get_config().items() if k not in ("initial_bit_depth", "rounding", "clusters")}
+    own = ("initial_bit_depth", "rounding", "bias_exponent", "clusters")
+    return {k: v for k, v in layer.get_config().items() if k not in own}
 
 
 def _reason_to_skip(layer, excluded, family):
@@ -88,9 +90,22 @@ def _reason_to_skip(layer, excluded, family):
     return None
 
 
-def _copy_by_name(layer, other):
-    """Give another layer the weights that both have."""
-    values = {w.name: w for w in layer.weights}
+def _latent(layer):
+    """The weights of a layer by name."""
+    return {w.name: w for w in layer.weights}
+
+
+def _effective(layer):
+    """The weights of a layer by name, kernels and bias as it uses them."""
+    values = _latent(layer)
+    if isinstance(layer, EffectiveKernels):
+        values |= {name: layer.effective(name) for name in layer.kernel_names}
+        values["bias"] = layer.effective_bias()
+    return values
+
+
+def _copy_by_name(values, other):
+    """Give another layer the weights that are named."""
     for weight in other.weights:
         if weight.name in values:
             weight.assign(values[weight.name])
@@ -112,7 +127,9 @@ def _report(model, pairs, reason_to_skip, family, function, verb):
     return report
 
 
-def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
+def self_compress(
+    model, initial_bit_depth=8.0, rounding="nearest", exclude=(), *, exponent_per="channel", bias_exponent=None
+):
     """Clone a model with self-compressing layers in place of the stock ones; the original is untouched.
 
     Weights are copied. Exponents start where ``initial_bit_depth`` bits just span each channel's kernel, so the
@@ -124,6 +141,10 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         rounding: ``"nearest"`` or ``"floor"``, see `scc_tf.quantization.quantize`.
         exclude: names of layers to leave as they are, or a function ``layer -> bool``. A nested model stands for
             all its layers.
+        exponent_per: ``"channel"`` or ``"kernel"``: whether exponents start where they suit their channel, or all
+            channels of a kernel have the same. With ``size_model="entropy"`` they stay the same then, and a file has
+            one for the kernel.
+        bias_exponent: int; biases are rounded to multiples of ``2**bias_exponent``. None leaves them as they are.
 
     Returns:
         A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, and what was
@@ -131,7 +152,7 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if a name in
-            ``exclude`` is unknown; if ``initial_bit_depth`` or ``rounding`` is out of range.
+            ``exclude`` is unknown; if one of the other arguments is out of range.
 
     Example:
         >>> import keras, scc_tf
@@ -141,9 +162,12 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         ('dense',)
     """
     check_functional(model)
-    check_format(initial_bit_depth, rounding)  # Keras hides what a layer says while it is being cloned
+    # Keras hides what a layer says while it is being cloned
+    check_format(initial_bit_depth, rounding, bias_exponent)
+    if exponent_per not in EXPONENT_PER:
+        raise ValueError(f"Expected exponent_per to be one of {EXPONENT_PER}. Received: exponent_per={exponent_per!r}")
     excluded = _chosen_by(exclude, model)
-    extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding}
+    extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding, "bias_exponent": bias_exponent}
 
     def reason_to_skip(layer):
         return _reason_to_skip(layer, excluded, "self-compressing")
@@ -160,9 +184,11 @@ def self_compress(model, initial_bit_depth=8.0, rounding="nearest", exclude=()):
         if reason_to_skip(layer):
             copy_weights(layer, twin)
             continue
-        _copy_by_name(layer, twin)
+        _copy_by_name(_latent(layer), twin)
         for fmt in twin.formats:
-            fmt.exponent.assign(fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth))
+            exponents = fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth)
+            common = keras.ops.full_like(exponents, keras.ops.max(exponents))
+            fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
     words = "self_compress", "self-compress"
     compressed.conversion_report = _report(model, pairs, reason_to_skip, SelfCompressing, *words)
     return compressed
@@ -203,8 +229,8 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
     """Clone a model with weight-sharing layers in place of the stock ones; the original is untouched.
 
     The weights of each kernel are grouped by `scc_tf.coding.share_weights`, and ``fit`` then trains the centroids. A
-    masked or self-compressing layer is taken with the kernel that it multiplies by. The optimizer is not carried over:
-    ``compile`` the new model.
+    masked or self-compressing layer is taken with the kernel that it multiplies by and the bias that it adds. The
+    optimizer is not carried over: ``compile`` the new model.
 
     Args:
         model: built Sequential or functional model; nested models and shared layers are converted too.
@@ -263,7 +289,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
         if id(layer) not in codebooks:
             copy_weights(layer, clone)
             continue
-        _copy_by_name(layer, clone)
+        _copy_by_name(_effective(layer), clone)
         for name, (centroids, indices) in codebooks[id(layer)].items():
             clone.share(centroids, indices, name)
     sharing.conversion_report = _report(model, pairs, reason_to_skip, WeightSharing, "share_weights", "share weights")
@@ -273,7 +299,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
 def to_plain(model):
     """Clone a model with stock Keras layers in place of self-compressing, weight-sharing and masked ones.
 
-    Their kernels are what the layers multiply by: quantized, shared, pruned.
+    Their kernels are what the layers multiply by: quantized, shared, pruned; their biases are what the layers add.
 
     Args:
         model: Sequential or functional model.
@@ -301,10 +327,7 @@ def to_plain(model):
         if _stock_of(layer) is type(layer):
             copy_weights(layer, stock)
             continue
-        values = {w.name: w for w in layer.weights}
-        for weight in stock.weights:
-            effective = isinstance(layer, EffectiveKernels) and weight.name in layer.kernel_names
-            weight.assign(layer.effective(weight.name) if effective else values[weight.name])
+        _copy_by_name(_effective(layer), stock)
     return plain
 
 
@@ -347,7 +370,7 @@ def add_masks(model, exclude=()):
         if type(clone) is type(layer):
             copy_weights(layer, clone)
             continue
-        _copy_by_name(layer, clone)
+        _copy_by_name(_latent(layer), clone)
     if not any(isinstance(clone, Masked) for _, clone in pairs):
         raise ValueError(f"Expected at least one layer whose kernel can have a mask. Received: {model.name!r}")
     if compresses:

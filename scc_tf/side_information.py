@@ -8,7 +8,7 @@ from scc_tf.layers import self_compressing_layers
 __all__ = ["round_exponents", "round_vectors"]
 
 
-def round_exponents(model, fraction_bits=3):
+def round_exponents(model, fraction_bits=3, rescale=False):
     """Round the exponents of all self-compressing kernels to multiples of ``2**-fraction_bits``.
 
     The steps change by a factor of at most ``2**(2**-(fraction_bits + 1))`` (4.4 % for 3 bits), and codes at the edges
@@ -17,6 +17,8 @@ def round_exponents(model, fraction_bits=3):
     Args:
         model: Keras model; the exponents of its self-compressing layers, nested ones included, are assigned.
         fraction_bits: binary places to keep, 0 to 16.
+        rescale: whether latent kernels move along with their steps, so that the codes stay. Weights that were trained
+            with ``size_model="entropy"`` gather at the edges: without this, many codes would change.
 
     Raises:
         ValueError: if ``fraction_bits`` is out of range.
@@ -33,36 +35,62 @@ def round_exponents(model, fraction_bits=3):
     places = 2.0**fraction_bits
     for layer in self_compressing_layers(model):
         for fmt in layer.formats:
-            fmt.exponent.assign(keras.ops.round(fmt.exponent * places) / places)
+            rounded = keras.ops.round(fmt.exponent * places) / places
+            if rescale:
+                kernel = getattr(layer, fmt.name)
+                kernel.assign(kernel * keras.ops.power(2.0, fmt.spread(rounded - fmt.exponent)))
+            fmt.exponent.assign(rounded)
 
 
-def round_vectors(model):
-    """Round biases, normalization parameters and batch statistics to float16, two bytes each in a file.
+def round_vectors(model, mantissa_bits=10):
+    """Round biases, normalization parameters and batch statistics to few bits, as many as float16 has or fewer.
 
-    A variable with a value outside float16's range, or so small that float16 loses more than 0.1 % of it, keeps its
-    float32 values. Exponents, bit depths and kernels are not touched.
+    A quantized bias becomes what its layer adds. Of the others, a variable with a value outside float16's range, or so
+    small that float16 loses more than it does elsewhere, keeps its float32 values. Exponents, bit depths and kernels
+    are not touched.
 
     Args:
         model: Keras model; its float32 variables of rank 0 or 1 are assigned.
+        mantissa_bits: bits behind the leading one, from 0 to 10 (float16: two bytes each in a file).
 
     Returns:
         Names of the variables that keep float32, as a tuple of paths.
+
+    Raises:
+        ValueError: if ``mantissa_bits`` is out of range.
+
+    Example:
+        >>> import keras
+        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(2)])
+        >>> _ = model.layers[0].bias.assign([1.3, -0.1])
+        >>> round_vectors(model, mantissa_bits=2)
+        ()
+        >>> model.layers[0].bias.numpy().tolist()
+        [1.25, -0.09375]
     """
-    formats = {
-        id(v)
-        for layer in self_compressing_layers(model)
-        for fmt in layer.formats
-        for v in (fmt.bit_depth, fmt.exponent)
-    }
+    if not 0 <= mantissa_bits <= 10:
+        raise ValueError(f"Expected mantissa_bits from 0 to 10. Received: mantissa_bits={mantissa_bits}")
+    done = set()
+    for layer in self_compressing_layers(model):
+        done |= {id(v) for fmt in layer.formats for v in (fmt.bit_depth, fmt.exponent)}
+        if layer.has_quantized_bias:
+            layer.bias.assign(layer.effective_bias())
+            done.add(id(layer.bias))
     kept = []
     for variable in model.weights:
-        if id(variable) in formats or len(variable.shape) > 1 or variable.dtype != "float32":
+        if id(variable) in done or len(variable.shape) > 1 or variable.dtype != "float32":
             continue
         values = keras.ops.convert_to_numpy(variable)
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16).astype(np.float32)
         if np.all(np.abs(rounded - values) <= 1e-3 * np.abs(values)):
-            variable.assign(rounded)
+            variable.assign(rounded if mantissa_bits == 10 else _rounded(values, mantissa_bits))
         else:
             kept.append(variable.path)
     return tuple(kept)
+
+
+def _rounded(values, mantissa_bits):
+    mantissas, exponents = np.frexp(values)  # from 1/2 on, so one bit more
+    places = mantissa_bits + 1
+    return np.ldexp(np.rint(np.ldexp(mantissas, places)), exponents - places).astype(np.float32)

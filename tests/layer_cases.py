@@ -44,7 +44,8 @@ class Case:
     @property
     def settings(self):
         """Arguments of the twin alone, none of them at its default."""
-        return {"initial_bit_depth": 3.0, "rounding": "floor"} if self.self_compresses else {"clusters": 3}
+        own = {"initial_bit_depth": 3.0, "rounding": "floor", "bias_exponent": -3}
+        return own if self.self_compresses else {"clusters": 3}
 
     def __str__(self):
         shown = (f"{k}={v}" if isinstance(v, int | str | tuple) else k for k, v in self.arguments.items())
@@ -69,12 +70,11 @@ class Case:
         return layer
 
     def stock_layer(self, like, **extra):
-        """The stock layer with the kernels that a twin multiplies by."""
+        """The stock layer with the kernels that a twin multiplies by and the bias that it adds."""
         layer = self.stock(**self.arguments, **extra)
         layer.build((None, *self.input_shape))
         for weight in layer.weights:
-            effective = weight.name in like.kernel_names
-            weight.assign(like.effective(weight.name) if effective else getattr(like, weight.name))
+            weight.assign(like.effective_bias() if weight.name == "bias" else like.effective(weight.name))
         return layer
 
     def weight_sharing(self):

@@ -8,6 +8,11 @@ from layer_cases import learn_formats
 
 from scc_tf import coding
 
+
+def has_bias(layer):
+    return getattr(layer, "bias", None) is not None
+
+
 # Both families
 
 
@@ -61,12 +66,17 @@ def check_mixed_precision_has_the_same_kernel(case, policy):
         # just below the next code, where a kernel in half precision has another one
         steps = ops.power(2.0, fmt.spread(fmt.exponent))
         getattr(reference, fmt.name).assign((ops.cast(reference.codes(fmt.name), "float32") + 0.999) * steps)
+    if has_bias(reference) and case.self_compresses:
+        reference.bias.assign(1.4999 * 2.0**reference.bias_exponent * ops.ones_like(reference.bias))
     layer.set_weights(reference.get_weights())
     for name in layer.kernel_names:
         assert getattr(layer, name).dtype == "float32"
         assert keras.backend.standardize_dtype(layer.effective(name).dtype) == "float32"
         np.testing.assert_array_equal(layer.effective(name), reference.effective(name))
     assert {w.dtype for w in layer.weights} <= {"float32", "int32"}
+    if has_bias(reference) and case.self_compresses:
+        assert layer.has_quantized_bias
+        np.testing.assert_array_equal(layer.effective_bias(), 2.0**reference.bias_exponent)
     stock = case.stock_layer(layer, dtype=policy)
     outputs = layer(case.inputs())
     assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype != "float32"
@@ -139,7 +149,24 @@ def check_gradients_reach_kernels_bit_depths_and_exponents(case):
     for variable, gradient in zip(variables, tape.gradient(loss, variables), strict=True):
         assert np.isfinite(gradient).all(), variable.path
         assert np.any(gradient), variable.path
-    assert len(variables) == len(layer.weights) == len(layer.formats) * 3 + (getattr(layer, "bias", None) is not None)
+    assert len(variables) == len(layer.weights) == len(layer.formats) * 3 + has_bias(layer)
+
+
+def check_the_bias_is_rounded_and_its_gradient_is_not(case):
+    as_it_is, layer = case.layer(), case.layer(bias_exponent=-2)
+    assert not as_it_is.has_quantized_bias
+    assert layer.has_quantized_bias == has_bias(layer)
+    if not has_bias(layer):
+        assert layer.effective_bias() is None
+        return
+    np.testing.assert_array_equal(as_it_is.effective_bias(), as_it_is.bias)
+    np.testing.assert_array_equal(layer.bias, as_it_is.bias)
+    np.testing.assert_array_equal(layer.effective_bias(), np.round(4 * np.asarray(layer.bias)) / 4)
+    assert np.abs(np.asarray(layer.effective_bias()) - np.asarray(layer.bias)).max() > 1e-3
+    with tf.GradientTape() as tape:
+        loss = tf.reduce_sum(layer.effective_bias() ** 2)
+    gradient = tape.gradient(loss, layer.bias.value)
+    np.testing.assert_allclose(gradient, 2 * np.asarray(layer.effective_bias()), rtol=1e-6)
 
 
 # Weight-sharing layers
@@ -182,6 +209,7 @@ SELF_COMPRESSING = [
     check_a_channel_without_bits_is_constant_and_alone_changes,
     check_exponents_start_where_the_bits_bind,
     check_gradients_reach_kernels_bit_depths_and_exponents,
+    check_the_bias_is_rounded_and_its_gradient_is_not,
 ]
 WEIGHT_SHARING = [
     check_a_fresh_layer_has_evenly_spaced_centroids,

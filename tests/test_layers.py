@@ -115,6 +115,18 @@ def test_an_unknown_rounding_is_refused():
         layers.Conv2D(3, 3, rounding="up")
 
 
+@pytest.mark.parametrize("exponent", [-25, 9, -2.5, float("nan"), "fine"])
+def test_a_bad_bias_exponent_is_refused(exponent):
+    with pytest.raises(ValueError, match=r"from -24 to 8, or None\..*Received: bias_exponent="):
+        layers.Dense(3, bias_exponent=exponent)
+
+
+def test_a_bias_exponent_of_numpy_is_saved_as_an_integer():
+    config = layers.Dense(3, bias_exponent=np.int64(-6)).get_config()
+    assert config["bias_exponent"] == -6
+    assert type(config["bias_exponent"]) is int
+
+
 def test_formats_are_named_by_their_kernel():
     layer = layers.SeparableConv2D(4, 2)
     with pytest.raises(ValueError, match="Expected a built layer"):

@@ -113,6 +113,16 @@ def some_budgets(methods=("knapsack", "magnitude"), **changes):
     return {"summary": rows}
 
 
+def some_targets(**changes):
+    """What `experiments/target_bytes.py` records."""
+    points = []
+    for target in (1000, 20_000):
+        sizes = [40_000.0 * (target / 40_000) ** (i / 4) for i in range(5)]
+        history = [{"step": 100 * i, "stored_bytes": s, "gamma": 0.1 * 2**i} for i, s in enumerate(sizes)]
+        points.append({"target_bytes": target, "stored_bytes": 0.99 * target, "history": history, **changes})
+    return {"points": points}
+
+
 def without(record, *keys):
     """A copy of the record in which the item at the end of the path ``keys`` is missing."""
     record = copy.deepcopy(record)
@@ -156,6 +166,7 @@ def texts(figure):
         (plots.storage_breakdown, a_compression()),
         (plots.byte_budgets, some_budgets()),
         (plots.byte_budgets, some_budgets(["magnitude"], deviation=None)),
+        (plots.target_sizes, some_targets()),
     ],
 )
 def test_one_small_png_is_written_and_nothing_else_changes(function, record, tmp_path):
@@ -310,6 +321,16 @@ def test_each_method_is_a_line_over_the_bytes_of_its_files(drawn):
     assert lines[0].get_ydata().tolist() == pytest.approx([2.25, 1.5, 0.75])
 
 
+def test_each_target_is_dashed_and_its_file_a_dot(drawn):
+    above, below = drawn(plots.target_sizes, some_targets()).axes
+    dashed = [line.get_ydata()[0] for line in above.lines[::3]]
+    dots = [line.get_ydata()[0] for line in above.lines[2::3]]
+    assert (dashed, dots) == (pytest.approx([1.0, 20.0]), pytest.approx([0.99, 19.8]))
+    assert {axes.get_yscale() for axes in (above, below)} == {"log"}
+    assert [text.get_text() for text in above.texts] == ["-1.0%", "-1.0%"]
+    assert below.lines[0].get_ydata().tolist() == pytest.approx([0.1, 0.2, 0.4, 0.8, 1.6])
+
+
 @pytest.mark.parametrize(
     ("function", "record", "message"),
     [
@@ -361,6 +382,9 @@ def test_each_method_is_a_line_over_the_bytes_of_its_files(drawn):
         (plots.storage_breakdown, a_compression(parts=[1]), "at least one file"),
         (plots.storage_breakdown, a_compression(parts={"range": []}), "Expected a record"),
         (plots.storage_breakdown, without(a_compression(), "parts", "range", "code_bytes"), "none of code_bytes"),
+        (plots.target_sizes, {"points": []}, "Received: none"),
+        (plots.target_sizes, without(some_targets(), "points", 1, "history", 0, "gamma"), "none of gamma"),
+        (plots.target_sizes, some_targets(stored_bytes=0), "positive bytes"),
         (plots.byte_budgets, {"summary": []}, "Received: none"),
         (plots.byte_budgets, without(some_budgets(), "summary", 1, "deviation"), "none of deviation"),
         (plots.byte_budgets, some_budgets(["random"]), r"Expected the methods .*magnitude\. Received: random"),

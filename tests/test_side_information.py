@@ -62,3 +62,38 @@ def test_a_plain_model_has_no_exponents():
     round_exponents(model)
     toy.assert_same(toy.values(model.weights), before)
     assert scc_tf.side_information.round_vectors(model) == ()
+
+
+def test_codes_stay_where_the_kernels_move_along():
+    model = toy.compressed(toy.conv_net())
+    layers = scc_tf.layers.self_compressing_layers(model)
+    for layer in layers:
+        layer.exponent.assign_add(np.full(layer.exponent.shape, 0.3))
+    before = [np.asarray(layer.codes()) for layer in layers]
+    round_exponents(model, 1, rescale=True)
+    for layer, codes in zip(layers, before, strict=True):
+        np.testing.assert_array_equal(layer.codes(), codes)
+
+
+@pytest.mark.parametrize("bits", [0, 3, 9])
+def test_vectors_keep_as_many_bits_as_they_are_asked_to(bits):
+    model = keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)])
+    values = np.float32([0.0, -1.3, 100.7, 0.011])
+    model.layers[0].bias.assign(values)
+    assert round_vectors(model, bits) == ()
+    rounded = np.asarray(model.layers[0].bias)
+    np.testing.assert_array_equal(np.ldexp(np.frexp(rounded)[0], bits + 1) % 1, 0)
+    np.testing.assert_allclose(rounded, values, rtol=2.0 ** -(bits + 1))
+
+
+@pytest.mark.parametrize("bits", [-1, 11])
+def test_bits_of_vectors_out_of_range(bits):
+    with pytest.raises(ValueError, match="Expected mantissa_bits from 0 to 10"):
+        round_vectors(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]), bits)
+
+
+def test_a_quantized_bias_becomes_what_its_layer_adds():
+    model = keras.Sequential([keras.Input((3,)), scc_tf.layers.Dense(2, bias_exponent=-6)])
+    model.layers[0].bias.assign([10.001, -0.02])
+    round_vectors(model, mantissa_bits=2)
+    np.testing.assert_array_equal(model.layers[0].bias, [10.0, -1 / 64])

@@ -217,6 +217,9 @@ def test_sides_that_the_model_leaves_open_fit_every_image():
 
 REFUSED = {
     "unit": {"unit": "kb"},
+    "size_model": {"size_model": "guess"},
+    "size_form, entropy": {"size_form": "cubic", "size_model": "entropy"},
+    "safety set, entropy": {"lambda_safety": 1.0, "size_model": "entropy"},
     "size_form": {"size_form": "cubic"},
     "safety set": {"lambda_safety": 1.0},
     "format optimizer": {"format_optimizer": "no such"},
@@ -231,7 +234,8 @@ def test_a_refused_compile_leaves_the_model_as_it_was(kind):
         model.compile("adam", toy.cross_entropy(), **REFUSED[kind])
     assert not model.compiled and model.starting_weights is None
     model.compile(Adam(0.01), toy.cross_entropy(), run_eagerly=True)
-    before = vars(model).copy()
+    before, weights = vars(model).copy(), toy.values(model.weights)
     with pytest.raises(ValueError):
         model.compile("sgd", toy.cross_entropy(), **REFUSED[kind])
     assert {k: id(v) for k, v in vars(model).items()} == {k: id(v) for k, v in before.items()}
+    toy.assert_same(toy.values(model.weights), weights)

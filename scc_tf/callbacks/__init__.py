@@ -1,9 +1,10 @@
 """Keras callbacks for self-compressing models.
 
 Order in ``fit(callbacks=[...])``: `RaiseOnNaN` first, then ``BackupAndRestore``, `GammaScheduler`, `SizeLogger`,
-`SafetyMonitor`, `KernelRestoration`, `ChannelRemoval`, and after them what reads their logs (``CSVLogger``,
-``TensorBoard``, ``EarlyStopping``). The contract of `KernelRestoration` is kept after ``on_train_end`` of all of them.
-With ``BackupAndRestore``, those that have one want a ``backup_dir``, outside of its own.
+`SafetyMonitor`, `TargetSize`, `KernelRestoration`, `ChannelRemoval`, and after them what reads their logs
+(``CSVLogger``, ``TensorBoard``, ``EarlyStopping``). `TargetSize` takes the place of `GammaScheduler`: both set gamma.
+The contract of `KernelRestoration` is kept after ``on_train_end`` of all of them. With ``BackupAndRestore``, those that
+have one want a ``backup_dir``, outside of its own.
 """
 
 from scc_tf.callbacks.channel_removal import ChannelRemoval
@@ -13,6 +14,7 @@ from scc_tf.callbacks.magnitude_pruning import MagnitudePruning
 from scc_tf.callbacks.nan_guard import RaiseOnNaN
 from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.callbacks.size_logger import SizeLogger
+from scc_tf.callbacks.target_size import TargetSize
 
 __all__ = [
     "ChannelRemoval",
@@ -22,4 +24,5 @@ __all__ = [
     "RaiseOnNaN",
     "SafetyMonitor",
     "SizeLogger",
+    "TargetSize",
 ]

@@ -5,7 +5,6 @@ import statistics
 import time
 
 from absl import logging
-from keras import ops
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.graph import trace_kernels
@@ -17,6 +16,8 @@ STEPS_TO_BUILD = 2  # in which TensorFlow traces the training step: no measure o
 
 class ChannelRemoval(EveryNSteps):
     """Removes channels for good that have had no bits at two looks in a row: the network becomes smaller and faster.
+
+    With ``size_model="entropy"`` a channel has no bits when all its codes are 0.
 
     Outputs, optimizers and callbacks go on as they were (`SelfCompressingModel.remove_dead_channels`); the running
     means of loss and metrics begin anew. TensorFlow builds the training step again, which takes seconds, so nothing is
@@ -81,12 +82,12 @@ class ChannelRemoval(EveryNSteps):
     def at_step(self, step):
         """Look, and cut if it is worth it."""
         nodes = trace_kernels(self.model)
-        dead = _dead(nodes)
+        dead = self._dead(nodes)
         twice = {kernel: mask & self._dead_before.get(kernel, False) for kernel, mask in dead.items()}
         if any(mask.any() for mask in twice.values()) and (self.restoration is None or self.restoration.is_safe):
             self._remove(step, {kernel: ~mask for kernel, mask in twice.items()})
             nodes = trace_kernels(self.model)
-        self._dead_before = _dead(nodes)
+        self._dead_before = self._dead(nodes)
         step_ms = statistics.median(self._times) if self._times else self.latest.get("step_ms", math.nan)
         self._times = []
         return {
@@ -94,6 +95,10 @@ class ChannelRemoval(EveryNSteps):
             "parameters": float(self.model.count_params()),
             "step_ms": step_ms,
         }
+
+    def _dead(self, nodes):
+        """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""
+        return {(n.layer, n.layout.name): ~self.model.has_bits(n.layer, n.layout.name) for n in nodes}
 
     def _remove(self, step, kept):
         report = self.model.remove_dead_channels(kept, self.min_share)
@@ -104,8 +109,3 @@ class ChannelRemoval(EveryNSteps):
         logging.info("Step %d: removed %d channels", step, report.removed)
         if self.restoration:
             self.restoration.accept()
-
-
-def _dead(nodes):
-    """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""
-    return {(n.layer, n.layout.name): ops.convert_to_numpy(n.format.bit_depth) <= 0 for n in nodes}

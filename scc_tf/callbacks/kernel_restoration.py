@@ -24,6 +24,9 @@ class KernelRestoration(keras.callbacks.Callback):
     and weights of these channels are cleared, since stale momentum would push them down again. Then it rests for
     ``cooldown`` checks.
 
+    With ``size_model="entropy"`` a channel is dead when all its codes are 0. The exponent, and its optimizer slots,
+    belong to the whole kernel and stay: the latent weights are scaled to ``restore_bits`` instead.
+
     **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. Where the last ones do
     not, the last state that did (weights, formats, batch statistics; kept in memory) is put back, a warning says so
     and the monitor checks once more. This comes after ``on_train_end`` of all callbacks, so one that sets weights
@@ -114,6 +117,11 @@ class KernelRestoration(keras.callbacks.Callback):
         check = self.monitor.history[-1]
         return check["step"] == self.monitor.step and not self._beyond(check)
 
+    @property
+    def is_kept(self):
+        """Whether the monitor's last check satisfies the contract, of whatever step it is."""
+        return not self._beyond(self.monitor.history[-1])
+
     def accept(self):
         """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
         self.safe_step = self.monitor.history[-1]["step"]
@@ -192,11 +200,13 @@ class KernelRestoration(keras.callbacks.Callback):
         restored = {}
         for layer in self_compressing_layers(self.model):
             for fmt in layer.formats if layer.trainable else ():
-                dead = np.flatnonzero(np.asarray(fmt.bit_depth) <= 0)
+                dead = np.flatnonzero(~self.model.has_bits(layer, fmt.name))
                 if dead.size:
                     count = math.ceil(self.restore_fraction * dead.size)
                     self._revive(layer, fmt, rng.choice(dead, count, replace=False))
                     restored[f"{layer.name}/{fmt.name}"] = count
+        if self.model.size_model == "entropy":
+            self.model.fit_bit_depths()
         logging.info("Step %d: safety dropped; restored dead channels: %s", step, restored or "none are dead")
         return restored
 
@@ -206,12 +216,14 @@ class KernelRestoration(keras.callbacks.Callback):
         chosen[channels] = True
         seated = np.asarray(fmt.range_exponents(kernel, self.restore_bits))
         fmt.bit_depth.assign(np.where(chosen, self.restore_bits, np.asarray(fmt.bit_depth)))
-        fmt.exponent.assign(np.where(chosen, seated, np.asarray(fmt.exponent)))
-        for variable, optimizer in (
-            (fmt.bit_depth, self.model.format_optimizer),
-            (fmt.exponent, self.model.format_optimizer),
-            (kernel, self.model.optimizer),
-        ):
+        moved = [(fmt.bit_depth, self.model.format_optimizer), (kernel, self.model.optimizer)]
+        if self.model.size_model == "entropy":
+            factors = np.where(chosen, np.exp2(np.asarray(fmt.exponent) - seated), 1.0)
+            kernel.assign(kernel * fmt.spread(factors.astype(np.float32)))
+        else:
+            fmt.exponent.assign(np.where(chosen, seated, np.asarray(fmt.exponent)))
+            moved.append((fmt.exponent, self.model.format_optimizer))
+        for variable, optimizer in moved:
             mask = chosen if variable is not kernel else chosen.reshape(fmt.broadcast_shape)
             for slot in optimizer_slots(optimizer, variable):
                 slot.assign(np.where(mask, 0, np.asarray(slot)))

@@ -9,6 +9,7 @@ import numpy as np
 from scc_tf.coding.gaussian import SCALES, Normal
 
 __all__ = [
+    "fixed_point",
     "read_count",
     "read_flags",
     "read_floats",
@@ -118,7 +119,7 @@ def write_floats(writer, values):
         writer.uniform(_CONSTANT, 3)
         writer.uniform(bits[0], 1 << 32)
         return
-    fixed = _fixed_point(values)
+    fixed = fixed_point(values)
     if fixed is None:
         writer.uniform(_FLOATING, 3)
         _write_floating(writer, bits)
@@ -146,7 +147,7 @@ def read_floats(reader, count):
     return bits.astype(np.uint32).view(np.float32)
 
 
-def _fixed_point(values):
+def fixed_point(values):
     """The values as ``(f, integers)`` with ``integers * 2^-f`` exact, or None."""
     if not np.isfinite(values).all() or np.abs(values).max() >= 1 << 20 or (np.signbit(values) & (values == 0)).any():
         return None

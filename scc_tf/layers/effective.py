@@ -44,8 +44,15 @@ class EffectiveKernels:
         """The kernel that the layer multiplies by, float32 in the kernel's shape."""
         raise NotImplementedError
 
+    def effective_bias(self):
+        """The bias that the layer adds; None if it has none."""
+        return getattr(self, "bias", None)
+
     def _compute(self, kernel_name="kernel"):
         return ops.cast(self.effective(kernel_name), self.compute_dtype)
+
+    def _compute_bias(self):
+        return ops.cast(self.effective_bias(), self.compute_dtype)
 
     def _named(self, parts, kernel_name):
         """The one of ``parts`` that belongs to a kernel.
@@ -65,7 +72,7 @@ class EffectiveKernels:
         if self.use_bias:
             shape = [1] * len(outputs.shape)
             shape[-1 if self.data_format == "channels_last" else 1] = -1
-            outputs = ops.add(outputs, ops.reshape(self.bias, shape))
+            outputs = ops.add(outputs, ops.reshape(self._compute_bias(), shape))
         return outputs if self.activation is None else self.activation(outputs)
 
     def quantize(self, mode=None, **kwargs):
@@ -93,7 +100,7 @@ class EffectiveDense(EffectiveKernels):
         del training
         outputs = ops.matmul(inputs, self._compute())
         if self.use_bias:
-            outputs = ops.add(outputs, self.bias)
+            outputs = ops.add(outputs, self._compute_bias())
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -111,7 +118,7 @@ class EffectiveEinsumDense(EffectiveKernels):
         del training
         outputs = ops.einsum(self.equation, inputs, self._compute())
         if self.bias is not None:
-            outputs = ops.add(outputs, self.bias)
+            outputs = ops.add(outputs, self._compute_bias())
         return outputs if self.activation is None else self.activation(outputs)
 
 
@@ -144,6 +151,10 @@ class EffectiveConv2D(EffectiveKernels):
         """Convolve with the effective kernel, whatever ``kernel`` is."""
         del kernel  # the latent one
         return super().convolution_op(inputs, self._compute())
+
+    def call(self, inputs):
+        """Convolve, add the bias, activate."""
+        return self._add_bias_and_activate(self.convolution_op(inputs, self.kernel))
 
 
 class EffectiveDepthwiseConv2D(EffectiveKernels):

@@ -1,6 +1,6 @@
 """Self-compressing twins of the Keras layers: every output channel learns its own bit depth and exponent.
 
-A twin takes every argument of the stock layer and two more, and is a drop-in for it. ``layer.kernel`` stays the
+A twin takes every argument of the stock layer and three more, and is a drop-in for it. ``layer.kernel`` stays the
 latent float kernel; the forward pass multiplies by ``layer.quantized("kernel")``. One `ChannelFormat` per kernel
 holds the bit depths and exponents, flat, one entry per output channel in the order of the kernel.
 """
@@ -19,7 +19,7 @@ from scc_tf.layers.effective import (
     EffectiveKernels,
     EffectiveSeparableConv2D,
 )
-from scc_tf.quantization import ROUNDINGS, integer_codes, quantize, range_exponent
+from scc_tf.quantization import ROUNDINGS, integer_codes, quantize, range_exponent, round_ste
 
 __all__ = [
     "TWINS",
@@ -56,17 +56,19 @@ class ChannelFormat(KernelAxes):
         return ops.reshape(range_exponent(kernel, self.spread(bits), self.other_axes), (self.channels,))
 
 
-def check_format(initial_bit_depth, rounding):
+def check_format(initial_bit_depth, rounding, bias_exponent=None):
     """Refuse a format that no layer can start from.
 
     Raises:
-        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers) or
-            ``rounding`` is unknown.
+        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers), ``rounding`` is
+            unknown, or ``bias_exponent`` is not an integer from -24 to 8.
     """
     if not 0 < initial_bit_depth <= 24:
         raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
     if rounding not in ROUNDINGS:
         raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
+    if bias_exponent is not None and bias_exponent not in range(-24, 9):
+        raise ValueError(f"Expected bias_exponent from -24 to 8, or None. Received: bias_exponent={bias_exponent!r}")
 
 
 class SelfCompressing(EffectiveKernels):
@@ -76,25 +78,28 @@ class SelfCompressing(EffectiveKernels):
         initial_bit_depth: where the bit depth of every channel starts, bits; positive. The exponents start
             where that many bits just span the channel's initial kernel.
         rounding: ``"nearest"`` or ``"floor"``, see `scc_tf.quantization.quantize`.
+        bias_exponent: int; the layer adds its bias rounded to multiples of ``2**bias_exponent``, straight-through.
+            None adds it as it is.
         *args, **kwargs: everything that the stock layer takes.
 
     Raises:
-        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers) or
-            ``rounding`` is unknown.
+        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers), ``rounding`` is
+            unknown, or ``bias_exponent`` is not an integer from -24 to 8.
 
     Source: Cséfalvay & Imber 2023, section 3 (arXiv 2301.13142).
     """
 
-    def __init__(self, *args, initial_bit_depth=8.0, rounding="nearest", **kwargs):
+    def __init__(self, *args, initial_bit_depth=8.0, rounding="nearest", bias_exponent=None, **kwargs):
         super().__init__(*args, **kwargs)
-        check_format(initial_bit_depth, rounding)
+        check_format(initial_bit_depth, rounding, bias_exponent)
         self.initial_bit_depth = float(initial_bit_depth)
         self.rounding = rounding
+        self.bias_exponent = None if bias_exponent is None else int(bias_exponent)
         self.formats = ()
 
     def add_weight(self, *args, name=None, **kwargs):
-        """Create a variable; a kernel is never autocast, so that its codes are the same in mixed precision."""
-        if name in self.kernel_names:
+        """Create a variable; what has codes is never autocast, so that they are the same in mixed precision."""
+        if name in (*self.kernel_names, "bias"):
             kwargs["autocast"] = False
         return super().add_weight(*args, name=name, **kwargs)
 
@@ -149,6 +154,21 @@ class SelfCompressing(EffectiveKernels):
         """The same as ``quantized(kernel_name)``, by the word that all families of layers share."""
         return self.quantized(kernel_name)
 
+    @property
+    def has_quantized_bias(self):
+        """Whether the layer rounds a bias."""
+        return self.bias_exponent is not None and getattr(self, "bias", None) is not None
+
+    def scaled_bias(self):
+        """The latent bias in steps of ``2**bias_exponent``, float32; its integers are the codes."""
+        return ops.cast(ops.convert_to_tensor(self.bias), "float32") * 2.0**-self.bias_exponent
+
+    def effective_bias(self):
+        """The bias that the layer adds, rounded if it has a ``bias_exponent``."""
+        if not self.has_quantized_bias:
+            return super().effective_bias()
+        return round_ste(self.scaled_bias()) * 2.0**self.bias_exponent
+
     def codes(self, kernel_name="kernel"):
         """The integer codes of a kernel, int32 in the kernel's shape."""
         return self._with_format(integer_codes, kernel_name)
@@ -159,9 +179,11 @@ class SelfCompressing(EffectiveKernels):
         return function(kernel, fmt.spread(fmt.bit_depth), fmt.spread(fmt.exponent), self.rounding)
 
     def get_config(self):
-        """The stock configuration with ``initial_bit_depth`` and ``rounding``."""
+        """The stock configuration with ``initial_bit_depth``, ``rounding`` and ``bias_exponent``."""
         config = super().get_config()
-        config.update(initial_bit_depth=self.initial_bit_depth, rounding=self.rounding)
+        config.update(
+            initial_bit_depth=self.initial_bit_depth, rounding=self.rounding, bias_exponent=self.bias_exponent
+        )
         return config
 
 

@@ -3,7 +3,7 @@
 import keras
 import tensorflow as tf
 
-__all__ = ["one_cycle", "training_batches"]
+__all__ = ["hold_then_cosine", "one_cycle", "training_batches"]
 
 
 def one_cycle(peak, steps, warm_up=0.15):
@@ -15,6 +15,31 @@ def one_cycle(peak, steps, warm_up=0.15):
     return keras.optimizers.schedules.CosineDecay(
         peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
     )
+
+
+def hold_then_cosine(peak, steps, hold, warm_up=200):
+    """Learning rate that rises to ``peak`` in ``warm_up`` steps, stays until ``hold`` of all, then falls to 0 (cosine).
+
+    Until then the size of a network finds its balance with the loss; while the rate falls, both fall together.
+    """
+    held = max(round(hold * steps), min(warm_up, steps - 1), 1)
+    return _HoldThenCosine(peak, steps, held, min(warm_up, held))
+
+
+@keras.saving.register_keras_serializable(package="scc_tf")
+class _HoldThenCosine(keras.optimizers.schedules.LearningRateSchedule):
+    def __init__(self, peak, steps, held, warm_up):
+        super().__init__()
+        self.settings = {"peak": peak, "steps": steps, "held": held, "warm_up": warm_up}
+        self._falling = keras.optimizers.schedules.CosineDecay(peak, max(steps - held, 1))
+
+    def __call__(self, step):
+        step = tf.cast(step, tf.float32)
+        rising = tf.minimum(1.0, (step + 1) / self.settings["warm_up"])
+        return rising * self._falling(tf.maximum(step - self.settings["held"], 0.0))
+
+    def get_config(self):
+        return self.settings
 
 
 def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=False):

@@ -16,29 +16,33 @@ from absl import logging
 
 from scc_tf import datasets, models
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger
+from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
 from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.finishing import finish, finish_to_bytes, finished_bytes
 from scc_tf.pipelines.settings import check_settings, setting, settings_key
 from scc_tf.pipelines.stage import Stage, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
-from scc_tf.side_information import round_exponents, round_vectors
 from scc_tf.size import SIZE_FORMS
-from scc_tf.surgery import remove_dead_channels
 from scc_tf.training import default_format_optimizer, self_compressing_layers
+from scc_tf.training.model import SIZE_MODELS
 
 __all__ = ["MODES", "Config", "finish", "restored_channels", "run"]
 
 MODES = ("safe", "unsafe", "compare")
 STATISTICS_IMAGES = 4096
-
+BIAS_EXPONENT = -4  # of biases that an entropy coder writes
+AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
 
 _RULES = (  # names, what they accept, in words
     (("mode",), lambda v: v in MODES, f"to be one of {MODES}"),
     (("size_form",), lambda v: v in SIZE_FORMS, f"to be one of {SIZE_FORMS}"),
+    (("size_model",), lambda v: v in SIZE_MODELS, f"to be one of {SIZE_MODELS}"),
+    (("target_bytes",), lambda v: v >= 0, ">= 0"),
+    (("approach",), lambda v: 0 < v <= 1, "in (0, 1]"),
     (("gamma", "lambda_safety"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
-    (("learning_rate", "format_learning_rate"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
+    (("learning_rate", "format_learning_rate", "exponent_learning_rate"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("settle", "ramp", "restore_fraction", "cut_share"), lambda v: 0 <= v <= 1, "in [0, 1]"),
     (("threshold_points",), lambda v: 0 <= v <= 100, "in [0, 100]"),
     (("bit_depth", "restore_bits"), lambda v: 0 < v <= 24, "in (0, 24]"),
@@ -46,6 +50,7 @@ _RULES = (  # names, what they accept, in words
     (("safety_size", "safety_batch_size", "check_every"), lambda v: v >= 1, ">= 1"),
     (("seed", "shift"), lambda v: v >= 0, ">= 0"),
     (("exponent_places",), lambda v: 0 <= v <= 16, "from 0 to 16"),
+    (("statistics_bits",), lambda v: 0 <= v <= 10, "from 0 to 10"),
 )
 
 
@@ -75,11 +80,21 @@ class Config:
     cut_share: float = setting(0.05, "share of the kernel weights that must be dead before the network is cut")
     exponent_places: int = setting(3, "binary places that exponents keep in the end")
     size_form: str = setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
+    statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end", later=True)
+    size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)", later=True)
+    exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents", later=True)
+    target_bytes: int = setting(0, "size of the file, to which gamma is steered; 0 leaves gamma alone", later=True)
+    approach: float = setting(0.5, "share of the steps after which the target size is wanted", later=True)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
         """Refuse settings that no stage could run with."""
         check_settings(self, _RULES)
+        if self.ramp and self.target_bytes:
+            raise ValueError(
+                "Expected ramp=0 with target_bytes, which sets gamma itself. "
+                f"Received: ramp={self.ramp}, target_bytes={self.target_bytes}"
+            )
 
     def key(self, *names):
         """A short hash of the named settings."""
@@ -98,9 +113,18 @@ def _loss():
 
 
 def _format_optimizer(config, steps):
-    """The paper's Adam for the formats; its rate falls to 0 (cosine) before the last weights settle."""
+    """Adam for the formats, the paper's for bit depths; its rate falls to 0 (cosine) before the last weights settle."""
     moving = max(1, round((1 - config.settle) * steps))
+    if config.size_model == "entropy":
+        return keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(config.exponent_learning_rate, moving))
     return default_format_optimizer(keras.optimizers.schedules.CosineDecay(config.format_learning_rate, moving))
+
+
+def _convert(config, model):
+    """The self-compressing network, with the side information that its size model can pay for."""
+    if config.size_model == "entropy":
+        return self_compress(model, config.bit_depth, exponent_per="kernel", bias_exponent=BIAS_EXPONENT)
+    return self_compress(model, config.bit_depth)
 
 
 def _accuracy(model, split, batch_size=500):
@@ -163,7 +187,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         data.train, config.batch_size, config.seed + 1, config.shift, stage.finished_epochs
     )
     total = steps * config.epochs
-    compressed = self_compress(model, config.bit_depth)
+    compressed = _convert(config, model)
     compressed.compile(
         keras.optimizers.Adam(one_cycle(config.learning_rate, total)),
         _loss(),
@@ -174,6 +198,8 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         safety_batch_size=config.safety_batch_size,
         format_optimizer=_format_optimizer(config, total),
         size_form=config.size_form,
+        size_model=config.size_model,
+        jit_compile=False if config.size_model == "entropy" else "auto",
     )
     if stage.is_finished:
         record = stage.load(compressed)  # cuts it, too
@@ -187,7 +213,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
     seconds = stage.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
     trained_validation = _accuracy(compressed, data.validation)
-    compressed = finish(compressed, data.train.images[:STATISTICS_IMAGES], config.exponent_places)
+    compressed, fit = _finish(config, compressed, watch, data.train.images[:STATISTICS_IMAGES])
     report = size_report(compressed)
     after = _bit_depths(compressed)
     removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
@@ -201,6 +227,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "dead_channels": report.dead_channels + sum(removed.values()),
         **before,
         **watch.record(),
+        **({"target": watch.target_record(fit, safety_accuracy(compressed, safety_set))} if fit else {}),
         "bit_depths": {name: bits + [0.0] * removed[name] for name, bits in after.items()},
         "code_counts": _code_counts(compressed),
     }
@@ -208,26 +235,12 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     return compressed, record
 
 
-def finish(model, images, exponent_places=3):
-    """Make a trained model ready for its file.
-
-    Removes the channels and inputs whose weights are all zero, rounds the exponents, re-estimates the batch statistics
-    that go with them, and rounds biases and statistics to float16.
-
-    Args:
-        model: compiled `scc_tf.SelfCompressingModel`, left untouched.
-        images: training images to re-estimate batch statistics from.
-        exponent_places: binary places that exponents keep.
-
-    Returns:
-        The smaller model.
-    """
-    smaller, report = remove_dead_channels(model)
-    logging.info("%s", report)
-    round_exponents(smaller, exponent_places)
-    reestimate_batch_statistics(smaller, images)
-    round_vectors(smaller)
-    return smaller
+def _finish(config, model, watch, images):
+    """The finished model, and a `scc_tf.dead_zone.SizeFit` if a size was asked for."""
+    places, bits = config.exponent_places, config.statistics_bits
+    if not config.target_bytes:
+        return finish(model, images, places, bits), None
+    return finish_to_bytes(model, images, config.target_bytes, places, bits, watch.is_safe)
 
 
 class _Watch:
@@ -244,6 +257,7 @@ class _Watch:
             rise = max(1, round(config.ramp * steps))
             self.callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma)))
         self.callbacks += [self.sizes, self.monitor]
+        self.target = None
         if safe:
             self.restoration = KernelRestoration(
                 self.monitor,
@@ -253,9 +267,40 @@ class _Watch:
                 seed=config.seed,
                 backup_dir=kept,
             )
-            self.callbacks.append(self.restoration)
+        if config.target_bytes:
+            self.target = TargetSize(
+                AIM * config.target_bytes,
+                every,
+                measure=lambda model: finished_bytes(model, config.exponent_places, config.statistics_bits),
+                restoration=self.restoration,
+                approach=max(1, round(config.approach * steps)),
+                backup_dir=kept,
+            )
+        self.callbacks += [callback for callback in (self.target, self.restoration) if callback]
         self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration, backup_dir=kept)
         self.callbacks.append(self.removal)
+
+    def drop(self, accuracy):
+        """Points of safety accuracy below the reference."""
+        return 100 * (self.monitor.reference_accuracy - accuracy)
+
+    def is_safe(self, model):
+        """Whether a finished model keeps the contract; the unsafe row has none."""
+        if self.restoration is None:
+            return True
+        accuracy = safety_accuracy(model, self.monitor.safety_set)
+        return self.drop(accuracy) <= self.threshold_points + 1e-7  # a difference of rounded fractions
+
+    def target_record(self, fit, accuracy):
+        """What became of the size that was asked for, as plain JSON."""
+        return {
+            **dataclasses.asdict(fit),
+            "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
+            "safety_drop_points": self.drop(accuracy),
+            "safe": self.drop(accuracy) <= self.threshold_points + 1e-7,
+            "outcome": f"{fit}. In training: {self.target.outcome}",
+            "history": self.target.history,
+        }
 
     def record(self):
         """What happened during ``fit``, as plain JSON."""

@@ -7,9 +7,15 @@ import json
 __all__ = ["check_settings", "setting", "settings_key"]
 
 
-def setting(default, help_text):
-    """A field of a ``Config``; experiments make a flag with this help text from it."""
-    return dataclasses.field(default=default, metadata={"help": help_text})
+def setting(default, help_text, later=False):
+    """A field of a ``Config``; experiments make a flag with this help text from it.
+
+    Args:
+        default: value of those who do not ask.
+        help_text: what it means.
+        later: whether it came after runs had been cached; see `settings_key`.
+    """
+    return dataclasses.field(default=default, metadata={"help": help_text, "later": later})
 
 
 def check_settings(config, rules):
@@ -30,6 +36,11 @@ def check_settings(config, rules):
 
 
 def settings_key(config, *names):
-    """A short hash of the named settings: what a stage that depends on them alone is cached under."""
-    chosen = json.dumps({name: getattr(config, name) for name in names})
+    """A short hash of the named settings: what a stage that depends on them alone is cached under.
+
+    A setting that came later counts only where it is not at its default, so that earlier runs are still found.
+    """
+    fields = dataclasses.fields(config)
+    silent = {f.name for f in fields if f.metadata.get("later") and getattr(config, f.name) == f.default}
+    chosen = json.dumps({name: getattr(config, name) for name in names if name not in silent})
     return hashlib.sha256(chosen.encode()).hexdigest()[:10]

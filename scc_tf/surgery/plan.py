@@ -10,9 +10,10 @@ import keras
 import numpy as np
 
 from scc_tf.graph import KernelLayout
+from scc_tf.layers import EffectiveKernels
 from scc_tf.surgery.flow import Flow, KernelStep, RouteStep, keeps_apart
 
-__all__ = ["Plan", "make_plan"]
+__all__ = ["Plan", "bias_of", "make_plan"]
 
 
 @dataclasses.dataclass
@@ -165,8 +166,13 @@ def _propagate_constants(step, readings, training):
         step.target.constant[:] = _route_constants(step, training)
 
 
+def bias_of(layer):
+    """The bias that a layer adds, rounded where it rounds it; None if it has none."""
+    return layer.effective_bias() if isinstance(layer, EffectiveKernels) else getattr(layer, "bias", None)
+
+
 def _with_bias(layer, constant):
-    bias = getattr(layer, "bias", None)
+    bias = bias_of(layer)
     if bias is not None:
         bias = np.asarray(keras.ops.convert_to_numpy(bias), np.float64)
         if bias.size != constant.size:

@@ -9,6 +9,7 @@ from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_weights, pa
 from scc_tf.layers import SelfCompressing, WeightSharing
 from scc_tf.masked_layers import Masked
 from scc_tf.surgery.flow import KernelStep, RouteStep
+from scc_tf.surgery.plan import bias_of
 
 __all__ = ["Cut", "rebuild"]
 
@@ -64,7 +65,7 @@ def rebuild(model, plan, zero_stuck=False):
         if zero_stuck and isinstance(surgeons.get(id(layer)), _KernelSurgeon):
             surgeons[id(layer)].zero_stuck(clone)
         if id(layer) in plan.biases:
-            clone.bias.assign_add(np.reshape(surgeons[id(layer)].bias(), clone.bias.shape))
+            clone.bias.assign(bias_of(clone) + np.reshape(surgeons[id(layer)].bias(), clone.bias.shape))
     return smaller, cuts
 
 

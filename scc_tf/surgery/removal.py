@@ -58,7 +58,8 @@ def remove_channels(model, kept):
     emits (its bias, or the offset of its BatchNormalization, through the activation) is folded into the biases of its
     readers. Where that is not exact, because a constant that is not 0 meets zero padding, the channel stays, and the
     report says so; likewise where a layer is not known, or an addition ties the channel to one that varies. Zero its
-    biases first where they shall not count. Channels that nothing reads any longer go too.
+    biases first where they shall not count. A reader with a ``bias_exponent`` rounds what is folded into its bias.
+    Channels that nothing reads any longer go too.
 
     Works through Conv1D, Conv2D, DepthwiseConv2D, SeparableConv2D, Conv2DTranspose, Dense, EinsumDense and their
     self-compressing twins; BatchNormalization, elementwise activations, pooling, up-sampling, cropping, zero padding,

@@ -11,14 +11,18 @@ from absl import logging
 from keras import ops
 
 from scc_tf.layers import SelfCompressing, self_compressing_layers
-from scc_tf.size import SizeTerm
+from scc_tf.rate import RateTerm
+from scc_tf.size import UNITS, SizeTerm
 from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import Plan, make_plan
 from scc_tf.surgery.removal import carried_optimizers, cut_channels
 from scc_tf.training.format_optimizer import averages_weights, default_format_optimizer
 from scc_tf.training.safety_term import SafetyTerm
 
-__all__ = ["SelfCompressingModel"]
+__all__ = ["SIZE_MODELS", "SelfCompressingModel"]
+
+SIZE_MODELS = ("bits", "entropy")
+COUNT_EVERY = 10  # training steps between two looks of the size model at the codes
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
@@ -42,6 +46,7 @@ class SelfCompressingModel(keras.Model):
     conversion_report = None
     starting_weights = None
     cuts = ()
+    size_model = "bits"
     _settings = None  # returns what compile was called with
     in_fit = False
 
@@ -55,6 +60,7 @@ class SelfCompressingModel(keras.Model):
         safety_set=None,
         safety_batch_size=64,
         format_optimizer=None,
+        size_model="bits",
         size_form="coupled",
         unit="bits",
         **kwargs,
@@ -71,14 +77,19 @@ class SelfCompressingModel(keras.Model):
                 take the form that those of ``fit`` have, one-hot or not.
             safety_batch_size: safety examples per step, at least 1.
             format_optimizer: optimizer of bit depths and exponents; default `default_format_optimizer`.
-            size_form: ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
+            size_model: what Q counts. ``"bits"``: bit depths, which are learned (`scc_tf.size.SizeTerm`).
+                ``"entropy"``: what the codes will take in a file (`scc_tf.rate.RateTerm`). Weights and exponents are
+                learned; the exponents of a kernel move together; every bit depth follows, as the smallest that clips
+                no code of its channel. Frozen layers stay as they are.
+            size_form: for ``"bits"``, ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
             unit: ``"bits"`` or ``"bytes"`` per weight.
             **kwargs: everything else that ``keras.Model.compile`` takes.
 
         Raises:
             ValueError: on a negative or non-finite ``gamma`` or ``lambda_safety``, an optimizer with ``use_ema``, an
-                unknown ``size_form`` or ``unit``; with a safety loss, on a model with several inputs, outputs or
-                losses, and on a safety set that is missing, empty, inconsistent or unlike the model's inputs.
+                unknown ``size_model``, ``size_form`` or ``unit``; with a safety loss, on a model with several inputs,
+                outputs or losses, and on a safety set that is missing, empty, inconsistent or unlike the model's
+                inputs.
         """
         for name, value in (("gamma", gamma), ("lambda_safety", lambda_safety)):
             if not 0 <= value < float("inf"):
@@ -93,11 +104,17 @@ class SelfCompressingModel(keras.Model):
                     f"Expected {name} without use_ema: it has only some of the variables. Received: "
                     f"{name}={chosen.name} with use_ema=True"
                 )
+        if size_model not in SIZE_MODELS:
+            raise ValueError(f"Expected size_model to be one of {SIZE_MODELS}. Received: size_model={size_model!r}")
         size_term = SizeTerm(self, size_form, unit, self.starting_weights)
         safety_term = SafetyTerm(self, loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
+        if size_model == "entropy":
+            self.fit_bit_depths()
+            size_term = RateTerm(self, unit, self.starting_weights)
         self.size_term = size_term
         self.starting_weights = size_term.starting_weights
+        self.size_model, self._size_form = size_model, size_form
         self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
         self.lambda_safety = float(lambda_safety)
@@ -109,6 +126,7 @@ class SelfCompressingModel(keras.Model):
             lambda_safety=lambda_safety,
             safety_set=safety_set,
             safety_batch_size=safety_batch_size,
+            size_model=size_model,
             size_form=size_form,
             unit=unit,
             **kwargs,
@@ -119,11 +137,33 @@ class SelfCompressingModel(keras.Model):
             self.format_optimizer.build(formats)
 
     def _split_variables(self):
-        """The trainable variables: ``(weights, formats)``."""
+        """The trainable variables: ``(weights, formats)``. Bit depths that follow from the codes are neither."""
         formats = [f for layer in self_compressing_layers(self) for f in layer.formats]
-        learned = {id(v) for f in formats for v in (f.bit_depth, f.exponent)}
+        bit_depths, exponents = ({id(getattr(f, name)) for f in formats} for name in ("bit_depth", "exponent"))
+        learned = exponents if self.size_model == "entropy" else bit_depths | exponents
         variables = self.trainable_variables
-        return [v for v in variables if id(v) not in learned], [v for v in variables if id(v) in learned]
+        weights = [v for v in variables if id(v) not in bit_depths | exponents]
+        return weights, [v for v in variables if id(v) in learned]
+
+    def fit_bit_depths(self):
+        """Set every bit depth that is not 0, save in frozen layers, to the smallest that clips nothing, 24 at most.
+
+        Not even the half step beyond the largest code, where the clipping would keep the gradient from the weight.
+        """
+        for layer in self_compressing_layers(self):
+            for fmt in layer.formats if layer.trainable else ():
+                kernel = ops.cast(getattr(layer, fmt.name), "float32")
+                codes = ops.round(ops.abs(kernel) * ops.power(2.0, -fmt.spread(fmt.exponent)))
+                largest = ops.reshape(ops.max(codes, axis=fmt.other_axes), (fmt.channels, 1))
+                bits = 1.0 + ops.sum(ops.cast(largest + 2.0 > 2.0 ** np.arange(23), "float32"), axis=1)
+                fmt.bit_depth.assign(ops.where(fmt.bit_depth > 0, bits, 0.0))
+
+    def has_bits(self, layer, kernel_name="kernel"):
+        """Bool array ``(C,)``: which channels have bits; with ``size_model="entropy"``, a code that is not 0."""
+        fmt = layer.format_of(kernel_name)
+        if self.size_model == "entropy":
+            return ops.convert_to_numpy(layer.codes(kernel_name)).any(axis=fmt.other_axes).ravel()
+        return ops.convert_to_numpy(fmt.bit_depth) > 0
 
     def _forward(self, x):
         """Predictions for ``x``, and the labels and predictions of a random batch of the safety set, in one pass.
@@ -158,13 +198,14 @@ class SelfCompressingModel(keras.Model):
         return history
 
     def train_step(self, data):
-        """One step; adds ``bits_per_weight`` (nominal) and ``safety_loss`` to the logs."""
+        """One step; adds ``bits_per_weight`` (nominal, or coded with the entropy model) and ``safety_loss`` to logs."""
         x, y, sample_weight = keras.utils.unpack_x_y_sample_weight(data)
         extra_logs = {}
         with tf.GradientTape() as tape:
             predictions, safety = self._forward(x)
             loss = self.compute_loss(x=x, y=y, y_pred=predictions, sample_weight=sample_weight, training=True)
-            loss = tf.cast(loss, tf.float32) + self.gamma * self.size_term()
+            size = self.size_term()
+            loss = tf.cast(loss, tf.float32) + self.gamma * size
             if safety is not None:
                 extra_logs["safety_loss"] = self._safety_term.loss(y, *safety)
                 loss += self.lambda_safety * extra_logs["safety_loss"]
@@ -175,7 +216,8 @@ class SelfCompressingModel(keras.Model):
         self.optimizer.apply(gradients[: len(weights)], weights)
         self._update_formats(gradients[len(weights) :], formats, scale)
         self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(predictions)[0])[0])
-        extra_logs["bits_per_weight"] = self._nominal()
+        coded = self.size_model == "entropy"
+        extra_logs["bits_per_weight"] = size / UNITS[self.size_term.unit] if coded else self._nominal()
         return {**self.compute_metrics(x, y, predictions, sample_weight=sample_weight), **extra_logs}
 
     def _update_formats(self, gradients, formats, scale):
@@ -183,15 +225,20 @@ class SelfCompressingModel(keras.Model):
         gradients = [None if g is None else g / scale for g in gradients]
         if isinstance(self.optimizer, keras.optimizers.LossScaleOptimizer):
             gradients = [None if g is None else tf.where(tf.math.is_finite(g), g, 0.0) for g in gradients]
+        if self.size_model == "entropy":  # one direction for all exponents of a kernel
+            gradients = [None if g is None else tf.fill(tf.shape(g), tf.reduce_sum(g)) for g in gradients]
         if formats:
             self.format_optimizer.apply(gradients, formats)
+        if self.size_model == "entropy":
+            self.fit_bit_depths()
+            tf.cond(self.optimizer.iterations % COUNT_EVERY == 0, self.size_term.update, lambda: None)
 
     def remove_dead_channels(self, kept=None, min_share=0.0):
-        """Remove channels that have no bits left from this very model, also in the middle of ``fit``.
+        """Remove channels that have no bits left (see `has_bits`) from this very model, also in the middle of ``fit``.
 
         `scc_tf.remove_dead_channels` returns a smaller model; here ``fit``, optimizers and callbacks go on with the
         same one; only the running means of loss and metrics begin anew. The outputs are the same, with
-        BatchNormalization as in training: a constant channel leaves it as its offset. Weights that are zero only
+        BatchNormalization as in training: a constant channel leaves it as its offset. Other weights that are zero only
         because they round to it stay, since they may grow again.
 
         Args:
@@ -204,8 +251,8 @@ class SelfCompressingModel(keras.Model):
         alive = {}
         for key, layout in Flow(self).layouts.items():
             if isinstance(layout.layer, SelfCompressing):
-                bits = ops.convert_to_numpy(layout.layer.format_of(layout.name).bit_depth)
-                alive[key] = (bits > 0) | np.asarray((kept or {}).get((layout.layer, layout.name), False))
+                stays = np.asarray((kept or {}).get((layout.layer, layout.name), False))
+                alive[key] = self.has_bits(layout.layer, layout.name) | stays
         plan = make_plan(self, alive, training=True)
         return self._cut(plan) if plan.removed and plan.share_removed >= min_share else None
 
@@ -237,13 +284,15 @@ class SelfCompressingModel(keras.Model):
         self.compile(**{**config, **{name: settings[name] for name in ("safety_set", "safety_batch_size")}})
 
     def save_own_variables(self, store):
-        """Add the cuts to what Keras stores."""
+        """Add the cuts, and what the size term has counted, to what Keras stores."""
         super().save_own_variables(store)
         if self.cuts:
             store["cuts"] = np.frombuffer(json.dumps(self.cuts).encode(), np.uint8)
+        for name, variable in self._counts().items():
+            store[name] = variable
 
     def load_own_variables(self, store):
-        """Cut this model as the stored one was, before the weights of its layers are read.
+        """Cut this model as the stored one was, before the weights of its layers are read; take over its counts.
 
         Raises:
             ValueError: if this model was cut otherwise than the stored one.
@@ -256,6 +305,13 @@ class SelfCompressingModel(keras.Model):
             )
         for cut in cuts[len(self.cuts) :]:
             self._cut(Plan.from_json(Flow(self), cut))
+        for name, variable in self._counts().items():
+            if name in store:
+                variable.assign(store[name])
+
+    def _counts(self):
+        variables = self.size_term.variables if self.size_model == "entropy" else ()
+        return {f"counts_{i}": variable for i, variable in enumerate(variables)}
 
     def get_config(self):
         """The functional configuration with ``starting_weights`` and ``cuts``."""
@@ -281,7 +337,8 @@ class SelfCompressingModel(keras.Model):
             config.update(
                 gamma=float(self.gamma.numpy()),
                 lambda_safety=self.lambda_safety,
-                size_form=self.size_term.form,
+                size_model=self.size_model,
+                size_form=self._size_form,
                 unit=self.size_term.unit,
                 format_optimizer=keras.saving.serialize_keras_object(self.format_optimizer),
             )

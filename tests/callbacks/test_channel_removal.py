@@ -4,6 +4,7 @@ import pytest
 import toy_problem as toy
 from scripted_fit import AtStep, kill
 
+import scc_tf
 from scc_tf.callbacks import ChannelRemoval, KernelRestoration, SafetyMonitor
 
 
@@ -142,3 +143,48 @@ def test_an_interruption_between_a_cut_and_the_next_backup(tmp_path, caplog):
     assert model.get_layer("hidden").units == 10
     assert not restoration.reverted
     assert [e["channels"] for e in removal.history][-1] == 13
+
+
+def entropy_model():
+    """Codes change only where a test changes them."""
+    model = scc_tf.self_compress(toy.dense_net(), 5, exponent_per="kernel", bias_exponent=-12)
+    sgd = keras.optimizers.SGD
+    model.compile(
+        sgd(0.0), toy.cross_entropy(), size_model="entropy", format_optimizer=sgd(0.0), gamma=0.1, run_eagerly=True
+    )
+    return model
+
+
+def empty(channels):
+    """Weights that round to zero; the bit depth stays."""
+
+    def action(model):
+        kernel = model.get_layer("hidden").kernel
+        kernel.assign(np.where(np.isin(np.arange(kernel.shape[1]), channels), 1e-6, kernel))
+
+    return action
+
+
+def test_with_entropy_a_channel_goes_at_the_second_look_without_codes():
+    model, x = entropy_model(), toy.points()[0]
+    removal, outputs = ChannelRemoval(every=2), {}
+    record = [AtStep(step, lambda model, step=step: outputs.update({step: np.asarray(model(x))})) for step in (4, 7)]
+    fit(model, AtStep(3, empty([1, 5, 7])), record[0], removal, record[1])
+    channels = {entry["step"]: entry["channels"] for entry in removal.history}
+    assert channels == {0: 15, 2: 15, 4: 15, 6: 12, 8: 12, 10: 12, 12: 12}
+    assert model.get_layer("hidden").units == 9
+    assert model.size_model == "entropy"
+    np.testing.assert_allclose(outputs[7], outputs[4], atol=2.0**-12)
+
+
+@pytest.mark.slow
+def test_with_entropy_what_is_not_cut_yet_may_come_back():
+    model = entropy_model()
+    hidden = model.get_layer("hidden")
+    kernel = np.asarray(hidden.kernel)
+    removal = ChannelRemoval(every=2, min_share=0.2)
+    back = AtStep(7, lambda model: hidden.kernel.assign(kernel))
+    fit(model, AtStep(1, empty([0])), back, removal)
+    assert removal.reports == []
+    assert (np.asarray(hidden.bit_depth) > 0).all()
+    np.testing.assert_array_equal(np.asarray(hidden.codes()).any(axis=0), True)

@@ -6,6 +6,7 @@ import pytest
 import toy_problem as toy
 from scripted_fit import Fit, kill
 
+import scc_tf
 from scc_tf.callbacks import KernelRestoration, SafetyMonitor
 from scc_tf.optimizer_state import optimizer_slots
 
@@ -53,6 +54,44 @@ def test_the_optimizer_slots_of_exactly_the_revived_channels_are_cleared():
     for variable in (hidden.bias, run.model.get_layer("head").kernel):
         for slot in optimizer_slots(run.model.optimizer, variable):
             np.testing.assert_array_equal(slot, np.ones(slot.shape))
+
+
+def entropy_model():
+    model = scc_tf.self_compress(toy.dense_net(), 5, exponent_per="kernel", bias_exponent=-5)
+    model.compile(
+        keras.optimizers.Adam(0.01),
+        toy.cross_entropy(),
+        size_model="entropy",
+        format_optimizer=keras.optimizers.SGD(0.1, momentum=0.9),
+        run_eagerly=True,
+    )
+    return model
+
+
+def test_with_entropy_channels_without_codes_are_scaled_to_the_exponent_of_their_kernel():
+    model = entropy_model()
+    hidden = model.get_layer("hidden")
+    dead = np.isin(np.arange(12), [0, 3, 5, 8])
+    hidden.kernel.assign(np.asarray(hidden.kernel) * np.where(dead, 1e-3, 1))
+    before, exponents = np.asarray(hidden.kernel), np.asarray(hidden.exponent)
+    run = Fit(model=model, restore_fraction=0.5, restore_bits=3.0)
+    run.step(0.5)
+    codes, kernel = np.asarray(hidden.codes()), np.asarray(hidden.kernel)
+    revived = dead & codes.any(axis=0)
+    assert revived.sum() == 2
+    assert run.restoration.events[0]["restored"] == {"hidden/kernel": 2}
+    np.testing.assert_array_equal(np.abs(codes[:, revived]).max(axis=0), 2 ** (3 - 1))
+    np.testing.assert_array_equal(kernel[:, ~revived], before[:, ~revived])
+    ratios = kernel[:, revived] / before[:, revived]
+    np.testing.assert_allclose(ratios, ratios[:1].repeat(8, axis=0), rtol=1e-5)
+    np.testing.assert_array_equal(hidden.exponent, exponents)
+    np.testing.assert_array_equal(codes, np.round(kernel * np.exp2(-exponents)))  # nothing is clipped
+    for slot in optimizer_slots(model.optimizer, hidden.kernel):
+        np.testing.assert_array_equal(np.asarray(slot), np.broadcast_to(~revived, slot.shape).astype(float))
+    for slot in optimizer_slots(model.format_optimizer, hidden.exponent):
+        np.testing.assert_array_equal(slot, np.ones(12))
+    model.train_on_batch(*toy.points())
+    assert np.ptp(hidden.exponent) == 0
 
 
 def test_every_kernel_with_dead_channels_gets_its_share_but_no_frozen_one():

@@ -6,9 +6,11 @@ import pytest
 from test_packed import check_restored, check_round_trip, configured
 
 import scc_tf
+from scc_tf.coding.mixing import MixedCoder
 from scc_tf.export import load_packed, packed_bytes, save_packed
 from scc_tf.export.packed import architecture
-from scc_tf.export.packed.header import frame, unframe
+from scc_tf.export.packed.header import MIXED, PLAIN, frame
+from scc_tf.export.packed.mixed import read_dictionary
 
 L = keras.layers
 
@@ -218,11 +220,16 @@ def test_what_cannot_be_restored_is_refused_and_nothing_is_written(make, message
     assert (tmp_path / "model.scc").read_bytes() == b"before"
 
 
-def crafted(text, folder, tensors=b""):
+def crafted(text, folder, version=PLAIN):
     """A file with a valid checksum around any architecture."""
-    packer = architecture.zlib.compressobj(9, architecture.zlib.DEFLATED, -15, 9, 0, architecture.read_dictionary())
     text = text if isinstance(text, bytes) else json.dumps(text).encode()
-    (folder / "crafted.scc").write_bytes(frame(packer.compress(text) + packer.flush(), tensors))
+    if version == MIXED:
+        writer = MixedCoder()
+        writer.text(text, read_dictionary())
+        (folder / "crafted.scc").write_bytes(frame(b"", writer.getvalue(), MIXED))
+        return folder / "crafted.scc"
+    packer = architecture.zlib.compressobj(9, architecture.zlib.DEFLATED, -15, 9, 0, architecture.read_dictionary())
+    (folder / "crafted.scc").write_bytes(frame(packer.compress(text) + packer.flush(), b""))
     return folder / "crafted.scc"
 
 
@@ -269,10 +276,18 @@ CODE = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": N
     ],
     ids=range(28),
 )
-def test_crafted_architectures_raise_without_harm(text, tmp_path):
-    path = crafted(text, tmp_path)
+@pytest.mark.parametrize("version", [PLAIN, MIXED])
+def test_crafted_architectures_raise_without_harm(text, version, tmp_path):
+    path = crafted(text, tmp_path, version)
     with pytest.raises(ValueError, match=r"(?s)crafted.scc: Expected .* Received: "):
         load_packed(path)
+
+
+def test_texts_that_are_longer_than_allowed_take_another_version(monkeypatch):
+    model = sequential()
+    assert packed_bytes(model)[3] == MIXED
+    monkeypatch.setattr("scc_tf.export.packed.LONGEST_TEXT", 100)
+    assert packed_bytes(model)[3] == PLAIN
 
 
 def test_a_text_that_grows_without_end_is_refused(tmp_path):
@@ -306,5 +321,5 @@ def test_the_history_of_cuts_is_left_out(tmp_path):
 
 def test_the_architecture_of_a_file_is_the_one_of_the_model():
     model = sequential()
-    text, *_ = unframe(packed_bytes(model))
-    assert architecture.unpack_architecture(text, 1000).name == "row"
+    text = architecture.architecture_text(architecture.functional(model, scc_tf.SelfCompressingModel))
+    assert architecture.unpack_architecture(architecture.pack_architecture(text), 1000).name == "row"

@@ -8,18 +8,27 @@ import pytest
 from test_packed import trained_like
 
 import scc_tf
-from scc_tf.export import load_packed, packed_bytes
-from scc_tf.export.packed import _unpack
-from scc_tf.export.packed.architecture import read_dictionary
-from scc_tf.export.packed.header import frame, unframe
+from scc_tf.export import load_packed
+from scc_tf.export.packed import _functional, _pack_mixed, _pack_older, _unpack
+from scc_tf.export.packed.architecture import architecture_text, read_dictionary
+from scc_tf.export.packed.header import MIXED, PLAIN, frame, unframe
 
 
-@pytest.fixture(scope="module")
-def packed():
+def in_version(version, model, text=None):
+    """The content of a file in that version, whichever is the smallest."""
+    model = _functional(model)
+    text = architecture_text(model) if text is None else text
+    data, _ = _pack_mixed(model, text) if version == MIXED else _pack_older(model, text)
+    assert data[3] == version
+    return data
+
+
+@pytest.fixture(scope="module", params=[PLAIN, MIXED])
+def packed(request):
     inputs = keras.Input((6, 6, 1), name="image")
     x = keras.layers.BatchNormalization(name="norm")(keras.layers.Conv2D(4, 3, name="conv")(inputs))
     plain = keras.Model(inputs, keras.layers.Dense(3, name="head")(keras.layers.Flatten()(x)), name="tiny")
-    return packed_bytes(trained_like(scc_tf.self_compress(plain, 4)))
+    return in_version(request.param, trained_like(scc_tf.self_compress(plain, 4)))
 
 
 def flip_bit(data, rng):
@@ -93,10 +102,10 @@ def check_the_inner_parsers(packed, count, seed):
 
 def check_the_tensors_alone(packed, count, seed):
     """Damage of the tensors only, which no syntax protects."""
-    architecture, tensors, _ = unframe(packed)
+    architecture, tensors, version = unframe(packed)
     for data in mutations(tensors, count, seed):
         try:
-            model = _unpack(frame(architecture, data), 10_000)
+            model = _unpack(frame(architecture, data, version), 10_000)
         except ValueError as error:
             assert "Received" in str(error)
         else:
@@ -137,13 +146,14 @@ def test_every_prefix_is_refused(packed):
         (b"SCC\x01", "starting with"),
         (b"PK\x03\x04 something else", "starting with"),
         (os.urandom(1000), "starting with"),
-        (with_valid_checksum(b"SCC\x03\0\0\0\0a file of the future"), "version 1 .*version 3"),
+        (with_valid_checksum(b"SCC\x04\0\0\0\0a file of the future"), "version 1 .*version 4"),
+        (with_valid_checksum(b"SCC\x03\0\0\0\0no stream that has any meaning"), "Expected .*Received"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\xff\xff\xff\xff\xff\xff\xff"), "bytes of architecture"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\x90\x90\x03only a few"), "bytes of architecture"),
         (frame(b"", b""), "deflate"),
         (frame(read_dictionary(), b""), "architecture"),
     ],
-    ids=["empty", "header only", "zip", "random", "future", "length", "oversized claim", "nothing", "text"],
+    ids=["empty", "header only", "zip", "random", "future", "noise", "length", "oversized claim", "nothing", "text"],
 )
 def test_other_files(content, message, tmp_path):
     (tmp_path / "other.scc").write_bytes(content)
@@ -159,6 +169,6 @@ def test_folders_and_missing_files(tmp_path):
 
 
 def test_more_tensors_than_the_model_has(packed):
-    architecture, tensors, _ = unframe(packed)
-    with pytest.raises(ValueError, match="more bytes"):
-        _unpack(frame(architecture, tensors + b"a few bytes more"), 1000)
+    architecture, tensors, version = unframe(packed)
+    with pytest.raises(ValueError, match="Expected the stream to end here"):
+        _unpack(frame(architecture, tensors + b"a few bytes more", version), 1000)

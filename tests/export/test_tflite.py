@@ -53,6 +53,27 @@ def test_weight_only_outputs_are_those_of_keras(net, tmp_path):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("compute", ["float", "dynamic"])
+def test_rounded_biases_are_those_of_keras(compute, tmp_path):
+    given = {
+        "bias_exponent": -1,
+        "initial_bit_depth": 4,
+        "bias_initializer": keras.initializers.RandomNormal(0, 2, seed=1),
+    }
+    model = keras.Sequential(
+        [
+            keras.Input((6, 6, 2)),
+            layers.Conv2D(4, 3, activation="relu", **given),
+            keras.layers.Flatten(),
+            layers.Dense(3, **given),
+        ]
+    )
+    path = tmp_path / "model.tflite"
+    assert export_tflite(model, path, compute=compute).fallbacks == ()
+    assert relative_error(path, model) < (1e-5 if compute == "float" else 0.03)
+
+
+@pytest.mark.slow
 @each_net
 def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
     model, path = net(), tmp_path / "model.tflite"

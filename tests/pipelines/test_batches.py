@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from scc_tf import datasets
-from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.batches import hold_then_cosine, one_cycle, training_batches
 
 
 @pytest.mark.parametrize("steps", [2, 10, 200])
@@ -144,3 +144,20 @@ def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
     whole = content(3)
     assert whole[6:] == content(3, skip_epochs=2)
     assert whole != content(4)
+
+
+def test_hold_then_cosine_rises_stays_and_falls_to_zero():
+    schedule = hold_then_cosine(2.0, 100, 0.5, warm_up=10)
+    rates = np.array([float(schedule(step)) for step in range(101)])
+    np.testing.assert_allclose(rates[:10], 0.2 * np.arange(1, 11), rtol=1e-6)
+    np.testing.assert_allclose(rates[9:51], 2.0, rtol=1e-6)
+    assert (np.diff(rates[50:]) < 0).all()
+    assert rates[75] == pytest.approx(1.0, rel=1e-5)
+    assert rates[100] == pytest.approx(0.0, abs=1e-6)
+
+
+def test_hold_then_cosine_survives_its_configuration():
+    schedule = hold_then_cosine(2.0, 100, 0.5)
+    config = keras.optimizers.schedules.serialize(schedule)
+    again = keras.optimizers.schedules.deserialize(config)
+    assert [float(again(step)) for step in (0, 50, 99)] == [float(schedule(step)) for step in (0, 50, 99)]

@@ -244,6 +244,29 @@ def test_a_stage_that_lost_a_file_is_trained_again(work_copy, name):
     assert lost.exists()
 
 
+# target_bytes ---------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.slow
+def test_a_target_is_met_and_told(done, work_copy):
+    config = dataclasses.replace(CONFIG, mode="safe", size_model="entropy", target_bytes=1200, epochs=4, gamma=0.1)
+    record, _, compressed = run(config, work_copy, verbose=0)
+    row, model = record["rows"]["safe"], compressed["safe"]
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    target = row["target"]
+    assert target["stored_bytes"] == row["size"]["stored_bytes"] == scc_tf.size_report(model).stored_bytes
+    assert target["reached"] == (0.98 * 1200 <= target["stored_bytes"] <= 1200)
+    assert target["error_percent"] == pytest.approx(100 * (target["stored_bytes"] / 1200 - 1))
+    assert target["safe"] and target["safety_drop_points"] <= CONFIG.threshold_points + 1e-6
+    assert "off the target of 1,200 B" in target["outcome"]
+    assert [entry["step"] for entry in target["history"]][:3] == [0, 3, 6]
+    assert target["history"][-1]["gamma"] > 0.1
+    head = model.get_layer("head")
+    assert head.bias_exponent == self_compression.BIAS_EXPONENT
+    assert len(set(np.asarray(head.exponent))) == 1
+    assert "target" not in done[0]["rows"]["safe"]
+
+
 def test_restored_channels_are_those_of_all_events():
     assert (
         restored_channels({"events": [{"restored": {"a": 2, "b": 1}}, {"restored": {}}, {"restored": {"a": 4}}]}) == 7
@@ -281,11 +304,29 @@ def test_restored_channels_are_those_of_all_events():
         ("check_every", 0),
         ("shift", -1),
         ("seed", -1),
+        ("size_model", "huffman"),
+        ("target_bytes", -1),
+        ("approach", 0.0),
+        ("statistics_bits", 11),
+        ("exponent_learning_rate", -1.0),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):
     with pytest.raises(ValueError, match=f"Expected {name} .*Received: {name}="):
         Config(**{name: value})
+
+
+def test_a_target_and_a_ramp_of_gamma_exclude_each_other():
+    with pytest.raises(ValueError, match=r"Expected ramp=0 .*target_bytes=4000"):
+        Config(ramp=0.5, target_bytes=4000)
+
+
+def test_stages_of_earlier_runs_are_still_found():
+    """The keys of the recorded runs, from before there were size models and targets."""
+    rows = self_compression._ROW_SETTINGS
+    assert Config().key(*rows["safe"]) == "f7b3f80bc5"
+    assert Config().key(*rows["unsafe"]) == "f58c8ae2c3"
+    assert Config(target_bytes=4000).key(*rows["safe"]) != "f7b3f80bc5"
 
 
 def test_the_key_depends_on_the_named_settings_alone():

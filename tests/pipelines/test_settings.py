@@ -37,6 +37,18 @@ def test_the_key_is_the_same_on_every_machine():
     assert settings_key(Config(), "seed", "rate") == "da5b84d4ea"
 
 
+def test_a_later_setting_counts_only_away_from_its_default():
+    """Earlier runs knew nothing of it."""
+
+    @dataclasses.dataclass(frozen=True)
+    class Later(Config):
+        size: int = setting(0, "bytes", later=True)
+
+    names = ("seed", "size", "rate")
+    assert settings_key(Later(), *names) == settings_key(Config(), "seed", "rate")
+    assert len({settings_key(Later(size=size), *names) for size in (0, 1, 2)}) == 3
+
+
 def test_an_unknown_setting_is_refused():
     with pytest.raises(AttributeError):
         settings_key(Config(), "epochs")

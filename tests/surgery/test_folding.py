@@ -119,6 +119,28 @@ def test_the_folded_bias():
     np.testing.assert_allclose(smaller.get_layer("b").bias, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bias_exponent", [-3, -12])
+@pytest.mark.parametrize("use_bias", [True, False])
+def test_what_is_folded_is_the_rounded_bias_and_its_reader_rounds_the_sum(bias_exponent, use_bias):
+    model = through(layers.Flatten(), layers.Dense(3, name="b", use_bias=use_bias))
+    model = scc_tf.self_compress(model, 6, bias_exponent=bias_exponent, exclude=["head"])
+    a, b, x = model.get_layer("a"), model.get_layer("b"), np.zeros((1, 6, 6, 2))
+    a.bit_depth.assign([0, 4, 4, 4])
+    before = np.asarray(a.effective_bias())
+    assert np.abs(before - np.asarray(a.bias)).max() > 2.0 ** (bias_exponent - 4)
+    smaller, report = scc_tf.remove_dead_channels(model)
+    assert report.channels["a"] == (4, 3)
+    value = 1 / (1 + np.exp(-before[0]))
+    expected = value * np.asarray(b.quantized())[::4].sum(axis=0)
+    if use_bias:
+        expected += np.asarray(b.effective_bias())
+    folded = smaller.get_layer("b")
+    np.testing.assert_allclose(folded.bias, expected, rtol=1e-4, atol=1e-5)
+    np.testing.assert_allclose(folded.effective_bias(), expected, atol=1.01 * 2.0 ** (bias_exponent - 1))
+    head = np.abs(np.asarray(model.get_layer("head").kernel)).sum(axis=0).max()
+    np.testing.assert_allclose(smaller(x), model(x), atol=head * 2.0 ** (bias_exponent - 1) + 1e-5)
+
+
 NOT_EXACT = {
     "same": lambda: [layers.Conv2D(3, 3, padding="same", name="b")],
     "same and dilated": lambda: [layers.Conv2D(3, 2, dilation_rate=2, padding="same", name="b")],

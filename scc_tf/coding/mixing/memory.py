@@ -1,12 +1,12 @@
-"""What the compiled model starts from: its tables, weights and state, all integers, made by integer arithmetic."""
+"""What the compiled models start from: their tables, weights and state, all integers, made by integer arithmetic."""
 
 import functools
 
 import numpy as np
 
-from scc_tf.coding.mixing import model
+from scc_tf.coding.mixing import kinds, model, symbols
 
-__all__ = ["start"]
+__all__ = ["primed", "start", "start_symbols"]
 
 _WEIGHTS = (  # first set, set after the last, per input in 1/100; about the means after the networks of MNIST
     (0, 2, (0, 50, 40)),  # a channel is live
@@ -17,6 +17,14 @@ _WEIGHTS = (  # first set, set after the last, per input in 1/100; about the mea
     (98, 100, (0, 60)),  # length of an excess
     (100, 108, (0, 10, 10, 20, 10, 10, 18, 15, 35)),  # as before
 )
+_EXAMPLES = {  # numbers that the models have seen before the first of a stream
+    kinds.FLAG: [0] * 6,
+    kinds.STEP: [-6, 3, 9, -4, -12, 5, 2, -8],
+    kinds.FRACTION: [4, 4, 5, 3, 4],
+    kinds.FIXED: [0, 1, -2, 0, 3, -1, 0, -5, 1, 0, 2, 4, -1, -3, 0, 7, -2, 1, 0, -10],
+    kinds.DROPPED: [20, 0, 19, 0],
+    kinds.EXPONENT: [-1, 0, -2, -3, 1, 0, -1, 2, -1, -4, -2, 0],
+}
 
 
 def _squash():
@@ -69,3 +77,43 @@ def start(data, decoding):
         memory[model.NEXT] = 6
         memory[model.CODE] = int.from_bytes(data[:6].tobytes().ljust(6, b"\0"), "big")
     return memory
+
+
+@functools.cache
+def _constant_symbols():
+    state, tables = np.zeros(symbols.END, np.int64), _constant()
+    state[: symbols.INPUTS] = tables[: model.REGISTERS]
+    centers = np.arange(symbols.GRADES) * 2 * model.LIMIT // (symbols.GRADES - 1)
+    maps = state[symbols.MAPS : symbols.SETS].reshape(-1, symbols.GRADES)
+    maps[:] = np.minimum(tables[centers], 65535) << 16
+    sets = state[symbols.SETS : symbols.SEEN].reshape(-1, symbols.STRIDE)
+    for own, inputs, hundredths in (
+        (sets[: symbols.TEXT_SETS], symbols.TEXT, (10, 10)),
+        (sets[symbols.TEXT_SETS :], symbols.NUMBERS, (25, 10)),
+    ):
+        own[:, 1 : 2 * inputs + 1] = np.tile(np.array(hundredths) * 65536 // 100, inputs)
+    state[symbols.SLOTS :] = 1 << 31
+    nowhere = np.zeros(0, np.uint8)
+    for kind, values in _EXAMPLES.items():
+        symbols.code_numbers(np.array(values), kind, 0, state, start(nowhere, decoding=False), nowhere)
+    return state
+
+
+def start_symbols():
+    """The state of texts and numbers before the first of them, int64 array."""
+    return _constant_symbols().copy()
+
+
+@functools.lru_cache(maxsize=4)
+def primed(dictionary):
+    """The state after a dictionary, bytes that end in a 0.
+
+    Returns:
+        ``(state, text, plain)`` as for `scc_tf.coding.mixing.symbols.code_text`. Not to be changed.
+    """
+    state, nowhere = start_symbols(), np.zeros(0, np.uint8)
+    text = np.frombuffer(bytearray(dictionary), np.uint8)
+    plain, place, memory = np.zeros_like(text), 0, start(nowhere, decoding=False)
+    while place < text.size:
+        place = symbols.code_text(text, place, text.size, plain, state, memory, nowhere)
+    return state, text, plain

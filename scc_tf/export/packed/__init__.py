@@ -8,10 +8,13 @@ another process and on another machine. Training goes on after ``compile``, thou
 become the smallest integers that hold the codes, and latent kernels the quantized ones.
 
 The file holds a header (`scc_tf.export.packed.header`, with the layout of the bytes), the architecture
-(`scc_tf.export.packed.architecture`) and the tensors (`scc_tf.export.packed.tensors`).
+(`scc_tf.export.packed.architecture`) and the tensors (`scc_tf.export.packed.tensors`); in version 3 both in one
+adaptive stream (`scc_tf.export.packed.mixed`), which is the smaller one for sparse kernels and for small models. It is
+written if it is the smaller one.
 """
 
 import dataclasses
+import math
 from pathlib import Path
 
 import keras
@@ -20,14 +23,19 @@ from keras import ops
 
 from scc_tf.atomic import atomic_path
 from scc_tf.coding import Reader, Writer
+from scc_tf.coding.mixing import LONGEST_TEXT
 from scc_tf.coding.shared import check_coder
-from scc_tf.export.packed.architecture import functional, pack_architecture, unpack_architecture
-from scc_tf.export.packed.header import frame, unframe
-from scc_tf.export.packed.sparse import sparse_variables
-from scc_tf.export.packed.tensors import other_variables, read_tensors, version_for, write_tensors
+from scc_tf.export.packed.architecture import architecture_text, functional, pack_architecture, unpack_architecture
+from scc_tf.export.packed.header import MIXED, frame, unframe
+from scc_tf.export.packed.mixed import read_mixed, write_mixed
+from scc_tf.export.packed.quantized import quantized_kernels
+from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_variables
+from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "load_packed", "packed_bytes", "packed_report", "save_packed"]
+
+_SPARSE_DENSITY = 0.3  # below it version 3 was always the smallest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -36,7 +44,7 @@ class PackedReport:
 
     Attributes:
         stored_bytes: length of the file; the other numbers sum to it.
-        header_bytes: magic, version, checksum, length.
+        header_bytes: magic, version, checksum, and in versions 1 and 2 a length.
         architecture_bytes: layers, settings, connections.
         code_bytes: what the weights of compressed kernels are: codes (with which channels are dead, their scales and
             bounds), numbers of clusters, or the values of masked kernels.
@@ -46,9 +54,11 @@ class PackedReport:
         exponent_bytes: exponents of the live channels.
         other_bytes: biases, batch statistics and every other variable; and the end of the stream.
         kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …, "tables": …,
-            "codebook": …}}``.
+            "codebook": …}}``. Version 3 codes weights and positions of shared kernels together; there, what the
+            positions would take on their own counts as indices.
 
-    From ``code_bytes`` on all share one stream, so they are rounded from fractions of a bit.
+    From ``code_bytes`` on all share one stream, in version 3 with the architecture too, so they are rounded from
+    fractions of a bit.
     """
 
     stored_bytes: int
@@ -95,29 +105,59 @@ def _check_compressed(model):
 
 
 def _pack(model, coder, gap_bits):
+    """``(data, report)`` of the smallest file."""
     check_coder(coder, gap_bits)
-    model, writer = _functional(model), Writer()
-    architecture = pack_architecture(model)
+    model = _functional(model)
+    text = architecture_text(model)
+    if (coder == "huffman" and sparse_variables(model)) or len(text) > LONGEST_TEXT:
+        return _pack_older(model, text, coder, gap_bits)
+    files = [_pack_mixed(model, text)]
+    if not _is_sparse(model):
+        files.append(_pack_older(model, text, coder, gap_bits))
+    return min(files, key=lambda file: len(file[0]))
+
+
+def _is_sparse(model):
+    """Whether most weights are zeros, so that the mixed models are sure to need less: the others take seconds."""
+    kernels = [layer.quantized(fmt.name) for layer, fmt in quantized_kernels(model)]
+    kernels += [kernel.indices for _, kernel in shared_kernels(model)]
+    kernels += [kernel.variable for kernel in masked_kernels(model) if kernel.variable is not None]
+    left = sum(np.count_nonzero(ops.convert_to_numpy(kernel)) for kernel in kernels)
+    return left < _SPARSE_DENSITY * sum(math.prod(kernel.shape) for kernel in kernels)
+
+
+def _pack_mixed(model, text):
+    stream, bits, kernels = write_mixed(model, text)
+    data = frame(b"", stream, MIXED)
+    architecture = round(bits.pop("architecture") / 8)
+    return data, _report(data, architecture, len(stream) - architecture, bits, kernels)
+
+
+def _pack_older(model, text, coder="range", gap_bits=None):
+    writer, architecture = Writer(), pack_architecture(text)
     bits, kernels = write_tensors(writer, model, coder, gap_bits)
     tensors = writer.getvalue()
     data = frame(architecture, tensors, version_for(model))
+    return data, _report(data, len(architecture), len(tensors), bits, kernels)
+
+
+def _report(data, architecture_bytes, tensor_bytes, bits, kernels):
     for part in ("weights", "indices", "codebook", "tables"):
         bits[part] = sum(own[part] for own in kernels.values())
     bits["codes"] += bits.pop("weights")
     sizes = {part: round(cost / 8) for part, cost in bits.items()}
-    report = PackedReport(
+    return PackedReport(
         stored_bytes=len(data),
-        header_bytes=len(data) - len(architecture) - len(tensors),
-        architecture_bytes=len(architecture),
+        header_bytes=len(data) - architecture_bytes - tensor_bytes,
+        architecture_bytes=architecture_bytes,
         code_bytes=sizes["codes"],
         exponent_bytes=sizes["exponents"],
-        other_bytes=len(tensors) - sum(sizes.values()),
+        other_bytes=tensor_bytes - sum(sizes.values()),
         index_bytes=sizes["indices"],
         codebook_bytes=sizes["codebook"],
         table_bytes=sizes["tables"],
         kernels=kernels,
     )
-    return data, report
 
 
 def packed_bytes(model, coder="range", gap_bits=None):
@@ -172,8 +212,8 @@ def save_packed(model, path, coder="range", gap_bits=None):
     Args:
         model: built Sequential or functional model with self-compressing, weight-sharing or masked layers.
         path: the file; by custom it ends in ``.scc``. It is either written whole or left as it was.
-        coder: of weight-sharing and masked kernels: ``"range"``, the smaller, or ``"huffman"``, that of Deep
-            Compression; see `scc_tf.coding.shared`.
+        coder: of weight-sharing and masked kernels: ``"range"``, whatever makes the file smallest, or ``"huffman"``,
+            that of Deep Compression; see `scc_tf.coding.shared`.
         gap_bits: for Huffman, width of the gaps' field, bits; None takes what is smallest for each kernel.
 
     Returns:
@@ -207,7 +247,7 @@ def _check_same(model, restored):
 
 def _stored(model):
     """All that a file holds of a model, as arrays."""
-    yield from other_variables(model)
+    yield from stored_arrays(model).values()
     for layer in self_compressing_layers(model):
         yield from (layer.quantized(name) for name in layer.kernel_names)
     yield from (ops.add(variable, ops.zeros((), variable.dtype)) for variable in sparse_variables(model))
@@ -220,9 +260,13 @@ def _bits(values):
 
 def _unpack(data, max_weights):
     architecture, tensors, version = unframe(data)
-    model = unpack_architecture(architecture, max_weights)
-    _check_compressed(model)
-    read_tensors(Reader(tensors), model, version)
+    if version == MIXED:
+        model = read_mixed(tensors, max_weights)
+        _check_compressed(model)
+    else:
+        model = unpack_architecture(architecture, max_weights)
+        _check_compressed(model)
+        read_tensors(Reader(tensors), model, version)
     return model
 
 
@@ -240,7 +284,7 @@ def load_packed(path, max_weights=2**28):
     Returns:
         `scc_tf.SelfCompressingModel`, or a plain functional `keras.Model` if no layer is self-compressing; not
         compiled. Its quantized kernels and all other weights are those of the saved model, bit for bit; what a mask
-        prunes is +0.
+        prunes is +0, and so is a bias of -0 of a self-compressing layer. A bias that its layer rounds is rounded.
 
     Raises:
         ValueError: if the file is no packed model, damaged, of a later version, too large, or names an unknown

@@ -2,9 +2,9 @@
 
 The configuration that Keras writes for a small network takes 10 kB. Here every layer is ``[class, name, settings,
 calls]``, where the settings lack what the class sets by itself and the initializers, and the calls are left out of a
-layer that takes the output of the layer before it. The JSON text is deflated with a preset dictionary, the file
-``architecture.dict``, which holds the texts of the networks in `scc_tf.models`: one of those, with other widths,
-takes about 60 bytes.
+layer that takes the output of the layer before it. In versions 1 and 2 the JSON text is deflated with a preset
+dictionary, the file ``architecture.dict``, which holds the texts of the networks in `scc_tf.models`: one of those, with
+other widths, takes 15 to 60 bytes. In version 3 it is the start of the stream, and takes 6 to 15.
 
 The dictionary is part of the format. It must never change: files written with it would become unreadable.
 
@@ -34,7 +34,14 @@ from scc_tf.export.packed.settings import (
 )
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
-__all__ = ["functional", "pack_architecture", "read_dictionary", "unpack_architecture"]
+__all__ = [
+    "architecture_text",
+    "build_architecture",
+    "functional",
+    "pack_architecture",
+    "read_dictionary",
+    "unpack_architecture",
+]
 
 _LARGEST_TEXT = 1 << 24
 _TENSOR = "__keras_tensor__"
@@ -47,27 +54,27 @@ def read_dictionary():
 
 
 def architecture_text(model):
-    """The compact JSON text of a functional model."""
-    with standard_settings():
-        config = model.get_config()
-        config.pop("cuts", None)  # a history that only weights of the larger model need
-        return json.dumps(_compact_model(config), separators=(",", ":"))
-
-
-def pack_architecture(model):
-    """The architecture of a functional model as bytes.
+    """The compact JSON text of a functional model.
 
     Args:
         model: the model; names, settings and shared layers are kept, initializers and the compilation are not.
 
     Returns:
-        bytes: raw deflate stream with the preset dictionary.
+        bytes.
 
     Raises:
         ValueError: if a layer cannot be restored: a Lambda, a class not registered with Keras.
     """
+    with standard_settings():
+        config = model.get_config()
+        config.pop("cuts", None)  # a history that only weights of the larger model need
+        return json.dumps(_compact_model(config), separators=(",", ":")).encode()
+
+
+def pack_architecture(text):
+    """Deflate a text, bytes, with the preset dictionary; bytes."""
     packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, read_dictionary())
-    return packer.compress(architecture_text(model).encode()) + packer.flush()
+    return packer.compress(text) + packer.flush()
 
 
 def unpack_architecture(data, max_weights):
@@ -86,8 +93,27 @@ def unpack_architecture(data, max_weights):
     unpacker = zlib.decompressobj(-15, read_dictionary())
     try:
         text = unpacker.decompress(data, _LARGEST_TEXT)
-        if not unpacker.eof or unpacker.unused_data:
-            raise ValueError("Expected one complete deflate stream. Received: a part of one, or more")
+    except zlib.error as error:
+        raise ValueError(f"Expected the architecture of a model as deflate stream. Received: {error}") from error
+    if not unpacker.eof or unpacker.unused_data:
+        raise ValueError("Expected one complete deflate stream. Received: a part of one, or more")
+    return build_architecture(text, max_weights)
+
+
+def build_architecture(text, max_weights):
+    """Build the model of an `architecture_text`, with fresh weights.
+
+    Args:
+        text: bytes.
+        max_weights: as for `unpack_architecture`.
+
+    Returns:
+        As `unpack_architecture`.
+
+    Raises:
+        ValueError: as `unpack_architecture`.
+    """
+    try:
         with _LOCK, standard_settings(), _bounded_weights(max_weights):
             model = SelfCompressingModel.from_config(_full_model(json.loads(text), max_depth=50))
     except Exception as error:  # whatever Keras makes of a configuration that nobody wrote

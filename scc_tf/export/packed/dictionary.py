@@ -13,12 +13,12 @@ from scc_tf.conversion import self_compress
 from scc_tf.export.packed.architecture import architecture_text
 from scc_tf.size import SizeTerm
 
-__all__ = ["build_dictionary"]
+__all__ = ["build_dictionary", "other_layers"]
 
 _NETWORKS = ("resnet20", "moons_mlp", "cifar_cnn", "lenet_5", "lenet_300_100", "mnist_cnn")  # the likeliest last
 
 
-def _other_layers():
+def other_layers():
     """One of each of the other twins and of the layers that often stand between them."""
     layers = keras.layers
     image, line = keras.Input((8, 8, 4), name="inputs"), keras.Input((8, 4), name="sequence")
@@ -37,11 +37,11 @@ def _other_layers():
 
 def build_dictionary():
     """Texts of the networks in `scc_tf.models` and of other common layers, the likeliest last, bytes."""
-    plain = [_other_layers()] + [getattr(models, name)(seed=0) for name in _NETWORKS]
+    plain = [other_layers()] + [getattr(models, name)(seed=0) for name in _NETWORKS]
     compressed = [self_compress(model, bits) for model in plain for bits in (8.0, 4.0)]
     for model in compressed:
         model.starting_weights = SizeTerm(model).starting_weights
-    return "".join(architecture_text(model) for model in compressed).encode()
+    return b"".join(architecture_text(model) for model in compressed)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,22 @@
-"""The frame of a packed file: what it is, whether it is whole, and where its two parts are.
+"""The frame of a packed file: what it is, whether it is whole, and where its parts are.
 
 =======  =====================================================================
 bytes    content
 =======  =====================================================================
 0-2      ``b"SCC"``
-3        version of the format, 1, or 2 with weight-sharing or masked layers
+3        version of the format: 3, or 1, or 2 with weight-sharing or masked layers
 4-7      CRC-32 of all other bytes, little-endian
+=======  =====================================================================
+
+Then in version 3:
+
+=======  =====================================================================
+8-       architecture and tensors in one, see `scc_tf.export.packed.mixed`
+=======  =====================================================================
+
+In versions 1 and 2:
+
+=======  =====================================================================
 8-       length of the architecture, LEB128 (7 bits per byte, lowest first)
 then     the architecture, see `scc_tf.export.packed.architecture`
 to end   the tensors, see `scc_tf.export.packed.tensors`
@@ -14,17 +25,19 @@ to end   the tensors, see `scc_tf.export.packed.tensors`
 
 import zlib
 
-__all__ = ["VERSIONS", "frame", "unframe"]
+__all__ = ["MIXED", "PLAIN", "SPARSE", "VERSIONS", "frame", "unframe"]
 
-VERSIONS = (1, 2)
+VERSIONS = (1, 2, 3)
+PLAIN, SPARSE, MIXED = VERSIONS
 _MAGIC = b"SCC"
 _PREFIX = 8
 _LENGTH_BYTES = 5
 
 
-def frame(architecture, tensors, version=VERSIONS[0]):
-    """Put the two parts, bytes, into one file's content, bytes."""
-    start, rest = _MAGIC + bytes([version]), _leb128(len(architecture)) + architecture + tensors
+def frame(architecture, tensors, version=PLAIN):
+    """Put the two parts, bytes, into one file's content, bytes; in version 3 ``architecture`` is empty."""
+    length = b"" if version == MIXED else _leb128(len(architecture))
+    start, rest = _MAGIC + bytes([version]), length + architecture + tensors
     return start + _checksum(start + rest) + rest
 
 
@@ -35,7 +48,7 @@ def unframe(data):
         data: bytes.
 
     Returns:
-        ``(architecture, tensors, version)``: bytes, bytes, int.
+        ``(architecture, tensors, version)``: bytes, bytes, int. In version 3 the tensors are all.
 
     Raises:
         ValueError: if it is no packed model, damaged, or of a later version.
@@ -46,6 +59,8 @@ def unframe(data):
         raise ValueError("Expected a packed model as it was written. Received: one whose checksum is wrong")
     if data[3] not in VERSIONS:
         raise ValueError(f"Expected version {VERSIONS[0]} to {VERSIONS[-1]} of the format. Received: version {data[3]}")
+    if data[3] == MIXED:
+        return b"", data[_PREFIX:], MIXED
     length = start = 0
     for start in range(_PREFIX, min(_PREFIX + _LENGTH_BYTES, len(data))):
         length |= (data[start] & 127) << 7 * (start - _PREFIX)

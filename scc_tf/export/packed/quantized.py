@@ -12,7 +12,7 @@ from scc_tf.coding.kernels import read_kernels, write_kernels
 from scc_tf.export.packed.arrangement import Arrangement
 from scc_tf.training import self_compressing_layers
 
-__all__ = ["live_codes", "quantized_kernels", "read_quantized", "write_quantized"]
+__all__ = ["assign_kernel", "live_codes", "quantized_kernels", "read_quantized", "write_quantized"]
 
 _STEPS = 16  # units in the last place by which a latent weight may move
 
@@ -61,10 +61,22 @@ def read_quantized(reader, model):
     arrangements = [Arrangement(layer, fmt) for layer, fmt in pairs]
     kernels, exponents = read_kernels(reader, [a.shape for a in arrangements])
     for (layer, fmt), arrangement, codes, own in zip(pairs, arrangements, kernels, exponents, strict=True):
-        _assign_kernel(layer, fmt, arrangement, codes, own)
+        assign_kernel(layer, fmt, arrangement, codes, own)
 
 
-def _assign_kernel(layer, fmt, arrangement, codes, exponents):
+def assign_kernel(layer, fmt, arrangement, codes, exponents):
+    """Give a layer a kernel.
+
+    Args:
+        layer: self-compressing layer.
+        fmt: the kernel's format.
+        arrangement: its `scc_tf.export.packed.arrangement.Arrangement`.
+        codes: int32 array, arranged.
+        exponents: float32 array, one per channel, 0 for channels of zeros.
+
+    Raises:
+        ValueError: if a layer cannot have such a kernel.
+    """
     flat = codes.reshape(-1, fmt.channels)
     fmt.bit_depth.assign(_smallest_bit_depth(flat.min(axis=0), flat.max(axis=0)))
     fmt.exponent.assign(exponents)

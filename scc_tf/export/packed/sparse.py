@@ -24,7 +24,7 @@ from scc_tf.export.packed.quantized import live_codes
 from scc_tf.layers import KernelAxes, SelfCompressing, weight_sharing_layers
 from scc_tf.masked_layers import Masked, twin_of
 
-__all__ = ["masked_kernels", "read_sparse", "shared_kernels", "sparse_variables", "write_sparse"]
+__all__ = ["finite", "masked_kernels", "read_sparse", "shared_kernels", "sparse_variables", "write_sparse"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -104,7 +104,7 @@ def write_sparse(writer, model, coder, gap_bits):
         add(layer, **write_shared(writer, indices, kernel.centroids.shape[0], coder, gap_bits))
     if shared:
         before = writer.bits
-        centroids = [_finite(ops.convert_to_numpy(kernel.centroids), layer) for layer, kernel in shared]
+        centroids = [finite(ops.convert_to_numpy(kernel.centroids), layer) for layer, kernel in shared]
         write_arrays(writer, centroids)
         each = (writer.bits - before) / sum(c.size for c in centroids)
         for (layer, _), own in zip(shared, centroids, strict=True):
@@ -114,7 +114,8 @@ def write_sparse(writer, model, coder, gap_bits):
     return bits
 
 
-def _finite(values, layer):
+def finite(values, layer):
+    """Return weights of a layer if they are finite, and raise ValueError otherwise."""
     if not np.isfinite(values).all():
         raise ValueError(f"Expected finite weights. Received: layer {layer.name!r} with weights that are not")
     return values
@@ -126,7 +127,7 @@ def _write_masked(writer, kernel, coder, gap_bits):
     if kernel.variable is None:
         cost = write_shared(writer, mask != (arrangement.coded(kernel.codes()) != 0), 1, coder, gap_bits)
         return {"indices": sum(cost.values())}
-    values = arrangement.coded(_finite(ops.convert_to_numpy(kernel.variable), kernel.layer))
+    values = arrangement.coded(finite(ops.convert_to_numpy(kernel.variable), kernel.layer))
     stored = mask | (values != 0)
     cost = write_shared(writer, stored, 1, coder, gap_bits)
     before = writer.bits
@@ -173,7 +174,7 @@ def _read_masked(reader, kernel, coder):
     dtype = ops.convert_to_numpy(kernel.variable).dtype
     values, mask = np.zeros(stored.shape, dtype), np.zeros(stored.shape, bool)
     if stored.any():
-        values[stored] = _finite(read_arrays(reader, [(int(stored.sum()),)], dtype)[0], kernel.layer)
+        values[stored] = finite(read_arrays(reader, [(int(stored.sum()),)], dtype)[0], kernel.layer)
     mask[stored] = read_flags(reader, int(stored.sum()))
     kernel.variable.assign(arrangement.kernel(values))
     kernel.mask.assign(arrangement.kernel(mask))

@@ -11,24 +11,18 @@ from scc_tf.conversion import add_masks, share_weights
 from scc_tf.graph import kernels_of
 from scc_tf.masked_layers import Masked
 from scc_tf.pipelines.batches import one_cycle, training_batches
-from scc_tf.pipelines.stage import Stage
+from scc_tf.pipelines.stage import Stage, error_percent
 from scc_tf.pruning import global_masks
 from scc_tf.side_information import round_vectors
 from scc_tf.surgery import remove_dead_channels
 
-__all__ = ["Trainer", "error_percent", "float_network", "pruned_networks", "shared_network", "weights_by_layer"]
+__all__ = ["Trainer", "float_network", "pruned_networks", "shared_network", "weights_by_layer"]
 
 STATISTICS_IMAGES = 4096
 _FLOAT = ("model", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay")
 _FLOAT += ("dropout", "shift", "data_dir")
 _PRUNED = (*_FLOAT, "rounds", "round_epochs", "last_epochs", "density", "retrain_factor")
 _TUNED = ("start", "tune_factor")
-
-
-def error_percent(model, split):
-    """Share of a split that a compiled model gets wrong, per cent."""
-    results = model.evaluate(split.images, split.labels, batch_size=500, verbose=0, return_dict=True)
-    return 100 * (1 - float(results["accuracy"]))
 
 
 class Trainer:

@@ -1,0 +1,65 @@
+"""How small at which error: a sweep of gamma on the networks that others have compressed.
+
+python experiments/size_accuracy_front.py
+python experiments/size_accuracy_front.py --models=lenet_5 --gammas=0.5,1,2,4
+
+Every point is one short training (see --share) of seed 0, written to a packed file and scored in a fresh process.
+Finished trainings are cached in --work_dir, so a rerun goes on where it was, and a longer list of gammas costs the new
+ones only. Writes front.json and front.png to --out_dir.
+"""
+
+import dataclasses
+import json
+from pathlib import Path
+
+from absl import app, flags, logging
+from fresh_process import scored
+
+from scc_tf import plots
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import entropy_compression
+
+ROOT = Path(__file__).resolve().parent
+flags.DEFINE_list("models", ["lenet_300_100", "lenet_5"], "networks, of " + ", ".join(entropy_compression.PRESETS))
+flags.DEFINE_list("gammas", ["0.25", "0.5", "1", "2"], "values of gamma, as multiples of the network's own")
+flags.DEFINE_float("share", 0.4, "share of the network's own epochs that each point is trained for", lower_bound=0)
+flags.DEFINE_string("data_dir", "", "folder of the data sets; MNIST is embedded")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached trainings")
+flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
+
+
+def points(name):
+    """One record per gamma."""
+    values = flags.FLAGS
+    own = entropy_compression.Config(model=name, data_dir=values.data_dir)
+    for multiple in values.gammas:
+        epochs = max(round(values.share * own.epochs), 1)
+        config = dataclasses.replace(own, gamma=float(multiple) * own.gamma, epochs=epochs)
+        record, model = entropy_compression.run(config, Path(values.work_dir), values.verbose)
+        record.update(scored(model, values.data_dir))
+        print(f"{name}, gamma {config.gamma:g}: {record['stored_bytes']:,} B, {record['test_error']:.2f} %", flush=True)
+        yield record
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    values = flags.FLAGS
+    logging.set_verbosity(logging.INFO)
+    networks = {
+        name: {"points": list(points(name)), "published": entropy_compression.PUBLISHED[name]} for name in values.models
+    }
+    command = (
+        f"python experiments/size_accuracy_front.py --models={','.join(values.models)} "
+        f"--gammas={','.join(values.gammas)} --share={values.share:g}"
+    )
+    out_dir = Path(values.out_dir)
+    with atomic_path(out_dir / "front.json") as partial:
+        partial.write_text(json.dumps({"command": command, "networks": networks}, indent=1))
+    plots.size_accuracy_front({"networks": networks}, out_dir / "front.png")
+    print(f"Record and figure: {out_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)

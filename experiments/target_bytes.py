@@ -1,0 +1,92 @@
+"""Name a size, get a file of that size: the MNIST network in 1 to 20 kB, with its safety contract.
+
+python experiments/target_bytes.py
+
+For every target, gamma is steered during training so that the file of the network approaches it, and a dead zone makes
+it exact. Where size and safety cannot both be had, safety wins and the record says so. Finished runs are cached in
+--work_dir; an experiment that was stopped goes on. The record and the figure of an earlier one are replaced, also after
+every target.
+"""
+
+import json
+from pathlib import Path
+
+from absl import app, flags, logging
+from flags_from_config import command_line, config_from_flags, define_flags
+
+from scc_tf import datasets, plots
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import self_compression
+
+ROOT = Path(__file__).resolve().parent
+define_flags(
+    self_compression.Config,
+    leave_out=("target_bytes", "mode"),
+    size_model="entropy",
+    epochs=10,
+    gamma=0.1,
+    statistics_bits=5,
+)
+flags.DEFINE_list("targets", ["1000", "2500", "5000", "10000", "20000"], "sizes of the files, bytes")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
+flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
+
+
+@flags.validator("targets", "Expected whole numbers of bytes from 1, separated by commas.")
+def _are_bytes(targets):
+    return bool(targets) and all(target.strip().isdecimal() and int(target) >= 1 for target in targets)
+
+
+def point_of(record):
+    """What one run shows."""
+    target = record["target"]
+    return {
+        **target,
+        "validation_error": 100 * (1 - record["validation_accuracy"]),
+        "test_error": 100 * (1 - record["test_accuracy"]),
+        "safety_accuracy": record["safety_accuracy"],
+        "restored": self_compression.restored_channels(record),
+        "reverted_to_step": record["reverted_to_step"],
+        "seconds": record["seconds"],
+    }
+
+
+def write(record, out_dir):
+    with atomic_path(out_dir / "target_bytes.json") as partial:
+        partial.write_text(json.dumps(record, indent=1))
+    plots.target_sizes(record, out_dir / "target_bytes.png")
+
+
+def main(argv):
+    del argv
+    logging.set_verbosity(logging.INFO)
+    values = flags.FLAGS
+    work_dir, out_dir = Path(values.work_dir), Path(values.out_dir)
+    start = config_from_flags(self_compression.Config)
+    data = datasets.load("mnist", start.data_dir or None)
+    model, float_record = self_compression.float_model(start, data, work_dir, values.verbose)
+    safety_set = self_compression.safety_set_of(start, model, data, work_dir, values.verbose)
+    record = {
+        "command": command_line(__name__),
+        "threshold_points": start.threshold_points,
+        "epochs": start.epochs,
+        "float_test_error": 100 * (1 - float_record["test_accuracy"]),
+        "points": [],
+    }
+    for target in map(int, values.targets):
+        config = config_from_flags(self_compression.Config, target_bytes=target)
+        _, row = self_compression.compress(config, "safe", model, safety_set, data, work_dir, values.verbose)
+        record["points"].append(point_of(row))
+        write(record, out_dir)
+        print(
+            "{target_bytes:,} B wanted: {stored_bytes:,} B ({error_percent:+.2f} %), validation error "
+            "{validation_error:.2f} %, test error {test_error:.2f} %, safety {safety_accuracy:.2%} (drop "
+            "{safety_drop_points:.2f} points)\n    {outcome}".format(**record["points"][-1])
+        )
+    hit = sum(point["reached"] and point["safe"] for point in record["points"])
+    print(f"{hit} of {len(record['points'])} targets hit within 2 %, with safety kept. Record and figure: {out_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)

@@ -1,0 +1,195 @@
+"""Steer gamma until the file has the size that was asked for."""
+
+import math
+
+from absl import logging
+from keras import ops
+
+from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.export import packed_bytes
+
+__all__ = ["TargetSize", "steered"]
+
+GAIN = 3.0  # a tenth more gamma makes a file 2 to 7 % smaller, in the end
+LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
+HELD_BACK = 0.5  # what log gamma loses where safety is beyond its contract
+_LOGGED = ("stored_bytes", "gamma")
+
+
+def steered(gamma, errors, elapsed, limits):
+    """The next gamma: a proportional-integral rule on log gamma, in steps that need no memory.
+
+    ``log gamma += GAIN * (e - e_before + elapsed * e)``, where an error ``e`` is log(size / wanted size). A change is
+    at most `LARGEST_CHANGE`, and gamma itself is all that is carried on, so nothing can wind up behind a limit.
+
+    Args:
+        gamma: weight of the size term now, positive.
+        errors: ``(e_before, e)``, at the last measurement and now.
+        elapsed: training since the last measurement, in units of the time that the size needs to follow gamma.
+        limits: ``(smallest, largest)`` gamma.
+
+    Returns:
+        float.
+
+    Source: Aström & Hägglund 2006, "Advanced PID Control", section 3.5 (velocity form).
+
+    Example:
+        >>> round(steered(1.0, (0.0, 0.1), elapsed=0.5, limits=(1e-4, 1e4)), 3)  # 10 % too large
+        1.568
+    """
+    before, error = errors
+    change = GAIN * (error - before + elapsed * error)
+    change = min(max(change, -LARGEST_CHANGE), LARGEST_CHANGE)
+    return _within(gamma * math.exp(change), limits)
+
+
+def _within(gamma, limits):
+    return min(max(gamma, limits[0]), limits[1])
+
+
+class TargetSize(EveryNSteps):
+    """Moves ``model.gamma`` so that the file of the trained model has ``target_bytes``.
+
+    Every ``every`` steps the coded size is measured and gamma follows `steered`. The wanted size falls geometrically
+    from the first measurement to the target in ``approach`` steps, since the size lags behind gamma: asked for at
+    once, a far target would drive gamma far beyond what it needs. Time is counted in learning rate, relative to the
+    largest so far: as it anneals the size responds less, and gamma is moved less.
+
+    With ``restoration`` safety wins: while the last check is beyond the contract gamma falls, whatever the size.
+
+    Adds to ``logs``: ``stored_bytes`` and ``gamma``. At the end of ``fit`` it says what was reached, and why not.
+
+    List it after the `SafetyMonitor` and before `KernelRestoration`.
+
+    Args:
+        target_bytes: length of the file, positive.
+        every: training steps between two measurements.
+        measure: function ``model -> bytes``; it must not change the model. Default: the length of
+            `scc_tf.export.packed_bytes`.
+        restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size.
+        approach: steps until the target is wanted, at least 1.
+        horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer.
+        limits: ``(smallest, largest)`` gamma, positive.
+        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with ``BackupAndRestore``;
+            emptied when ``fit`` ends.
+
+    Attributes:
+        history: one dictionary per measurement: ``step``, ``stored_bytes``, ``wanted_bytes``, ``gamma`` (from this step
+            on), ``learning_rate``, and ``held_back``, 1.0 where safety lowered gamma, else 0.0.
+        reached: whether the weights that ``fit`` leaves are within `tolerance` of the target.
+        safe: whether they satisfy the contract; None without ``restoration``.
+        outcome: the same in words.
+        tolerance: fraction of the target.
+
+    Raises:
+        ValueError: if an argument is out of range; from ``fit``, if the model has no gamma.
+
+    Source: the rate controllers of video coders do the same with the quantizer step.
+
+    Example:
+        >>> target = TargetSize(4000, every=100, approach=2000)                 # doctest: +SKIP
+        >>> compressed.fit(images, labels, callbacks=[target])                  # doctest: +SKIP
+    """
+
+    names = ("stored_bytes", "wanted_bytes", "gamma", "learning_rate", "held_back")
+    backup_name = "target_size.json"
+    tolerance = 0.02
+
+    def __init__(
+        self,
+        target_bytes,
+        every=100,
+        *,
+        measure=None,
+        restoration=None,
+        approach=1000,
+        horizon=200,
+        limits=(1e-4, 1e3),
+        backup_dir=None,
+    ):
+        super().__init__(every, backup_dir)
+        for name, value in (("target_bytes", target_bytes), ("approach", approach), ("horizon", horizon)):
+            if not 1 <= value < math.inf:
+                raise ValueError(f"Expected {name} to be at least 1. Received: {name}={value}")
+        if not 0 < limits[0] < limits[1] < math.inf:
+            raise ValueError(f"Expected limits with 0 < smallest < largest. Received: limits={limits}")
+        self.target_bytes = target_bytes
+        self.measure = measure or (lambda model: len(packed_bytes(model)))
+        self.restoration = restoration
+        self.approach = approach
+        self.horizon = horizon
+        self.limits = limits
+        self.reached, self.safe, self.outcome = False, None, None
+
+    def on_train_begin(self, logs=None):
+        """Take up the gamma of an interrupted run, or measure the model as it starts."""
+        if not hasattr(self.model, "gamma"):
+            raise ValueError(
+                f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
+            )
+        self.reached, self.safe, self.outcome = False, None, None
+        super().on_train_begin(logs)
+        self.model.gamma.assign(self.history[-1]["gamma"])
+
+    def at_step(self, step):
+        """Measure; move gamma."""
+        size = float(self.measure(self.model))
+        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
+        gamma, wanted, held_back = float(self.model.gamma.numpy()), size, False
+        if self.history:
+            before = self.history[-1]
+            wanted = self.wanted_bytes(step)
+            errors = math.log(before["stored_bytes"] / before["wanted_bytes"]), math.log(size / wanted)
+            held_back = self.restoration is not None and not self.restoration.is_kept
+            if held_back:
+                gamma = _within(gamma * math.exp(-HELD_BACK), self.limits)
+            elif step > before["step"]:
+                gamma = steered(gamma, errors, self._elapsed(step, rate), self.limits)
+            self.model.gamma.assign(gamma)
+        return {
+            "stored_bytes": size,
+            "wanted_bytes": wanted,
+            "gamma": gamma,
+            "learning_rate": rate,
+            "held_back": float(held_back),
+        }
+
+    def wanted_bytes(self, step):
+        """Size that is wanted at a step; before the first measurement there is none."""
+        first = self.history[0]
+        share = min((step - first["step"]) / self.approach, 1.0)
+        return first["stored_bytes"] ** (1 - share) * self.target_bytes**share
+
+    def _elapsed(self, step, rate):
+        """Training since the last measurement: steps, weighted with the learning rate, in horizons."""
+        before = self.history[-1]
+        largest = max(rate, *(entry["learning_rate"] for entry in self.history))
+        pace = (before["learning_rate"] + rate) / (2 * largest) if largest > 0 else 1.0
+        return pace * (step - before["step"]) / self.horizon
+
+    def _write(self, logs):
+        if logs is not None:
+            logs.update({name: self.latest[name] for name in _LOGGED})
+
+    def on_fit_end(self):
+        """Measure the weights that are left, and say what was reached."""
+        super().on_fit_end()
+        self.safe = None if self.restoration is None else self.restoration.is_kept
+        error = self.history[-1]["stored_bytes"] / self.target_bytes - 1
+        self.reached = abs(error) <= self.tolerance
+        self.outcome = self._outcome(error)
+        logging.log(logging.INFO if self.reached and self.safe is not False else logging.WARNING, self.outcome)
+
+    def _outcome(self, error):
+        size, gamma = self.history[-1]["stored_bytes"], self.history[-1]["gamma"]
+        said = f"The file has {size:,.0f} B, {100 * error:+.1f} % off the target of {self.target_bytes:,.0f} B"
+        safety = {None: "", True: "; safety is kept", False: "; safety is not kept"}[self.safe]
+        return f"{said}{safety}." if self.reached else f"{said}{safety}: {self._reason(gamma)}."
+
+    def _reason(self, gamma):
+        held = sum(entry["held_back"] for entry in self.history)
+        if held:
+            return f"safety went first and lowered gamma at {held:.0f} of {len(self.history)} measurements"
+        if gamma in self.limits:
+            return f"gamma is at its limit of {gamma:g}"
+        return f"the size was still on its way at gamma={gamma:.3g}; more steps, or a later end of the learning rate"

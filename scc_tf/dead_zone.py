@@ -1,0 +1,162 @@
+"""The last per cent of a file's size: a wider or narrower dead zone, in which weights are rounded to 0."""
+
+import dataclasses
+
+import numpy as np
+from absl import logging
+from keras import ops
+
+from scc_tf.layers import self_compressing_layers
+from scc_tf.quantization import code_range
+
+__all__ = ["SizeFit", "fit_to_bytes", "widen_dead_zone"]
+
+_MARGIN = 0.02  # of the target, that a file may be smaller
+
+
+@dataclasses.dataclass(frozen=True)
+class SizeFit:
+    """What `fit_to_bytes` found.
+
+    Attributes:
+        target_bytes: what was asked for.
+        stored_bytes: what the file has.
+        start_bytes: what it had before.
+        widening: of the dead zone, in steps; 0 leaves every code as it was.
+        reached: whether the file is at most as large as the target, and at most 2 % smaller.
+    """
+
+    target_bytes: int
+    stored_bytes: int
+    start_bytes: int
+    widening: float
+    reached: bool
+
+    def __str__(self):
+        """One line."""
+        error = 100 * (self.stored_bytes / self.target_bytes - 1)
+        end = "" if self.reached else "; no dead zone within reach comes closer"
+        return (
+            f"{self.start_bytes:,} B before, {self.stored_bytes:,} B with a dead zone wider by {self.widening:+.3f} "
+            f"steps: {error:+.1f} % off the target of {self.target_bytes:,} B{end}"
+        )
+
+
+def widen_dead_zone(model, widening):
+    """Round to 0 what is within ``0.5 + widening`` steps of it, and set the latent kernels to the quantized ones.
+
+    A code is 0 where ``|u| <= 0.5 + widening``, with ``u = 2^-e * kernel``; else it is what rounding makes of ``u``,
+    or 1 step away from 0 where that would make 0. Bit depths and exponents stay, and dead channels stay dead. With a
+    ``widening`` of 0 the model computes what it did.
+
+    Args:
+        model: Keras model; the kernels of its self-compressing layers, nested ones included, are assigned.
+        widening: steps, above -0.5; below 0 more weights get a code.
+
+    Raises:
+        ValueError: if ``widening`` is out of range, or a layer does not round to the nearest code.
+
+    Source: Sullivan 1996, "Efficient Scalar Quantization of Exponential and Laplacian Random Variables" (IEEE
+        Trans. Information Theory 42(5)), for the dead zone.
+
+    Example:
+        >>> import numpy as np, scc_tf
+        >>> layer = scc_tf.layers.Dense(4, use_bias=False, initial_bit_depth=4)
+        >>> model = scc_tf.SelfCompressingModel(x := keras.Input((1,)), layer(x))
+        >>> layer.exponent.assign(np.zeros(4))
+        >>> layer.kernel.assign([[0.4, -0.6, 0.9, 2.6]])
+        >>> widen_dead_zone(model, 0.25)
+        >>> np.asarray(layer.codes()).tolist()
+        [[0, 0, 1, 3]]
+    """
+    if not -0.5 < widening < float("inf"):
+        raise ValueError(f"Expected widening to be finite and above -0.5. Received: widening={widening}")
+    layers = self_compressing_layers(model)
+    for layer in layers:
+        if layer.rounding != "nearest":
+            raise ValueError(
+                f"Expected layers that round to the nearest code. Received: layer {layer.name!r} with "
+                f"rounding={layer.rounding!r}"
+            )
+    for layer in layers:
+        for fmt in layer.formats:
+            getattr(layer, fmt.name).assign(_on_the_grid(layer, fmt, widening))
+
+
+def _on_the_grid(layer, fmt, widening):
+    """The quantized kernel, with another dead zone."""
+    bits, exponent = fmt.spread(fmt.bit_depth), fmt.spread(fmt.exponent)
+    low, high = code_range(bits)
+    steps = ops.cast(getattr(layer, fmt.name), "float32") * ops.power(2.0, -exponent)
+    steps = ops.maximum(ops.minimum(steps, high), low)
+    size = ops.abs(steps)
+    codes = ops.where(size > 0.5 + widening, ops.sign(steps) * ops.maximum(ops.round(size), 1.0), 0.0)
+    codes = ops.maximum(ops.minimum(codes, ops.round(high)), ops.round(low))  # of the codes that the bits allow
+    return codes * ops.power(2.0, exponent)
+
+
+def fit_to_bytes(model, target_bytes, measure, *, reach=0.4, tries=12):
+    """Bring the file of a trained model to a size, by the one widening of all dead zones that is found by bisection.
+
+    Nothing is changed where the file already has at most ``target_bytes`` and at least 98 % of it. Otherwise the
+    largest file that is not above the target is taken; where there is none within reach, the smallest. Re-estimate
+    batch statistics afterwards.
+
+    Args:
+        model: Keras model with self-compressing layers that round to the nearest code; its kernels are assigned.
+        target_bytes: length of the file, at least 1.
+        measure: function ``model -> bytes``; it must not change the model.
+        reach: widest change of the dead zone, steps, in (0, 0.5).
+        tries: files that are made at most after the first, at least 1.
+
+    Returns:
+        `SizeFit`.
+
+    Raises:
+        ValueError: if an argument is out of range, or as `widen_dead_zone`.
+
+    Example:
+        >>> import scc_tf
+        >>> plain = keras.Sequential([keras.Input((50,)), keras.layers.Dense(40)])
+        >>> model = scc_tf.self_compress(plain, initial_bit_depth=3)
+        >>> fit_to_bytes(model, 640, lambda m: 100 + int(np.count_nonzero(m.layers[-1].codes())) // 2).reached
+        True
+    """
+    for name, value in (("target_bytes", target_bytes), ("tries", tries)):
+        if value < 1:
+            raise ValueError(f"Expected {name} to be at least 1. Received: {name}={value}")
+    if not 0 < reach < 0.5:
+        raise ValueError(f"Expected reach in (0, 0.5). Received: reach={reach}")
+    variables = [getattr(layer, fmt.name) for layer in self_compressing_layers(model) for fmt in layer.formats]
+    latent = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
+
+    def widen(widening):
+        for variable, kernel in zip(variables, latent, strict=True):
+            variable.assign(kernel)
+        if widening:
+            widen_dead_zone(model, widening)
+        return measure(model)
+
+    sizes = {0.0: widen(0.0)}
+    narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)
+    guess = wide if narrow == 0.0 else narrow  # the end of the range first: it may be too near
+    while not _fits(sizes[_best(sizes, target_bytes)], target_bytes) and len(sizes) <= tries:
+        sizes[guess] = widen(guess)
+        narrow, wide = (guess, wide) if sizes[guess] > target_bytes else (narrow, guess)
+        if guess in (-reach, reach) and (sizes[guess] > target_bytes) == (guess > 0):
+            break  # even the widest file is too large, or the narrowest too small
+        guess = (narrow + wide) / 2
+    best = _best(sizes, target_bytes)
+    widen(best)
+    fit = SizeFit(target_bytes, sizes[best], sizes[0.0], best, _fits(sizes[best], target_bytes))
+    logging.log(logging.INFO if fit.reached else logging.WARNING, "%s", fit)
+    return fit
+
+
+def _fits(size, target_bytes):
+    return (1 - _MARGIN) * target_bytes <= size <= target_bytes
+
+
+def _best(sizes, target_bytes):
+    """The widening of the largest file that is not above the target, or of the smallest."""
+    return max(sizes, key=lambda widening: (sizes[widening] <= target_bytes, -abs(sizes[widening] - target_bytes)))

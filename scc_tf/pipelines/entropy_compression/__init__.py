@@ -1,0 +1,85 @@
+"""The smallest files: self-compression with the entropy model from random weights, surgery, and the coder.
+
+A training is cached in the work folder under a hash of its settings; an interrupted one goes on from its last epoch.
+Everything is chosen by the error on validation; the test set is for whoever reads the file.
+
+Source: Cséfalvay & Imber 2023 (arXiv 2301.13142) for what is learned; Oktay et al. 2020, "Scalable Model Compression
+by Entropy Penalized Reparameterization" (arXiv 1906.06624), for the rate as a loss.
+"""
+
+import dataclasses
+
+import keras
+import numpy as np
+import tensorflow as tf
+from absl import logging
+
+from scc_tf import datasets, models
+from scc_tf.callbacks import ChannelRemoval
+from scc_tf.conversion import self_compress
+from scc_tf.export.packed import packed_report
+from scc_tf.pipelines.batches import hold_then_cosine, training_batches
+from scc_tf.pipelines.entropy_compression.config import PRESETS, Config
+from scc_tf.pipelines.entropy_compression.published import PUBLISHED
+from scc_tf.pipelines.finishing import finish
+from scc_tf.pipelines.stage import Stage, error_percent
+
+__all__ = ["PRESETS", "PUBLISHED", "Config", "run"]
+
+STATISTICS_IMAGES = 8192
+_LOOK_EVERY = 500  # steps between two looks for dead channels
+_DENSE = ("lenet_300_100",)  # XLA speeds up what is not convolution, and slows down convolutions on a processor
+
+
+def run(config, work_dir, verbose=1):
+    """Train and compress one network.
+
+    Args:
+        config: `Config`.
+        work_dir: folder (`pathlib.Path`) of the cached trainings.
+        verbose: as in ``fit``.
+
+    Returns:
+        ``(record, compressed model)``. The record is plain JSON: ``config``, ``versions``, ``seconds`` of training in
+        all sessions, ``validation_error`` (per cent) of the compressed model, its ``parameters``, its live channels,
+        and under ``file`` the bytes of a packed file and its parts.
+    """
+    keras.utils.set_random_seed(config.seed)
+    data = datasets.load("mnist", config.data_dir or None)
+    plain = getattr(models, config.model)(seed=config.seed)
+    model = self_compress(plain, config.bit_depth, exponent_per="kernel", bias_exponent=config.bias_exponent)
+    stage = Stage(work_dir / f"entropy-{config.model}-{config.key()}", backup="backup")
+    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs)
+    total = steps * config.epochs
+    model.compile(
+        keras.optimizers.Adam(hold_then_cosine(config.learning_rate, total, config.hold)),
+        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        metrics=["accuracy"],
+        gamma=config.gamma,
+        size_model="entropy",
+        format_optimizer=keras.optimizers.Adam(hold_then_cosine(config.exponent_learning_rate, total, config.hold)),
+        jit_compile=config.model in _DENSE,
+    )
+    if stage.is_finished:
+        record = stage.load(model)
+    else:
+        removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share, backup_dir=stage.folder / "removal")
+        seconds = stage.fit(model, (batches, steps), config.epochs, [removal], verbose)
+        trained_error = error_percent(model, data.validation)
+        model = finish(model, data.train.images[:STATISTICS_IMAGES], config.exponent_places, config.statistics_bits)
+        record = {
+            "seconds": seconds,
+            "trained_validation_error": trained_error,
+            "validation_error": error_percent(model, data.validation),
+        }
+        stage.save(model, record)
+    file = packed_report(model)
+    logging.info("%s", file)
+    return {
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        **record,
+        "float32_bytes": 4 * plain.count_params(),
+        "stored_bytes": file.stored_bytes,
+        "parts": dataclasses.asdict(file),
+    }, model

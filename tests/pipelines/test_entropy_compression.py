@@ -1,0 +1,139 @@
+import dataclasses
+import json
+
+import keras
+import numpy as np
+import pytest
+
+import scc_tf
+from scc_tf import datasets, models
+from scc_tf.pipelines import entropy_compression
+from scc_tf.pipelines.entropy_compression import PRESETS, PUBLISHED, Config, run
+
+CONFIG = Config(gamma=0.05, epochs=3, batch_size=20, cut_share=0.01)
+
+
+def split(count, seed):
+    rng = np.random.default_rng(seed)
+    labels = np.arange(count) % 10
+    images = np.random.default_rng(99).random((10, 6, 6, 1))[labels] * rng.uniform(0.5, 1, (count, 1, 1, 1))
+    return datasets.Split(images.astype(np.float32), labels.astype(np.int64))
+
+
+def small_data(name="mnist", data_dir=None):
+    return datasets.Dataset(name, split(120, 0), split(40, 1), split(40, 2), tuple("0123456789"))
+
+
+def small_net(seed=None):
+    k, he = keras.layers, keras.initializers.HeNormal(seed)
+    image = keras.Input((6, 6, 1), name="image")
+    x = k.Conv2D(4, 3, name="conv", kernel_initializer=he, use_bias=False)(image)
+    x = k.Flatten(name="flatten")(k.BatchNormalization(name="norm", epsilon=1e-5)(x))
+    return keras.Model(image, k.Dense(10, name="head", kernel_initializer=he)(x), name="small_net")
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _small():
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(datasets, "load", small_data)
+        patch.setattr(models, "lenet_300_100", small_net)
+        patch.setattr(entropy_compression, "_DENSE", ())  # XLA's compiler would take most of the time
+        yield
+
+
+@pytest.fixture(scope="module")
+def work_dir(tmp_path_factory):
+    return tmp_path_factory.mktemp("work")
+
+
+@pytest.fixture(scope="module")
+def done(work_dir):
+    return run(CONFIG, work_dir, verbose=0)
+
+
+@pytest.mark.slow
+def test_the_record_is_json_and_of_the_file(done, tmp_path):
+    record, model = done
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert set(record["config"]) == {field.name for field in dataclasses.fields(Config)} - {"data_dir"}
+    report = scc_tf.save_packed(model, tmp_path / "network.scc")
+    assert record["stored_bytes"] == report.stored_bytes == (tmp_path / "network.scc").stat().st_size
+    assert record["parts"] == dataclasses.asdict(report)
+
+
+@pytest.mark.slow
+def test_all_that_a_file_holds_was_rounded(done):
+    _, model = done
+    for layer in scc_tf.layers.self_compressing_layers(model):
+        places = np.asarray(layer.exponent) * 2**CONFIG.exponent_places
+        np.testing.assert_array_equal(places, np.rint(places))
+        assert len(np.unique(places)) == 1
+        if layer.has_quantized_bias:
+            np.testing.assert_array_equal(layer.bias, layer.effective_bias())
+    for variable in model.get_layer("norm").weights:
+        mantissas = np.frexp(np.asarray(variable))[0] * 2 ** (CONFIG.statistics_bits + 1)
+        np.testing.assert_array_equal(mantissas, np.rint(mantissas))
+
+
+@pytest.mark.slow
+def test_finishing_changes_no_code_of_the_layers_that_stay_whole(done, work_dir, monkeypatch):
+    before = {}
+    finish = entropy_compression.finish
+
+    def watched(model, *arguments):
+        before.update({layer.name: np.asarray(layer.codes()) for layer in model.layers if hasattr(layer, "codes")})
+        return finish(model, *arguments)
+
+    monkeypatch.setattr(entropy_compression, "finish", watched)
+    _, model = run(dataclasses.replace(CONFIG, gamma=0.0, epochs=1), work_dir, verbose=0)
+    for name, codes in before.items():
+        np.testing.assert_array_equal(model.get_layer(name).codes(), codes)
+
+
+@pytest.mark.slow
+def test_a_second_run_loads_the_first(done, work_dir, monkeypatch):
+    record, model = done
+    monkeypatch.setattr(keras.Model, "fit", lambda *arguments, **options: pytest.fail("trained again"))
+    again, same = run(CONFIG, work_dir, verbose=0)
+    assert again == record
+    for one, other in zip(model.get_weights(), same.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
+def test_a_larger_gamma_makes_a_smaller_file(done, work_dir):
+    harder, _ = run(dataclasses.replace(CONFIG, gamma=20.0), work_dir, verbose=0)
+    assert harder["stored_bytes"] < done[0]["stored_bytes"]
+
+
+@pytest.mark.parametrize("model", PRESETS)
+def test_settings_come_from_the_model_unless_they_are_given(model):
+    config = Config(model=model, epochs=7)
+    assert config.epochs == 7
+    assert config.gamma == PRESETS[model]["gamma"]
+
+
+@pytest.mark.parametrize(
+    "changes",
+    [
+        {"model": "lenet"},
+        {"gamma": -1.0},
+        {"hold": 1.0},
+        {"bit_depth": 0.0},
+        {"bias_exponent": 9},
+        {"statistics_bits": 11},
+        {"epochs": 0},
+    ],
+)
+def test_settings_that_nothing_could_run_with_are_refused(changes):
+    with pytest.raises(ValueError, match=f"Expected {next(iter(changes))}.*Received"):
+        Config(**changes)
+
+
+def test_published_points_are_of_the_networks_of_the_presets():
+    assert set(PUBLISHED) == set(PRESETS)
+    for rows in PUBLISHED.values():
+        for name, size, error in rows:
+            assert name
+            assert size > 0
+            assert 0 < error < 100

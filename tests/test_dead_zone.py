@@ -1,0 +1,175 @@
+import zlib
+
+import keras
+import numpy as np
+import pytest
+
+import scc_tf
+from scc_tf.dead_zone import SizeFit, fit_to_bytes, widen_dead_zone
+from scc_tf.export.packed import load_packed, packed_bytes, save_packed
+from scc_tf.layers import self_compressing_layers
+
+
+def net(bits=4.0, rounding="nearest", per="kernel"):
+    keras.utils.set_random_seed(1)
+    plain = keras.Sequential(
+        [
+            keras.Input((8, 8, 1)),
+            keras.layers.Conv2D(8, 3, name="conv"),
+            keras.layers.Flatten(),
+            keras.layers.Dense(10, name="head"),
+        ]
+    )
+    model = scc_tf.self_compress(plain, bits, rounding, exponent_per=per)
+    for layer in self_compressing_layers(model):  # most weights are small, as after training
+        steps = np.random.default_rng(2).laplace(scale=0.5, size=layer.kernel.shape)
+        layer.kernel.assign(steps * 2.0 ** np.asarray(layer.exponent))
+    return model
+
+
+def codes(model):
+    return [np.asarray(layer.codes()) for layer in self_compressing_layers(model)]
+
+
+def stored(model):
+    """Bytes of a file that is quick to make."""
+    return 50 + len(zlib.compress(b"".join(own.astype(np.int8).tobytes() for own in codes(model)), 9))
+
+
+@pytest.mark.parametrize("bits", [1.0, 2.5, 4.0])
+@pytest.mark.parametrize("per", ["kernel", "channel"])
+def test_without_a_widening_the_codes_stay_and_the_latent_kernels_are_on_the_grid(bits, per):
+    model = net(bits, per=per)
+    before, quantized = codes(model), [np.asarray(layer.quantized()) for layer in self_compressing_layers(model)]
+    widen_dead_zone(model, 0.0)
+    for one, other in zip(codes(model), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+    for layer, values in zip(self_compressing_layers(model), quantized, strict=True):
+        np.testing.assert_allclose(layer.kernel, values, rtol=1e-6)
+
+
+@pytest.mark.parametrize("widening", [-0.4, -0.2, 0.1, 0.3, 0.8])
+def test_twice_is_once(widening):
+    model = net()
+    widen_dead_zone(model, widening)
+    once = codes(model)
+    widen_dead_zone(model, min(widening, 0.0))
+    for one, other in zip(codes(model), once, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_only_weights_in_the_zone_become_zero_and_none_changes_its_sign():
+    model, wide = net(), net()
+    steps = [np.asarray(layer.kernel) * 2.0 ** -np.asarray(layer.exponent) for layer in self_compressing_layers(model)]
+    widen_dead_zone(wide, 0.3)
+    for one, other, step in zip(codes(model), codes(wide), steps, strict=True):
+        inside = (np.abs(step) > 0.5) & (np.abs(step) <= 0.8)
+        assert inside.any()
+        np.testing.assert_array_equal(other[inside], 0)
+        np.testing.assert_array_equal(other[~inside], one[~inside])
+
+
+def test_a_narrower_zone_gives_small_weights_a_step_of_their_sign():
+    model, narrow = net(), net()
+    kernels = [np.asarray(layer.kernel) for layer in self_compressing_layers(model)]
+    widen_dead_zone(narrow, -0.3)
+    for one, other, kernel in zip(codes(model), codes(narrow), kernels, strict=True):
+        new = (one == 0) & (other != 0)
+        assert new.any()
+        np.testing.assert_array_equal(other[new], np.sign(kernel[new]))
+        np.testing.assert_array_equal(other[~new], one[~new])
+
+
+def test_codes_stay_within_their_bits_and_dead_channels_stay_dead():
+    model = net()
+    model.get_layer("conv").bit_depth.assign([0, 1, 1, 2, 2, 3, 4, 4])
+    widen_dead_zone(model, -0.45)
+    kernel = np.asarray(model.get_layer("conv").codes()).reshape(-1, 8)
+    assert not kernel[:, 0].any()
+    assert kernel[:, 1:3].max() == 0 and kernel[:, 1:3].min() == -1
+    assert kernel[:, 3:5].max() == 1
+
+
+def test_the_size_falls_as_the_zone_widens():
+    sizes = []
+    for widening in (-0.3, -0.15, 0.0, 0.2, 0.4):
+        model = net(3.0)
+        widen_dead_zone(model, widening)
+        sizes.append(stored(model))
+    assert sizes == sorted(sizes, reverse=True)
+    assert sizes[0] > 1.1 * sizes[-1]
+
+
+@pytest.mark.parametrize("factor", [0.85, 0.9, 0.95, 1.0, 1.05, 1.1])
+def test_a_size_is_met_from_below(factor):
+    model = net(3.0)
+    start = stored(model)
+    target = round(factor * start)
+    fit = fit_to_bytes(model, target, stored)
+    assert fit.reached
+    assert 0.98 * target <= fit.stored_bytes == stored(model) <= target
+    assert (fit.start_bytes, fit.target_bytes) == (start, target)
+
+
+@pytest.mark.slow
+def test_a_file_of_that_size_is_read_back(tmp_path):
+    model = net(3.0)
+    start = len(packed_bytes(model))
+    fit = fit_to_bytes(model, round(0.93 * start), lambda model: len(packed_bytes(model)))
+    assert fit.reached
+    path = tmp_path / "model.scc"
+    save_packed(model, path)
+    assert path.stat().st_size == fit.stored_bytes
+    for one, other in zip(codes(load_packed(path)), codes(model), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_fits_already_is_left_as_it_is():
+    model = net()
+    before = model.get_weights()
+    fit = fit_to_bytes(model, stored(model), stored)
+    assert (fit.widening, fit.reached) == (0.0, True)
+    for one, other in zip(model.get_weights(), before, strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.parametrize(("factor", "widening"), [(0.3, 0.4), (3.0, -0.4)])
+def test_out_of_reach_the_nearest_is_taken_and_said(factor, widening):
+    model = net(3.0)
+    calls = []
+
+    def measure(model):
+        calls.append(stored(model))
+        return calls[-1]
+
+    fit = fit_to_bytes(model, round(factor * stored(model)), measure)
+    assert (fit.reached, fit.widening) == (False, widening)
+    assert fit.stored_bytes == stored(model)
+    assert "no dead zone within reach" in str(fit)
+    assert len(calls) == 3  # as it was, the end of the range, and what is left
+
+
+def test_a_noisy_size_does_no_harm():
+    model, noise = net(3.0), iter([0, 3, -4, 2, -5, 1, 4, -2, 3, 0, -3, 2, 5, 1])
+    target = round(0.93 * stored(model))
+    fit = fit_to_bytes(model, target, lambda model: stored(model) + next(noise))
+    assert fit.stored_bytes == pytest.approx(target, rel=0.05)
+
+
+def test_a_fit_in_words():
+    assert str(SizeFit(1000, 990, 1100, 0.125, True)) == (
+        "1,100 B before, 990 B with a dead zone wider by +0.125 steps: -1.0 % off the target of 1,000 B"
+    )
+
+
+def test_errors():
+    with pytest.raises(ValueError, match="rounding='floor'"):
+        widen_dead_zone(net(rounding="floor"), 0.1)
+    with pytest.raises(ValueError, match=r"widening=-0\.5"):
+        widen_dead_zone(net(), -0.5)
+    with pytest.raises(ValueError, match="target_bytes=0"):
+        fit_to_bytes(net(), 0, stored)
+    with pytest.raises(ValueError, match="tries=0"):
+        fit_to_bytes(net(), 100, stored, tries=0)
+    with pytest.raises(ValueError, match=r"reach=0\.5"):
+        fit_to_bytes(net(), 100, stored, reach=0.5)
