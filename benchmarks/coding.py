@@ -3,8 +3,9 @@
 python benchmarks/coding.py --weights=4000000 --rounds=5
 
 Encodes and decodes Laplacian codes of 2 to 4 bits, each channel with its own bit depth as context, as in a large
-self-compressing network; without contexts too, for comparison; and Gaussian codes of one 3x3 convolution, with the
-predictive coder of small kernels, whose encoder searches for the best parameters. One core does all of it.
+self-compressing network; without contexts too, for comparison; Gaussian codes of one 3x3 convolution, with the
+predictive coder of small kernels, whose encoder searches for the best parameters; and a LeNet-5 with 99 % zeros, with
+mixed contexts. One core does all of it.
 
 Prints the median speed of the rounds, in weights per second and in bytes of the float32 weights that the codes stand
 for, and the bits per weight beside the entropy of all codes regardless of their channels. Every round checks that the
@@ -24,6 +25,7 @@ from absl import app, flags
 from scc_tf.atomic import atomic_path
 from scc_tf.coding import Reader, Writer, decode, encode
 from scc_tf.coding.kernels import read_kernels, write_kernels
+from scc_tf.coding.mixing import decode_mixed, encode_mixed
 
 ROOT = Path(__file__).resolve().parents[1]
 
@@ -62,6 +64,21 @@ def convolution(inputs, seed=0):
         return writer.getvalue()
 
     return kernel, write, lambda data: read_kernels(Reader(data), [kernel.shape])[0][0]
+
+
+def sparse_kernels(seed=0):
+    """All codes of a sparse LeNet-5 in one array, and their encoder and decoder."""
+    rng = np.random.default_rng(seed)
+    kernels = []
+    for shape in ((5, 5, 1, 20), (5, 5, 20, 50), (1, 1, 800, 500), (1, 1, 500, 10)):
+        likely = rng.beta(0.1, 1, shape[3]) * rng.beta(0.1, 1, shape[2])[:, None]
+        kernels.append(np.rint(rng.laplace(0, 1.5, shape) * (rng.random(shape) < 2 * likely)).astype(np.int32))
+
+    def joined(parts):
+        return np.concatenate([part.ravel() for part in parts])
+
+    shapes = [kernel.shape for kernel in kernels]
+    return joined(kernels), lambda: encode_mixed(kernels), lambda data: joined(decode_mixed(data, shapes))
 
 
 def measure(codes, write, read, rounds):
@@ -104,6 +121,7 @@ def main(argv):
         "bit depths as contexts": (codes, lambda: encode(codes, bits), lambda d: decode(d, codes.shape, bits)),
         "no contexts": (codes, lambda: encode(codes), lambda d: decode(d, codes.shape)),
         "predictive, 3x3 convolution": (kernel, write, read),
+        "mixed contexts, LeNet-5": sparse_kernels(),
     }
     rows = {name: measure(*case, values.rounds) for name, case in cases.items()}
     show(rows)

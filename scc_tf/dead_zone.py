@@ -24,6 +24,7 @@ class SizeFit:
         start_bytes: what it had before.
         widening: of the dead zone, in steps; 0 leaves every code as it was.
         reached: whether the file is at most as large as the target, and at most 2 % smaller.
+        refused: whether the caller gave the dead zone up again, and left the codes as they were.
     """
 
     target_bytes: int
@@ -31,11 +32,15 @@ class SizeFit:
     start_bytes: int
     widening: float
     reached: bool
+    refused: bool = False
 
     def __str__(self):
         """One line."""
         error = 100 * (self.stored_bytes / self.target_bytes - 1)
-        end = "" if self.reached else "; no dead zone within reach comes closer"
+        why = (
+            "the dead zone that comes closer was refused" if self.refused else "no dead zone within reach comes closer"
+        )
+        end = "" if self.reached else f"; {why}"
         return (
             f"{self.start_bytes:,} B before, {self.stored_bytes:,} B with a dead zone wider by {self.widening:+.3f} "
             f"steps: {error:+.1f} % off the target of {self.target_bytes:,} B{end}"
@@ -60,11 +65,10 @@ def widen_dead_zone(model, widening):
         Trans. Information Theory 42(5)), for the dead zone.
 
     Example:
-        >>> import numpy as np, scc_tf
-        >>> layer = scc_tf.layers.Dense(4, use_bias=False, initial_bit_depth=4)
-        >>> model = scc_tf.SelfCompressingModel(x := keras.Input((1,)), layer(x))
-        >>> layer.exponent.assign(np.zeros(4))
-        >>> layer.kernel.assign([[0.4, -0.6, 0.9, 2.6]])
+        >>> import keras, scc_tf
+        >>> layer = scc_tf.layers.Dense(4, initial_bit_depth=4)
+        >>> model = keras.Sequential([keras.Input((1,)), layer])
+        >>> _ = layer.exponent.assign([0.0] * 4), layer.kernel.assign([[0.4, -0.6, 0.9, 2.6]])
         >>> widen_dead_zone(model, 0.25)
         >>> np.asarray(layer.codes()).tolist()
         [[0, 0, 1, 3]]
@@ -116,11 +120,12 @@ def fit_to_bytes(model, target_bytes, measure, *, reach=0.4, tries=12):
         ValueError: if an argument is out of range, or as `widen_dead_zone`.
 
     Example:
-        >>> import scc_tf
-        >>> plain = keras.Sequential([keras.Input((50,)), keras.layers.Dense(40)])
-        >>> model = scc_tf.self_compress(plain, initial_bit_depth=3)
-        >>> fit_to_bytes(model, 640, lambda m: 100 + int(np.count_nonzero(m.layers[-1].codes())) // 2).reached
-        True
+        >>> import keras, scc_tf
+        >>> layer = scc_tf.layers.Dense(1, initial_bit_depth=4)
+        >>> model = keras.Sequential([keras.Input((100,)), layer])
+        >>> _ = layer.exponent.assign([0.0]), layer.kernel.assign(np.linspace(-1, 1, 100)[:, None])
+        >>> fit_to_bytes(model, 40, lambda model: np.count_nonzero(layer.codes())).stored_bytes
+        40
     """
     for name, value in (("target_bytes", target_bytes), ("tries", tries)):
         if value < 1:
@@ -135,7 +140,7 @@ def fit_to_bytes(model, target_bytes, measure, *, reach=0.4, tries=12):
             variable.assign(kernel)
         if widening:
             widen_dead_zone(model, widening)
-        return measure(model)
+        return int(measure(model))
 
     sizes = {0.0: widen(0.0)}
     narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)

@@ -138,6 +138,15 @@ class RateTerm:
         ValueError: if ``unit`` is unknown, or the model has no self-compressing layer.
 
     Source: Oktay et al. 2020 (arXiv 1906.06624) for the rate as a loss; the counts and their contexts are ours.
+
+    Example:
+        >>> import scc_tf
+        >>> layer = scc_tf.layers.Dense(4, initial_bit_depth=4)
+        >>> model = keras.Sequential([keras.Input((8,)), layer])
+        >>> all_bits = float(RateTerm(model)())
+        >>> _ = layer.kernel.assign(ops.where(ops.abs(layer.kernel) < 0.3, 0.0, layer.kernel))
+        >>> float(RateTerm(model)()) < all_bits
+        True
     """
 
     def __init__(self, model, unit="bits", starting_weights=None, momentum=0.9):

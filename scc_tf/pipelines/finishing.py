@@ -57,7 +57,7 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
         target_bytes: length of the file.
         exponent_places: as for `finish`.
         statistics_bits: as for `finish`.
-        is_safe: function ``model -> bool``. A model that it refuses is given up for that of `finish`: safety wins.
+        is_safe: function ``model -> bool``. A model that it refuses is given up for that of `finish`.
 
     Returns:
         ``(smaller model, scc_tf.dead_zone.SizeFit)``.
@@ -78,7 +78,7 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
     logging.warning("The dead zone that gives %d B is beyond the safety contract and was given up", fit.stored_bytes)
     plain = finish(model, images, exponent_places, statistics_bits)
     size = len(packed_bytes(plain))
-    return plain, dataclasses.replace(fit, stored_bytes=size, widening=0.0, reached=False)
+    return plain, dataclasses.replace(fit, stored_bytes=size, widening=0.0, reached=False, refused=True)
 
 
 def _smaller(model, exponent_places):

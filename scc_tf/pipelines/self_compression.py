@@ -293,12 +293,13 @@ class _Watch:
 
     def target_record(self, fit, accuracy):
         """What became of the size that was asked for, as plain JSON."""
+        first = "; safety went first" if fit.refused else ""
         return {
             **dataclasses.asdict(fit),
             "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
             "safety_drop_points": self.drop(accuracy),
             "safe": self.drop(accuracy) <= self.threshold_points + 1e-7,
-            "outcome": f"{fit}. In training: {self.target.outcome}",
+            "outcome": f"{fit}{first}. In training: {self.target.outcome}",
             "history": self.target.history,
         }
 

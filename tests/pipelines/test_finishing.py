@@ -100,5 +100,6 @@ def test_a_dead_zone_that_is_not_safe_is_given_up(trained):
     target = round(0.9 * len(packed_bytes(plain)))
     model, fit = finish_to_bytes(trained, IMAGES, target, is_safe=refuse)
     assert len(asked) == 1 and asked[0] <= target
-    assert (fit.reached, fit.widening) == (False, 0.0)
+    assert (fit.reached, fit.refused, fit.widening) == (False, True, 0.0)
+    assert "was refused" in str(fit)
     assert fit.stored_bytes == len(packed_bytes(model)) == len(packed_bytes(plain))

@@ -19,7 +19,7 @@ _WEIGHTS = (  # first set, set after the last, per input in 1/100; about the mea
 )
 _EXAMPLES = {  # numbers that the models have seen before the first of a stream
     kinds.FLAG: [0] * 6,
-    kinds.STEP: [-6, 3, 9, -4, -12, 5, 2, -8],
+    kinds.STEP: [-12, 6, 18, -40, -24, 10, 4, -16, 33, -21],
     kinds.FRACTION: [4, 4, 5, 3, 4],
     kinds.FIXED: [0, 1, -2, 0, 3, -1, 0, -5, 1, 0, 2, 4, -1, -3, 0, 7, -2, 1, 0, -10],
     kinds.DROPPED: [20, 0, 19, 0],
@@ -89,7 +89,7 @@ def _constant_symbols():
     sets = state[symbols.SETS : symbols.SEEN].reshape(-1, symbols.STRIDE)
     for own, inputs, hundredths in (
         (sets[: symbols.TEXT_SETS], symbols.TEXT, (10, 10)),
-        (sets[symbols.TEXT_SETS :], symbols.NUMBERS, (25, 10)),
+        (sets[symbols.TEXT_SETS :], symbols.NUMBERS, (30, 0)),
     ):
         own[:, 1 : 2 * inputs + 1] = np.tile(np.array(hundredths) * 65536 // 100, inputs)
     state[symbols.SLOTS :] = 1 << 31

@@ -4,8 +4,8 @@ The stream holds no lengths, no names but those of the architecture, and no shap
 
 1. the text of the architecture (`scc_tf.export.packed.architecture`), after the dictionary ``architecture_3.dict``;
 2. of every self-compressing kernel the codes, and the exponents of the channels that have a code other than 0: 0 if
-   all are one multiple of 1/8, and then its difference in eighths from that of the kernel before, which for the first
-   is -3; or else 1, and the exponents as floats;
+   all are one multiple of 1/16, and then its difference in sixteenths from the last kernel that had one, for the first
+   from -3; 1 if all are the same, and then that as a float; or else 2, and all of them as floats;
 3. the kernels with shared weights or masks (`scc_tf.export.packed.mixed_sparse`);
 4. the other variables, in the order of `scc_tf.export.packed.tensors`.
 
@@ -28,9 +28,10 @@ from scc_tf.export.packed.tensors import stored_arrays, variable_groups
 
 __all__ = ["read_dictionary", "read_mixed", "write_mixed"]
 
-_EIGHTHS = 8
-_FIRST = -3 * _EIGHTHS
-_LARGEST = 1 << 11  # eighths; float32 ends before
+_SIXTEENTHS = 16
+_FIRST = -3 * _SIXTEENTHS
+_LARGEST = 1 << 12  # sixteenths; float32 ends before
+_STEP, _SAME, _EACH = range(3)
 
 
 @functools.cache
@@ -117,20 +118,24 @@ def _code_exponents(coder, exponents, step):
     Args:
         coder: `scc_tf.coding.mixing.MixedCoder`.
         exponents: the array.
-        step: the last multiple of 1/8 that kernels shared, in eighths.
+        step: the last multiple of 1/16 that a kernel had, in sixteenths.
 
     Returns:
         The last one now.
     """
-    own = np.float64(exponents[0]) * _EIGHTHS
-    shared = bool((exponents.view(np.uint32) == exponents.view(np.uint32)[0]).all()) and abs(own) <= _LARGEST
-    if coder.number(int(not (shared and own == np.rint(own))), FLAG):
+    first = float(exponents[0]) * _SIXTEENTHS
+    form = _EACH
+    if (exponents.view(np.uint32) == exponents.view(np.uint32)[0]).all():
+        form = _STEP if first == round(first) and abs(first) <= _LARGEST else _SAME
+    form = coder.number(form, FLAG)
+    if form == _STEP:
+        step += coder.number(0 if coder.reading else int(first) - step, STEP)
+        exponents[:] = step / _SIXTEENTHS
+    elif form == _SAME:
+        code_floats(coder, exponents[:1])
+        exponents[:] = exponents[0]
+    else:
         code_floats(coder, exponents)
-        if not np.isfinite(exponents).all():
-            raise ValueError("Expected finite exponents. Received: others")
-        return step
-    step += coder.number(0 if coder.reading else int(own) - step, STEP)
-    if abs(step) > _LARGEST:
-        raise ValueError(f"Expected an exponent within {_LARGEST} eighths of 0. Received: {step}")
-    exponents[:] = step / _EIGHTHS
+    if form not in (_STEP, _SAME, _EACH) or abs(step) > _LARGEST or not np.isfinite(exponents).all():
+        raise ValueError(f"Expected finite exponents. Received: form {form}, {step} / 16, or others")
     return step
