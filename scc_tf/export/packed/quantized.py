@@ -83,7 +83,7 @@ def assign_kernel(layer, fmt, arrangement, codes, exponents):
     codes = arrangement.kernel(codes)
     steps = ops.convert_to_numpy(ops.power(2.0, fmt.spread(fmt.exponent)))
     dtype = ops.convert_to_numpy(getattr(layer, fmt.name)).dtype
-    with np.errstate(over="ignore"):
+    with np.errstate(over="ignore", invalid="ignore"):
         latent = (codes.astype(np.float32) * steps).astype(dtype)
     if not np.isfinite(latent).all():
         raise ValueError(f"Expected finite weights in layer {layer.name!r}. Received: a step of {steps.max()}")
