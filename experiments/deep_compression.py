@@ -11,10 +11,10 @@ was stopped) goes on where it was.
 import json
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags, logging
 from flags_from_config import command_line, config_from_flags, define_flags
 from model_card import save_with_card
+from seeds import mean_and_deviation
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -51,11 +51,9 @@ SUMMARY = {  # name -> heading, value of a record, format, field of the paper
 
 def summary(records):
     """``{name: [mean, sample deviation]}`` over the seeds; no deviation of a single one."""
-    table = {}
-    for name, (_, value, _, _) in SUMMARY.items():
-        values = [value(record) for record in records]
-        table[name] = [float(np.mean(values)), float(np.std(values, ddof=1)) if len(values) > 1 else None]
-    return table
+    return {
+        name: mean_and_deviation([value(record) for record in records]) for name, (_, value, _, _) in SUMMARY.items()
+    }
 
 
 def format_rates(rates, paper):

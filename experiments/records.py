@@ -11,11 +11,11 @@ was.
 import json
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags, logging
 from flags_from_config import command_line, config_from_flags, define_flags
 from fresh_process import scored
 from model_card import save_with_card
+from seeds import mean_and_deviation
 
 from scc_tf.atomic import atomic_path
 from scc_tf.pipelines import entropy_compression
@@ -45,10 +45,7 @@ def main(argv):
         records.append({**record, **scored(model, values.data_dir)})
         first = first or model
         print(f"seed {seed}: {records[-1]['stored_bytes']:,} B, test error {records[-1]['test_error']:.2f} %")
-    table = {}
-    for name in SUMMARY:
-        own = [record[name] for record in records]
-        table[name] = [float(np.mean(own)), float(np.std(own, ddof=1)) if len(own) > 1 else None]
+    table = {name: mean_and_deviation([record[name] for record in records]) for name in SUMMARY}
     (size, spread), (error, error_spread) = table["stored_bytes"], table["test_error"]
     print(f"mean: {size:,.0f} ± {spread or 0:.0f} B, test error {error:.2f} ± {error_spread or 0:.2f} %")
     for name, published, theirs in entropy_compression.PUBLISHED[values.model]:

@@ -29,10 +29,7 @@ def finish(model, images, exponent_places=3, statistics_bits=10):
     Returns:
         The smaller model.
     """
-    smaller = _smaller(model, exponent_places)
-    reestimate_batch_statistics(smaller, images)
-    round_vectors(smaller, statistics_bits)
-    return smaller
+    return _settled(_smaller(model, exponent_places), images, statistics_bits)
 
 
 def finished_bytes(model, exponent_places=3, statistics_bits=10):
@@ -65,10 +62,7 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
 
     def settled(candidate):
         """A copy without the channels that have died, with the batch statistics of its weights."""
-        smaller, _ = remove_dead_channels(candidate)
-        reestimate_batch_statistics(smaller, images)
-        round_vectors(smaller, statistics_bits)
-        return smaller
+        return _settled(remove_dead_channels(candidate)[0], images, statistics_bits)
 
     fitted = _smaller(model, exponent_places)
     fit = fit_to_bytes(fitted, target_bytes, lambda candidate: len(packed_bytes(settled(candidate))))
@@ -87,3 +81,10 @@ def _smaller(model, exponent_places):
     logging.debug("%s", report)
     round_exponents(smaller, exponent_places, rescale=model.size_model == "entropy")
     return smaller
+
+
+def _settled(model, images, statistics_bits):
+    """The same model, with the batch statistics that go with its weights, rounded like its biases."""
+    reestimate_batch_statistics(model, images)
+    round_vectors(model, statistics_bits)
+    return model

@@ -11,7 +11,6 @@ import time
 
 import keras
 import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from scc_tf import datasets, models
@@ -20,8 +19,8 @@ from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, 
 from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import one_cycle, training_batches
 from scc_tf.pipelines.finishing import finish, finish_to_bytes, finished_bytes
-from scc_tf.pipelines.settings import check_settings, setting, settings_key
-from scc_tf.pipelines.stage import Stage, intact
+from scc_tf.pipelines.settings import check_settings, provenance, setting, settings_key
+from scc_tf.pipelines.stage import Stage, accuracy, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
 from scc_tf.size import SIZE_FORMS
@@ -127,12 +126,6 @@ def _convert(config, model):
     return self_compress(model, config.bit_depth)
 
 
-def _accuracy(model, split, batch_size=500):
-    return float(
-        model.evaluate(split.images, split.labels, batch_size=batch_size, verbose=0, return_dict=True)["accuracy"]
-    )
-
-
 def float_model(config, data, work_dir, verbose=1):
     """Stage 1: train the float baseline; returns the model and its record."""
     stage = Stage(work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}", backup="backup")
@@ -145,8 +138,8 @@ def float_model(config, data, work_dir, verbose=1):
         return model, stage.load(model)
     seconds = stage.fit(model, (batches, steps), config.float_epochs, verbose=verbose)
     reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
-    record = {"seconds": seconds, "validation_accuracy": _accuracy(model, data.validation)}
-    record["test_accuracy"] = _accuracy(model, data.test)
+    record = {"seconds": seconds, "validation_accuracy": accuracy(model, data.validation)}
+    record["test_accuracy"] = accuracy(model, data.test)
     stage.save(model, record)
     return model, record
 
@@ -212,7 +205,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     }
     watch = _Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
     seconds = stage.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
-    trained_validation = _accuracy(compressed, data.validation)
+    trained_validation = accuracy(compressed, data.validation)
     compressed, fit = _finish(config, compressed, watch, data.train.images[:STATISTICS_IMAGES])
     report = size_report(compressed)
     after = _bit_depths(compressed)
@@ -220,8 +213,8 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     record = {
         "seconds": seconds,
         "trained_validation_accuracy": trained_validation,
-        "validation_accuracy": _accuracy(compressed, data.validation),
-        "test_accuracy": _accuracy(compressed, data.test),
+        "validation_accuracy": accuracy(compressed, data.validation),
+        "test_accuracy": accuracy(compressed, data.test),
         "safety_accuracy": safety_accuracy(compressed, safety_set),
         "size": json.loads(report.to_json()),
         "dead_channels": report.dead_channels + sum(removed.values()),
@@ -347,8 +340,7 @@ def run(config, work_dir, verbose=1):
         logging.info("Compressing, %s", row)
         compressed[row], rows[row] = compress(config, row, model, safety_set, data, work_dir, verbose)
     record = {
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        **provenance(config),
         "seconds": time.monotonic() - started,
         "rows": rows,
     }

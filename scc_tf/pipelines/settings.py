@@ -4,7 +4,11 @@ import dataclasses
 import hashlib
 import json
 
-__all__ = ["check_settings", "setting", "settings_key"]
+import keras
+import numpy as np
+import tensorflow as tf
+
+__all__ = ["check_settings", "fill_from_presets", "provenance", "setting", "settings_key"]
 
 
 def setting(default, help_text, later=False):
@@ -33,6 +37,31 @@ def check_settings(config, rules):
         for name in names:
             if not accepts(value := getattr(config, name)):
                 raise ValueError(f"Expected {name} {wanted}. Received: {name}={value!r}")
+
+
+def fill_from_presets(config, presets):
+    """Give a frozen ``Config`` what suits its ``model``, wherever a setting is None.
+
+    Args:
+        config: a ``Config`` that is being made.
+        presets: ``{model: {setting: value}}``.
+
+    Raises:
+        ValueError: if there are none for the model.
+    """
+    if config.model not in presets:
+        raise ValueError(f"Expected model to be one of {tuple(presets)}. Received: model={config.model!r}")
+    for name, value in presets[config.model].items():
+        if getattr(config, name) is None:
+            object.__setattr__(config, name, value)  # frozen from here on
+
+
+def provenance(config):
+    """What every record begins with: ``config`` without the place of the data, and the ``versions`` it ran on."""
+    return {
+        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
+        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+    }
 
 
 def settings_key(config, *names):

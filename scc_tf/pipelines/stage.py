@@ -9,13 +9,18 @@ import keras
 from scc_tf.atomic import atomic_path
 from scc_tf.callbacks import RaiseOnNaN
 
-__all__ = ["Clock", "Stage", "error_percent", "intact"]
+__all__ = ["Clock", "Stage", "accuracy", "error_percent", "intact"]
+
+
+def accuracy(model, split):
+    """Share of a split that a compiled model gets right."""
+    results = model.evaluate(split.images, split.labels, batch_size=500, verbose=0, return_dict=True)
+    return float(results["accuracy"])
 
 
 def error_percent(model, split):
     """Share of a split that a compiled model gets wrong, per cent."""
-    results = model.evaluate(split.images, split.labels, batch_size=500, verbose=0, return_dict=True)
-    return 100 * (1 - float(results["accuracy"]))
+    return 100 * (1 - accuracy(model, split))
 
 
 class Stage:

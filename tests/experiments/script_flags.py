@@ -10,6 +10,12 @@ from absl import flags
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
 
 
+def parse(script, *arguments):
+    """Give an experiment, ``script``, its command line."""
+    flags.FLAGS.unparse_flags()
+    flags.FLAGS([script, *arguments])
+
+
 @contextlib.contextmanager
 def imported(name, monkeypatch):
     """The module ``experiments/<name>.py``."""

@@ -4,7 +4,7 @@ import sys
 
 import pytest
 from absl import flags
-from script_flags import EXPERIMENTS, imported
+from script_flags import EXPERIMENTS, imported, parse
 
 from scc_tf.pipelines.self_compression import Config
 
@@ -13,11 +13,6 @@ from scc_tf.pipelines.self_compression import Config
 def script(monkeypatch):
     with imported("collapse_study", monkeypatch) as module:
         yield module
-
-
-def parse(*arguments):
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["collapse_study.py", *arguments])
 
 
 def row(safety_accuracy=0.95, start=0.99):
@@ -56,7 +51,7 @@ def test_collapses_are_counted_per_row(script):
 )
 def test_bad_flags_and_those_that_mean_nothing_here_are_refused(script, argument):
     with pytest.raises(flags.Error):
-        parse(argument)
+        parse("collapse_study.py", argument)
 
 
 @pytest.mark.slow
@@ -84,7 +79,17 @@ def test_main_runs_every_gamma_seed_and_row_and_writes_the_study(script, tmp_pat
     monkeypatch.setattr(pipeline, "safety_set_of", lambda *arguments: None)
     monkeypatch.setattr(pipeline, "compress", compress)
     monkeypatch.setattr(script.plots, "collapse_study", lambda *arguments: drawn.append(arguments))
-    parse("--gammas=0.1,1", "--seed=3", "--runs=2", "--data_dir", "/home/me", f"--out_dir={tmp_path}", "--verbose", "0")
+    parse(
+        "collapse_study.py",
+        "--gammas=0.1,1",
+        "--seed=3",
+        "--runs=2",
+        "--data_dir",
+        "/home/me",
+        f"--out_dir={tmp_path}",
+        "--verbose",
+        "0",
+    )
     script.main([])
     assert runs == [(s, g, name) for s in (3, 4) for g in (0.1, 1.0) for name in ("unsafe", "safe")]
     written = json.loads((tmp_path / "collapse_study.json").read_text())

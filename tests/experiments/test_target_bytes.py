@@ -2,7 +2,7 @@ import json
 
 import pytest
 from absl import flags
-from script_flags import imported
+from script_flags import imported, parse
 
 from scc_tf.pipelines.self_compression import Config
 
@@ -11,11 +11,6 @@ from scc_tf.pipelines.self_compression import Config
 def script(monkeypatch):
     with imported("target_bytes", monkeypatch) as module:
         yield module
-
-
-def parse(*arguments):
-    flags.FLAGS.unparse_flags()
-    flags.FLAGS(["target_bytes.py", *arguments])
 
 
 def row(target_bytes, stored_bytes):
@@ -43,7 +38,7 @@ def row(target_bytes, stored_bytes):
 @pytest.mark.parametrize("argument", ["--targets=", "--targets=0", "--targets=1e3", "--target_bytes=9", "--mode=safe"])
 def test_bad_flags_and_those_that_mean_nothing_here_are_refused(script, argument):
     with pytest.raises(flags.Error):
-        parse(argument)
+        parse("target_bytes.py", argument)
 
 
 def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, monkeypatch, capsys):
@@ -59,7 +54,14 @@ def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, m
     monkeypatch.setattr(pipeline, "float_model", lambda *arguments: (None, {"test_accuracy": 0.995}))
     monkeypatch.setattr(pipeline, "safety_set_of", lambda *arguments: None)
     monkeypatch.setattr(pipeline, "compress", compress)
-    parse("--targets=1000,2500,3500", "--epochs=3", f"--out_dir={tmp_path}", "--data_dir=/home/me", "--verbose=0")
+    parse(
+        "target_bytes.py",
+        "--targets=1000,2500,3500",
+        "--epochs=3",
+        f"--out_dir={tmp_path}",
+        "--data_dir=/home/me",
+        "--verbose=0",
+    )
     script.main([])
     assert [config.target_bytes for config in configs] == [1000, 2500, 3500]
     assert {(config.size_model, config.epochs) for config in configs} == {("entropy", 3)}

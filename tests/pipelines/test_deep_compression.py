@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 import numpy as np
 import pytest
+from patterns import small_data
 
 import scc_tf
 from scc_tf import datasets, models
@@ -29,17 +30,6 @@ CONFIG = Config(
 WEIGHTS = {"conv": 36, "dense1": 1280, "head": 200}
 TOTAL = sum(WEIGHTS.values())
 NETWORKS = 1 + 2 + 2 + 1 + 1  # float, after each round, these with shared weights, final, the float one with shared
-
-
-def split(count, seed):
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 10
-    images = np.random.default_rng(99).random((10, 6, 6, 1))[labels] * rng.uniform(0.5, 1, (count, 1, 1, 1))
-    return datasets.Split(images.astype(np.float32), labels.astype(np.int64))
-
-
-def small_data(name="mnist", data_dir=None):
-    return datasets.Dataset(name, split(120, 0), split(40, 1), split(40, 2), tuple("0123456789"))
 
 
 def shuffled_data(name, data_dir=None):

@@ -4,6 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from patterns import small_data
 
 import scc_tf
 from scc_tf import datasets, models
@@ -11,17 +12,6 @@ from scc_tf.pipelines import entropy_compression
 from scc_tf.pipelines.entropy_compression import PRESETS, PUBLISHED, Config, run
 
 CONFIG = Config(gamma=0.05, epochs=3, batch_size=20, cut_share=0.01)
-
-
-def split(count, seed):
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 10
-    images = np.random.default_rng(99).random((10, 6, 6, 1))[labels] * rng.uniform(0.5, 1, (count, 1, 1, 1))
-    return datasets.Split(images.astype(np.float32), labels.astype(np.int64))
-
-
-def small_data(name="mnist", data_dir=None):
-    return datasets.Dataset(name, split(120, 0), split(40, 1), split(40, 2), tuple("0123456789"))
 
 
 def small_net(seed=None):

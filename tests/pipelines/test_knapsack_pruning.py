@@ -4,6 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from patterns import small_data
 
 from scc_tf import datasets, models
 from scc_tf.pipelines.knapsack_pruning import METHODS, SALIENCIES, Config, edge_saliency, run
@@ -11,13 +12,6 @@ from scc_tf.pipelines.knapsack_pruning import METHODS, SALIENCIES, Config, edge_
 CONFIG = Config(
     float_epochs=1, rounds=2, round_epochs=1, last_epochs=1, tune_steps=2, batch_size=30, clusters=4, calibration=40
 )
-
-
-def split(count, seed):
-    rng = np.random.default_rng(seed)
-    labels = np.arange(count) % 10
-    images = np.random.default_rng(99).random((10, 4, 4, 1))[labels] * rng.uniform(0.5, 1, (count, 1, 1, 1))
-    return datasets.Split(images.astype(np.float32), labels.astype(np.int64))
 
 
 def small_net(seed=None):
@@ -35,7 +29,7 @@ def small_net(seed=None):
 
 @pytest.fixture
 def small(monkeypatch):
-    data = datasets.Dataset("mnist", split(120, 0), split(40, 1), split(40, 2), tuple("0123456789"))
+    data = small_data(side=4)
     monkeypatch.setattr(datasets, "load", lambda *arguments: data)
     monkeypatch.setattr(models, "lenet_300_100", small_net)
     monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)

@@ -14,7 +14,7 @@ from keras import ops
 from scc_tf.coding.mixing import MixedCoder, centered, code_array, code_floats, uncentered
 from scc_tf.coding.mixing.kinds import FLAG
 from scc_tf.export.packed.arrangement import Arrangement
-from scc_tf.export.packed.sparse import finite, masked_kernels, shared_kernels
+from scc_tf.export.packed.sparse import add_bits, finite, masked_kernels, shared_kernels
 
 __all__ = ["code_sparse"]
 
@@ -34,15 +34,10 @@ def code_sparse(coder, model):
         ValueError: if a centroid or a masked kernel is not finite, or what is read is damaged.
     """
     bits = {}
-
-    def add(layer, **parts):
-        own = bits.setdefault(layer.name, dict.fromkeys(("weights", "indices", "tables", "codebook"), 0.0))
-        own.update({part: own[part] + cost for part, cost in parts.items()})
-
     for layer, kernel in shared_kernels(model):
-        add(layer, **_code_shared(coder, layer, kernel))
+        add_bits(bits, layer, **_code_shared(coder, layer, kernel))
     for kernel in masked_kernels(model):
-        add(kernel.layer, **_code_masked(coder, kernel))
+        add_bits(bits, kernel.layer, **_code_masked(coder, kernel))
     return bits
 
 

@@ -24,7 +24,7 @@ from scc_tf.export.packed.quantized import live_codes
 from scc_tf.layers import KernelAxes, SelfCompressing, weight_sharing_layers
 from scc_tf.masked_layers import Masked, twin_of
 
-__all__ = ["finite", "masked_kernels", "read_sparse", "shared_kernels", "sparse_variables", "write_sparse"]
+__all__ = ["add_bits", "finite", "masked_kernels", "read_sparse", "shared_kernels", "sparse_variables", "write_sparse"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -76,6 +76,12 @@ def sparse_variables(model):
     return variables
 
 
+def add_bits(bits, layer, **parts):
+    """Add to what the parts of a layer's kernels take: ``{layer name: {part: bits}}``."""
+    own = bits.setdefault(layer.name, dict.fromkeys(("weights", "indices", "tables", "codebook"), 0.0))
+    own.update({part: own[part] + cost for part, cost in parts.items()})
+
+
 def write_sparse(writer, model, coder, gap_bits):
     """Write all kernels with shared weights or masks.
 
@@ -93,24 +99,19 @@ def write_sparse(writer, model, coder, gap_bits):
         ValueError: if a centroid or a masked kernel is not finite.
     """
     bits = {}
-
-    def add(layer, **parts):
-        own = bits.setdefault(layer.name, dict.fromkeys(("weights", "indices", "tables", "codebook"), 0.0))
-        own.update({part: own[part] + cost for part, cost in parts.items()})
-
     shared = shared_kernels(model)
     for layer, kernel in shared:
         indices = Arrangement(layer, kernel).coded(kernel.indices)
-        add(layer, **write_shared(writer, indices, kernel.centroids.shape[0], coder, gap_bits))
+        add_bits(bits, layer, **write_shared(writer, indices, kernel.centroids.shape[0], coder, gap_bits))
     if shared:
         before = writer.bits
         centroids = [finite(ops.convert_to_numpy(kernel.centroids), layer) for layer, kernel in shared]
         write_arrays(writer, centroids)
         each = (writer.bits - before) / sum(c.size for c in centroids)
         for (layer, _), own in zip(shared, centroids, strict=True):
-            add(layer, codebook=each * own.size)
+            add_bits(bits, layer, codebook=each * own.size)
     for kernel in masked_kernels(model):
-        add(kernel.layer, **_write_masked(writer, kernel, coder, gap_bits))
+        add_bits(bits, kernel.layer, **_write_masked(writer, kernel, coder, gap_bits))
     return bits
 
 

@@ -11,8 +11,6 @@ Connections for Efficient Neural Networks" (arXiv 1506.02626).
 import dataclasses
 
 import keras
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from scc_tf import datasets
@@ -28,6 +26,7 @@ from scc_tf.pipelines.deep_compression.stages import (
     shared_network,
     weights_by_layer,
 )
+from scc_tf.pipelines.settings import provenance
 
 __all__ = ["COLUMNS", "PAPER", "PRESETS", "Config", "run"]
 
@@ -75,8 +74,7 @@ def run(config, work_dir, compare=True, verbose=1):
         add_point("sharing", *shared_network(trainer, model, "float", clusters, config.tune_steps, pruned=False))
     files = {coder: packed_report(final, coder=coder) for coder in ("range", "huffman")}
     return {
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        **provenance(config),
         "seconds": seconds + tuned["seconds"],
         "float": {"float32_bytes": float32_bytes, **float_record},
         "final": {

@@ -10,8 +10,6 @@ by Entropy Penalized Reparameterization" (arXiv 1906.06624), for the rate as a l
 import dataclasses
 
 import keras
-import numpy as np
-import tensorflow as tf
 from absl import logging
 
 from scc_tf import datasets, models
@@ -22,6 +20,7 @@ from scc_tf.pipelines.batches import hold_then_cosine, training_batches
 from scc_tf.pipelines.entropy_compression.config import PRESETS, Config
 from scc_tf.pipelines.entropy_compression.published import PUBLISHED
 from scc_tf.pipelines.finishing import finish
+from scc_tf.pipelines.settings import provenance
 from scc_tf.pipelines.stage import Stage, error_percent
 
 __all__ = ["PRESETS", "PUBLISHED", "Config", "run"]
@@ -76,8 +75,7 @@ def run(config, work_dir, verbose=1):
     file = packed_report(model)
     logging.info("%s", file)
     return {
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
-        "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
+        **provenance(config),
         **record,
         "float32_bytes": 4 * plain.count_params(),
         "stored_bytes": file.stored_bytes,

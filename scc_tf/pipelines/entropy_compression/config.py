@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from scc_tf.pipelines.settings import check_settings, setting, settings_key
+from scc_tf.pipelines.settings import check_settings, fill_from_presets, setting, settings_key
 
 __all__ = ["PRESETS", "Config"]
 
@@ -51,11 +51,7 @@ class Config:
 
     def __post_init__(self):
         """Fill in what the model decides, and refuse what no training could run with."""
-        if self.model not in PRESETS:
-            raise ValueError(f"Expected model to be one of {tuple(PRESETS)}. Received: model={self.model!r}")
-        for name, value in PRESETS[self.model].items():
-            if getattr(self, name) is None:
-                object.__setattr__(self, name, value)  # frozen from here on
+        fill_from_presets(self, PRESETS)
         check_settings(self, _RULES)
 
     def key(self):
