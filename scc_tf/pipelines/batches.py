@@ -1,6 +1,7 @@
 """Training batches of shifted and mirrored images, and the learning rate for a fixed number of steps."""
 
 import keras
+import numpy as np
 import tensorflow as tf
 
 __all__ = ["hold_then_cosine", "one_cycle", "training_batches"]
@@ -42,7 +43,7 @@ class _HoldThenCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.settings
 
 
-def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=False):
+def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=False, soft_labels=None):
     """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
 
     Args:
@@ -52,6 +53,8 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=Fal
         shift: pixels.
         skip_epochs: begin where a run that was interrupted after so many epochs goes on.
         mirror: whether every other image, at random, is flipped left to right.
+        soft_labels: float array ``(2 shift + 1, 2 shift + 1, examples, classes)`` that takes the place of the labels:
+            those of an image by the row and the column at which it begins in the padded image.
 
     Returns:
         ``(tf.data.Dataset, steps per epoch)``.
@@ -74,10 +77,16 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=Fal
             flips = tf.random.stateless_uniform((batch_size, 1), (seed + 1, index)) < 0.5
             columns = tf.where(flips, columns[::-1], columns)
         images = tf.gather(images, offsets[:, 1:] + columns, axis=2, batch_dims=1)
+        if table is not None:
+            labels = tf.gather_nd(table, tf.concat([offsets, labels[:, None]], axis=1))
         return images, labels
 
-    batches = tf.data.Dataset.from_tensor_slices((split.images, split.labels)).shuffle(count, seed=seed)
+    table, labels = None, split.labels
+    if soft_labels is not None:
+        table, labels = tf.constant(soft_labels), np.arange(count)
+    batches = tf.data.Dataset.from_tensor_slices((split.images, labels)).shuffle(count, seed=seed)
     batches = batches.repeat().batch(batch_size, drop_remainder=True)
     steps = count // batch_size
     batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
-    return batches.map(move if shift or mirror else lambda index, batch: batch).prefetch(2), steps
+    moving = shift or mirror or table is not None
+    return batches.map(move if moving else lambda index, batch: batch).prefetch(2), steps

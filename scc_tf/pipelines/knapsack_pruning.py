@@ -241,8 +241,8 @@ def _compress(trainer, pruner, model, budget):
     name = f"knapsack-{method}-{budget}-{settings_key(config, *(f.name for f in dataclasses.fields(config)))}"
     train = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
     total = sum(kernel.size for kernel in _kernels(model))
-    guess = min(8 * budget / _BITS, total)
     network = add_masks(model)
+    _, guess, _ = pruner.to_file(network, 8 * budget / _BITS, budget)
     for number in range(1, config.rounds):
         network, _ = pruner.cut(network, round(total * (guess / total) ** (number / config.rounds)))
         trainer.train(network, f"{name}-{number}", epochs=config.round_epochs, **train)

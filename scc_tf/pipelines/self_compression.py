@@ -130,18 +130,15 @@ def float_model(config, data, work_dir, verbose=1):
     """Stage 1: train the float baseline; returns the model and its record."""
     stage = Stage(work_dir / f"float-{config.key(*_FLOAT_SETTINGS)}", backup="backup")
     model = models.mnist_cnn(seed=config.seed)
-    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs)
-    optimizer = keras.optimizers.Adam(one_cycle(config.learning_rate, steps * config.float_epochs))
+    batches = training_batches(data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs)
+    optimizer = keras.optimizers.Adam(one_cycle(config.learning_rate, batches[1] * config.float_epochs))
     model.compile(optimizer, _loss(), metrics=["accuracy"])
-    optimizer.build(model.trainable_variables)  # so that its state can be loaded
-    if stage.is_finished:
-        return model, stage.load(model)
-    seconds = stage.fit(model, (batches, steps), config.float_epochs, verbose=verbose)
-    reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
-    record = {"seconds": seconds, "validation_accuracy": accuracy(model, data.validation)}
-    record["test_accuracy"] = accuracy(model, data.test)
-    stage.save(model, record)
-    return model, record
+
+    def finish(model):
+        reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
+        return {"validation_accuracy": accuracy(model, data.validation), "test_accuracy": accuracy(model, data.test)}
+
+    return model, stage.train(model, batches, config.float_epochs, finish, verbose)
 
 
 def safety_set_of(config, model, data, work_dir, verbose=1):

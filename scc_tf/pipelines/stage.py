@@ -85,6 +85,27 @@ class Stage:
         )
         return clock.seconds
 
+    def train(self, model, batches, epochs, finish, verbose=1):
+        """Train, finish and save, or load what an earlier call saved.
+
+        Args:
+            model: compiled Keras model.
+            batches: ``(tf.data.Dataset, steps per epoch)`` of `training_batches`, from `finished_epochs` on.
+            epochs: in all sessions together.
+            finish: function of the trained model; it may change the weights, and returns what the record says of it.
+            verbose: as in ``fit``.
+
+        Returns:
+            The record: ``seconds`` of all sessions, and what ``finish`` returned.
+        """
+        model.optimizer.build(model.trainable_variables)  # so that its state can be loaded
+        if self.is_finished:
+            return self.load(model)
+        seconds = self.fit(model, batches, epochs, verbose=verbose)
+        record = {"seconds": seconds, **finish(model)}
+        self.save(model, record)
+        return record
+
 
 class Clock(keras.callbacks.Callback):
     """Seconds of a training over all its sessions, as of now; epochs that were lost are not counted.

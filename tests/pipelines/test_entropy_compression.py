@@ -8,7 +8,7 @@ from patterns import small_data
 
 import scc_tf
 from scc_tf import datasets, models
-from scc_tf.pipelines import entropy_compression
+from scc_tf.pipelines import distillation, entropy_compression
 from scc_tf.pipelines.entropy_compression import PRESETS, PUBLISHED, Config, run
 
 CONFIG = Config(gamma=0.05, epochs=3, batch_size=20, cut_share=0.01)
@@ -96,6 +96,18 @@ def test_a_larger_gamma_makes_a_smaller_file(done, work_dir):
     assert harder["stored_bytes"] < done[0]["stored_bytes"]
 
 
+@pytest.mark.slow
+def test_a_teacher_is_listened_to(done, work_dir, monkeypatch):
+    monkeypatch.setattr(models, "mnist_cnn", small_net)
+    monkeypatch.setattr(distillation, "BATCH_SIZE", 20)
+    taught = dataclasses.replace(CONFIG, distillation=0.5)
+    record, model = run(taught, work_dir, verbose=0)
+    assert record["config"]["distillation"] == 0.5
+    assert 0 <= record["validation_error"] < 90
+    assert any((np.asarray(a) != b).any() for a, b in zip(model.get_weights(), done[1].get_weights(), strict=False))
+    assert run(taught, work_dir, verbose=0)[0] == record
+
+
 @pytest.mark.parametrize("model", PRESETS)
 def test_settings_come_from_the_model_unless_they_are_given(model):
     config = Config(model=model, epochs=7)
@@ -113,6 +125,8 @@ def test_settings_come_from_the_model_unless_they_are_given(model):
         {"bias_exponent": 9},
         {"statistics_bits": 11},
         {"epochs": 0},
+        {"distillation": 1.5},
+        {"temperature": 0.0},
     ],
 )
 def test_settings_that_nothing_could_run_with_are_refused(changes):

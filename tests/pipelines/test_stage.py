@@ -4,6 +4,7 @@ import time
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 
 from scc_tf import datasets
 from scc_tf.pipelines.batches import training_batches
@@ -125,3 +126,22 @@ def test_a_fit_that_diverges_stops(stage, numbers):
     with pytest.raises(FloatingPointError, match="loss=nan"):
         stage.fit(compiled(), batches, 2, verbose=0)
     assert not stage.is_finished
+
+
+@pytest.mark.slow
+def test_a_finished_training_is_loaded_with_what_was_said_of_it(stage, numbers, monkeypatch):
+    batches = (tf.data.Dataset.from_tensor_slices(numbers).batch(4).repeat(), 3)
+
+    def finish(model):
+        model.layers[0].bias.assign([7.0, 8.0])
+        return {"error": 1.5}
+
+    first = compiled()
+    record = stage.train(first, batches, 2, finish, verbose=0)
+    assert record.pop("seconds") > 0
+    assert record == {"error": 1.5}
+    monkeypatch.setattr(keras.Model, "fit", lambda *arguments, **options: pytest.fail("trained again"))
+    second = compiled()
+    assert stage.train(second, batches, 2, finish, verbose=0)["error"] == 1.5
+    np.testing.assert_array_equal(second.layers[0].bias, [7, 8])
+    np.testing.assert_array_equal(second.layers[0].kernel, first.layers[0].kernel)

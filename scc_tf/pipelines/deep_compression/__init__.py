@@ -31,7 +31,7 @@ from scc_tf.pipelines.settings import provenance
 __all__ = ["COLUMNS", "PAPER", "PRESETS", "Config", "run"]
 
 QUANTIZED = (2, 3, 4, 6, 8, 16, 32)  # clusters of the networks that are quantized alone
-_FEWER = {"resnet20": (2, 4, 16)}  # a minute each
+_FEWER = {"resnet20": (4, 16)}  # a minute each
 _DATA = {"resnet20": "cifar10"}
 
 
@@ -42,7 +42,8 @@ def run(config, work_dir, compare=True, verbose=1):
         config: `Config`.
         work_dir: folder (`pathlib.Path`) of the cached stages.
         compare: whether to make the points of the comparison too: after every round the pruned network with and
-            without shared weights, and the float network with shared weights alone.
+            without shared weights (after the last one the final network), and the float network with shared weights
+            alone.
         verbose: as in ``fit``.
 
     Returns:
@@ -67,9 +68,12 @@ def run(config, work_dir, compare=True, verbose=1):
         seconds += record["seconds"]
         if compare:
             add_point("pruning", pruned, record)
+        if compare and number < config.rounds:
             shared, tuned = shared_network(trainer, pruned, f"round{number}", config.clusters, config.tune_steps)
             add_point("both", shared, {"density": record["density"], **tuned})
     final, tuned = shared_network(trainer, pruned, "final", config.clusters, config.last_tune_steps)
+    if compare:
+        add_point("both", final, {"density": record["density"], **tuned})
     for clusters in _FEWER.get(config.model, QUANTIZED) if compare else ():
         add_point("sharing", *shared_network(trainer, model, "float", clusters, config.tune_steps, pruned=False))
     files = {coder: packed_report(final, coder=coder) for coder in ("range", "huffman")}

@@ -56,25 +56,21 @@ class Trainer:
         )
         if steps:
             epochs, per_epoch = 1, steps
-        schedule = one_cycle(learning_rate, per_epoch * epochs)
-        optimizer = keras.optimizers.AdamW(schedule, weight_decay=weight_decay)
+        optimizer = keras.optimizers.AdamW(one_cycle(learning_rate, per_epoch * epochs), weight_decay=weight_decay)
         loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
         # without XLA, whose convolutions take two to three times as long on a processor
         model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
-        optimizer.build(model.trainable_variables)  # so that its state can be loaded
-        if stage.is_finished:
-            return stage.load(model)
-        seconds = stage.fit(model, (batches, per_epoch), epochs, verbose=self.verbose)
-        reestimate_batch_statistics(model, self.data.train.images[:STATISTICS_IMAGES])
-        if finish is not None:
-            finish(model)
-        record = {
-            "seconds": seconds,
-            "validation_error": error_percent(model, self.data.validation),
-            "test_error": error_percent(model, self.data.test),
-        }
-        stage.save(model, record)
-        return record
+
+        def finished(model):
+            reestimate_batch_statistics(model, self.data.train.images[:STATISTICS_IMAGES])
+            if finish is not None:
+                finish(model)
+            return {
+                "validation_error": error_percent(model, self.data.validation),
+                "test_error": error_percent(model, self.data.test),
+            }
+
+        return stage.train(model, (batches, per_epoch), epochs, finished, self.verbose)
 
 
 def float_network(trainer):

@@ -17,6 +17,7 @@ from scc_tf.callbacks import ChannelRemoval
 from scc_tf.conversion import self_compress
 from scc_tf.export.packed import packed_report
 from scc_tf.pipelines.batches import hold_then_cosine, training_batches
+from scc_tf.pipelines.distillation import one_hot, soft_labels
 from scc_tf.pipelines.entropy_compression.config import PRESETS, Config
 from scc_tf.pipelines.entropy_compression.published import PUBLISHED
 from scc_tf.pipelines.finishing import finish
@@ -48,11 +49,19 @@ def run(config, work_dir, verbose=1):
     plain = getattr(models, config.model)(seed=config.seed)
     model = self_compress(plain, config.bit_depth, exponent_per="kernel", bias_exponent=config.bias_exponent)
     stage = Stage(work_dir / f"entropy-{config.model}-{config.key()}", backup="backup")
-    batches, steps = training_batches(data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs)
+    soft, validation = None, data.validation
+    loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+    if config.distillation:
+        soft = soft_labels(data, config.shift, config.distillation, config.temperature, work_dir, verbose)
+        validation = validation._replace(labels=one_hot(validation.labels, data.num_classes))
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+    batches, steps = training_batches(
+        data.train, config.batch_size, config.seed, config.shift, stage.finished_epochs, soft_labels=soft
+    )
     total = steps * config.epochs
     model.compile(
         keras.optimizers.Adam(hold_then_cosine(config.learning_rate, total, config.hold)),
-        keras.losses.SparseCategoricalCrossentropy(from_logits=True),
+        loss,
         metrics=["accuracy"],
         gamma=config.gamma,
         size_model="entropy",
@@ -64,12 +73,12 @@ def run(config, work_dir, verbose=1):
     else:
         removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share, backup_dir=stage.folder / "removal")
         seconds = stage.fit(model, (batches, steps), config.epochs, [removal], verbose)
-        trained_error = error_percent(model, data.validation)
+        trained_error = error_percent(model, validation)
         model = finish(model, data.train.images[:STATISTICS_IMAGES], config.exponent_places, config.statistics_bits)
         record = {
             "seconds": seconds,
             "trained_validation_error": trained_error,
-            "validation_error": error_percent(model, data.validation),
+            "validation_error": error_percent(model, validation),
         }
         stage.save(model, record)
     file = packed_report(model)

@@ -15,12 +15,13 @@ PRESETS = {  # found by the error on validation
 _RULES = (  # names, what they accept, in words
     (("gamma",), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("learning_rate", "exponent_learning_rate"), lambda v: 0 < v <= 1, "in (0, 1]"),
+    (("temperature",), lambda v: 0 < v < math.inf, "in (0, inf)"),
     (("epochs", "batch_size"), lambda v: v >= 1, ">= 1"),
     (("bit_depth",), lambda v: 0 < v <= 24, "in (0, 24]"),
     (("bias_exponent",), lambda v: -24 <= v <= 8, "from -24 to 8"),
     (("exponent_places",), lambda v: 0 <= v <= 16, "from 0 to 16"),
     (("statistics_bits",), lambda v: 0 <= v <= 10, "from 0 to 10"),
-    (("cut_share",), lambda v: 0 <= v <= 1, "in [0, 1]"),
+    (("cut_share", "distillation"), lambda v: 0 <= v <= 1, "in [0, 1]"),
     (("hold",), lambda v: 0 <= v < 1, "in [0, 1)"),
     (("seed", "shift"), lambda v: v >= 0, ">= 0"),
 )
@@ -47,6 +48,8 @@ class Config:
     statistics_bits: int = setting(5, "bits of the mantissa that batch statistics keep in the end")
     cut_share: float = setting(0.1, "share of the kernel weights that must be dead before the network is cut")
     shift: int = setting(1, "largest shift of a training image, pixels")
+    distillation: float = setting(0.0, "share of a float network's answers in the labels", later=True)
+    temperature: float = setting(2.0, "of these answers", later=True)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
