@@ -51,7 +51,7 @@ PRESETS = {  # found by the error on validation
         "batch_size": 128,
         "learning_rate": 5e-3,
         "tune_steps": 20,
-        "last_tune_steps": 100,
+        "last_tune_steps": 50,
     },
 }
 
