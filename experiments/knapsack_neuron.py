@@ -19,6 +19,7 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from seeds import mean_and_deviation
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -67,9 +68,10 @@ def summary(records):
     """One dictionary per budget and method: means over the seeds, and the sample deviation of the test error."""
     table = []
     for rows in zip(*(record["rows"] for record in records), strict=True):
-        errors = [row["test_error"] for row in rows]
-        means = {key: float(np.mean([row[key] for row in rows])) for key in ("stored_bytes", "edges", "test_error")}
-        deviation = float(np.std(errors, ddof=1)) if len(errors) > 1 else None
+        spread = {
+            key: mean_and_deviation([row[key] for row in rows]) for key in ("stored_bytes", "edges", "test_error")
+        }
+        means, deviation = {key: mean for key, (mean, _) in spread.items()}, spread["test_error"][1]
         gaps = [row["gap"] for row in rows if row["gap"] is not None]
         named = {key: rows[0][key] for key in ("budget_bytes", "method")}
         table.append({**named, **means, "deviation": deviation, "largest_gap": max(gaps, default=None)})

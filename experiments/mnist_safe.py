@@ -16,6 +16,7 @@ import numpy as np
 from absl import app, flags, logging
 from flags_from_config import command_line, config_from_flags, define_flags
 from model_card import save_with_card
+from seeds import mean_and_deviation
 
 import scc_tf
 from scc_tf import plots
@@ -47,15 +48,13 @@ COLUMNS = (
 
 def summary(records):
     """``{row: {column: [mean, sample deviation]}}`` over the seeds; None where there is none, as JSON has no NaN."""
-    table = {}
-    for name in records[0]["rows"]:
-        table[name] = {}
-        for title, value, _ in COLUMNS:
-            values = [value(record["rows"][name]) for record in records]
-            known = not np.isnan(values).any()
-            deviation = float(np.std(values, ddof=1)) if known and len(values) > 1 else None
-            table[name][title] = [float(np.mean(values)) if known else None, deviation]
-    return table
+    return {
+        name: {
+            title: mean_and_deviation([value(record["rows"][name]) for record in records])
+            for title, value, _ in COLUMNS
+        }
+        for name in records[0]["rows"]
+    }
 
 
 def format_table(table, seeds):
