@@ -1,6 +1,7 @@
 """absl flags made from the fields of a pipeline's ``Config``: one place for every default and help text."""
 
 import dataclasses
+import os
 import re
 import shlex
 import sys
@@ -11,6 +12,7 @@ from absl import flags
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 _OF_THIS_MACHINE = re.compile(r".*_dir|out|verbose")  # where things lie here, and how much is said
 _FILE = re.compile(r"model")  # likewise, unless it is a setting: the name of a network
+_ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"
 
 
 def define_flags(config_class, leave_out=(), **overrides):
@@ -34,6 +36,8 @@ def config_from_flags(config_class, **changes):
 def command_line(script):
     """The command that repeats this run: the flags that differ from their defaults, but no path of this machine.
 
+    oneDNN's kernels, which TensorFlow leaves off on processors without AVX-512 unless it is asked, round differently.
+
     Args:
         script: ``__name__`` of the script.
     """
@@ -41,4 +45,5 @@ def command_line(script):
     own = [flag for flag in flags.FLAGS.get_flags_for_module(script) if not _FILE.fullmatch(flag.name)]
     defined = [*settings, *own]
     changed = [f.serialize() for f in defined if f.value != f.default and not _OF_THIS_MACHINE.fullmatch(f.name)]
-    return shlex.join(["python", f"experiments/{Path(sys.modules[script].__file__).name}", *changed])
+    one_dnn = [f"{_ONE_DNN}={os.environ[_ONE_DNN]}"] if _ONE_DNN in os.environ else []
+    return shlex.join([*one_dnn, "python", f"experiments/{Path(sys.modules[script].__file__).name}", *changed])

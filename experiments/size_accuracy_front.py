@@ -13,6 +13,7 @@ import json
 from pathlib import Path
 
 from absl import app, flags, logging
+from flags_from_config import command_line
 from fresh_process import scored
 
 from scc_tf import plots
@@ -50,10 +51,7 @@ def main(argv):
     networks = {
         name: {"points": list(points(name)), "published": entropy_compression.PUBLISHED[name]} for name in values.models
     }
-    command = (
-        f"python experiments/size_accuracy_front.py --models={','.join(values.models)} "
-        f"--gammas={','.join(values.gammas)} --share={values.share:g}"
-    )
+    command = command_line(__name__)
     out_dir = Path(values.out_dir)
     with atomic_path(out_dir / "front.json") as partial:
         partial.write_text(json.dumps({"command": command, "networks": networks}, indent=1))

@@ -21,6 +21,7 @@ def imported(name, monkeypatch):
     """The module ``experiments/<name>.py``."""
     before = set(flags.FLAGS)
     monkeypatch.syspath_prepend(EXPERIMENTS)
+    monkeypatch.delenv("TF_ENABLE_ONEDNN_OPTS", raising=False)
     names = (name, "flags_from_config")
     for module in names:
         monkeypatch.delitem(sys.modules, module, raising=False)

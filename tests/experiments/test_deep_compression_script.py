@@ -172,3 +172,10 @@ def test_a_model_is_part_of_the_command_only_where_it_is_a_setting(monkeypatch):
     with imported("mnist_export", monkeypatch) as other:  # whose own --model is a path of this machine
         flags.FLAGS(["it", "--model=/tmp/some.scc"])
         assert other.command_line(other.__name__) == "python experiments/mnist_export.py"
+
+
+def test_whoever_asks_for_one_dnn_gets_it_in_the_command(script, monkeypatch):
+    monkeypatch.setenv("TF_ENABLE_ONEDNN_OPTS", "1")
+    flags.FLAGS(["it", "--density=0.5"])
+    asked = "TF_ENABLE_ONEDNN_OPTS=1 python experiments/deep_compression.py --density=0.5"
+    assert script.command_line(script.__name__) == asked
