@@ -13,7 +13,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state"},
     {"masked_layers"},
     {"graph", "side_information", "dead_zone"},
-    {"size", "surgery", "safety"},
+    {"flops", "safety", "size", "surgery"},
     {"rate"},
     {"training"},
     {"conversion"},
