@@ -61,7 +61,10 @@ class _Loop:
         self._optimizer = keras.optimizers.Adam(learning_rate)
         self._optimizer.build(model.trainable_variables)
         self._fresh = [variable.numpy() for variable in self._optimizer.variables]
-        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+
+        def loss(labels, logits):
+            return tf.reduce_mean(tf.nn.sparse_softmax_cross_entropy_with_logits(labels, logits))
+
         variables = [variable.value for variable in model.trainable_variables]
 
         def epoch(number, waited, lowest, best_epoch, start, *best):
