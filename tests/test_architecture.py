@@ -19,8 +19,9 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"conversion"},
     {"export"},
     {"report"},
-    {"callbacks"},
-    {"pipelines", "plots"},
+    {"callbacks", "plots"},
+    {"evaluation"},
+    {"pipelines"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}

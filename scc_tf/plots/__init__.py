@@ -1,8 +1,9 @@
-"""Figures from records and safety sets: the only package that imports matplotlib."""
+"""Figures from records, reports and safety sets: the only package that imports matplotlib."""
 
 from scc_tf.plots.channels import bits_per_layer, code_histograms
 from scc_tf.plots.comparison import collapse_study, compare_rows
 from scc_tf.plots.compression import byte_budgets, compression_tradeoff, storage_breakdown
+from scc_tf.plots.compression_page import compression_page
 from scc_tf.plots.front import size_accuracy_front
 from scc_tf.plots.lottery import lottery_curves, lottery_ood
 from scc_tf.plots.safety_set import safety_gallery
@@ -15,6 +16,7 @@ __all__ = [
     "code_histograms",
     "collapse_study",
     "compare_rows",
+    "compression_page",
     "compression_tradeoff",
     "lottery_curves",
     "lottery_ood",

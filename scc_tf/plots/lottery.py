@@ -80,9 +80,7 @@ def _draw(record, path, panels):
                 color, marker, _ = _PROTOCOLS[name]
                 own = np.flatnonzero((names == name) | (names == "dense"))
                 own = own[np.argsort(ratios[own], kind="stable")]
-                aside = (
-                    0.006 * (place - (len(drawn) - 1) / 2) * (ratios[own] > 0)
-                )  # bars side by side
+                aside = 0.006 * (place - (len(drawn) - 1) / 2) * (ratios[own] > 0)  # bars side by side
                 look = {"marker": marker, "ms": 5.5, "mec": "white", "mew": 0.6, "lw": 1.6, "elinewidth": 1.0}
                 axes.errorbar(100 * (ratios[own] + aside), means[own], deviations[own], color=color, capsize=2, **look)
             axes.set_title(title, fontsize=11.5)
