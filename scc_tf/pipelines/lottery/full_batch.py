@@ -10,7 +10,7 @@ __all__ = ["FullBatch"]
 
 
 class FullBatch:
-    """Trains networks of a few shapes on one data set: what ``fit`` does with one batch per epoch, in 0.5 ms an epoch.
+    """Trains networks of a few shapes on one data set: what ``fit`` does with one batch per epoch, in 0.1 ms an epoch.
 
     As `keras.callbacks.EarlyStopping` with ``restore_best_weights=True``: a training stops when the validation loss
     has not been below its lowest for ``patience`` epochs, and the weights of that lowest loss are put back. The loop is
@@ -19,7 +19,12 @@ class FullBatch:
     Args:
         config: `scc_tf.pipelines.lottery.Config`.
         data: `scc_tf.datasets.Dataset`.
+
+    Attributes:
+        jit_compile: whether XLA compiles the loop: 2 s more for every shape, and a third of the time of an epoch.
     """
+
+    jit_compile = True
 
     def __init__(self, config, data):
         self.config = config
@@ -43,7 +48,9 @@ class FullBatch:
             (type(layer), layer.name, tuple(tuple(w.shape) for w in layer.weights)) for layer in network.layers
         )
         if shape not in self._loops:
-            self._loops[shape] = _Loop(keras.models.clone_model(network), self.config.learning_rate, *self._splits)
+            self._loops[shape] = _Loop(
+                keras.models.clone_model(network), self.config.learning_rate, *self._splits, self.jit_compile
+            )
         config, stops = self.config, epochs is None
         epochs = config.epochs if stops else epochs
         start = config.start_from_epoch if stops else 0
@@ -56,7 +63,7 @@ class FullBatch:
 class _Loop:
     """The compiled loop of one shape of network, with variables of its own."""
 
-    def __init__(self, model, learning_rate, train, validation):
+    def __init__(self, model, learning_rate, train, validation, jit_compile):
         self._model = model
         self._optimizer = keras.optimizers.Adam(learning_rate)
         self._optimizer.build(model.trainable_variables)
@@ -83,7 +90,7 @@ class _Loop:
             return tf.while_loop(lambda number, waited, *_: (number < epochs) & (waited < patience), epoch, begin)
 
         whole_number = tf.TensorSpec((), tf.int32)
-        self._train_until = tf.function(train_until).get_concrete_function(*[whole_number] * 3)
+        self._train_until = tf.function(train_until, jit_compile=jit_compile).get_concrete_function(*[whole_number] * 3)
 
     def __call__(self, network, epochs, patience, start, restore):
         self._model.set_weights(network.get_weights())
