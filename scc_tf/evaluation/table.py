@@ -31,6 +31,7 @@ def _ood_rows(kinds):
     confidences = [
         Row("mean confidence on test images", operator.attrgetter("ood.confidence_in"), "percent"),
         Row("mean confidence outside", operator.attrgetter("ood.confidence_out"), "percent", -1),
+        Row("difference of the two", operator.attrgetter("ood.confidence_shift"), "percent", 1),
     ]
     measures = {"AUROC": ("auroc", 1), "AUPR": ("aupr_in", 1), "FPR at 95 % TPR": ("fpr95", -1)}
     return confidences + [

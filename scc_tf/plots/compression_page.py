@@ -35,7 +35,7 @@ def compression_page(report, path: str | os.PathLike) -> None:
         parts = figure.subfigures(2, 1, height_ratios=(1.9, 1)) if examples else [figure]
         panels = parts[0].subplots(2, 3)
         for axes, model, color in zip(panels[0], models, COLORS, strict=False):
-            _draw_reliability(axes, model, color, report.bins)
+            _draw_reliability(axes, model, color)
         _draw_risk(panels[0, 2], models)
         top = max(h.max() for m in models for h in (m.curves.confidence_in, m.curves.confidence_out) if h is not None)
         for axes, model, color in zip(panels[1], models, COLORS, strict=False):
@@ -64,7 +64,7 @@ def _headline(report):
     return "\n".join(lines)
 
 
-def _draw_reliability(axes, model, color, bins):
+def _draw_reliability(axes, model, color):
     curve, numbers = model.curves.reliability, model.behaviour
     filled = curve.weight > 0
     axes.bar(curve.edges[:-1], curve.accuracy, np.diff(curve.edges), align="edge", color=color, alpha=0.25)
@@ -74,13 +74,13 @@ def _draw_reliability(axes, model, color, bins):
         curve.confidence[filled], curve.accuracy[filled], sizes,
         color=color, ec="white", lw=0.7, zorder=3, clip_on=False,
     )  # fmt: skip
-    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy", title=f"Reliability: {model.name}")
+    axes.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
+    axes.set_title(f"Reliability: {model.name}", pad=26)
     words = (
-        f"ECE {100 * numbers.expected_calibration_error:.2f} % in {bins} bins\n"
-        f"{100 * numbers.scaled_calibration_error:.2f} % at temperature {numbers.temperature:.2f}\n"
-        f"NLL {numbers.negative_log_likelihood:.3f}"
+        f"ECE {100 * numbers.expected_calibration_error:.2f} %, "
+        f"{100 * numbers.scaled_calibration_error:.2f} % at temperature {numbers.temperature:.2f}"
     )
-    axes.text(0.04, 0.96, words, transform=axes.transAxes, va="top", fontsize=9.5, linespacing=1.4)
+    axes.text(0, 1.05, words, transform=axes.transAxes, fontsize=9.5)
     _percent(axes.xaxis, axes.yaxis)
 
 
@@ -90,7 +90,7 @@ def _draw_risk(axes, models):
         axes.plot(model.curves.coverage, model.curves.risk, color=color, label=label)
     axes.set(xlim=(0, 1), xlabel="coverage: share of images answered", ylabel="risk: wrong answers among them")
     axes.set_ylim(0, max(0.001, 1.3 * max(m.curves.risk.max() for m in models)))
-    axes.set_title("Risk and coverage")
+    axes.set_title("Risk and coverage", pad=26)
     axes.legend(loc="upper left", fontsize=10)
     _percent(axes.xaxis, axes.yaxis)
 
@@ -111,31 +111,30 @@ def _draw_separation(axes, models):
     values = [[model.ood.scores[k].auroc if k in model.ood.scores else np.nan for k in kinds] for model in models]
     _draw_pairs(axes, kinds, values, models)
     axes.axhline(0.5, color=INK, linewidth=1.2, linestyle=DASHED)  # chance
-    axes.set(ylim=(0, 1.22), ylabel="AUROC", title="Test or elsewhere?")
+    axes.set(ylim=(0, 1.22), ylabel="AUROC", title="Out of distribution")
     axes.set_yticks(np.linspace(0, 1, 6))
 
 
 def _draw_calibration_errors(axes, models):
     words = {
         "ECE": "expected_calibration_error",
-        "ECE,\nequal mass": "expected_calibration_error_mass",
+        "ECE of\nequal mass": "expected_calibration_error_mass",
         "ECE,\nscaled": "scaled_calibration_error",
         "UCE": "uncertainty_calibration_error",
     }
-    values = [[getattr(model.behaviour, name) for name in words.values()] for model in models]
-    _draw_pairs(axes, list(words), values, models)
+    values = [[100 * getattr(model.behaviour, name) for name in words.values()] for model in models]
+    _draw_pairs(axes, list(words), values, models, digits=2)
     axes.margins(y=0.25)
-    axes.set(ylabel="calibration error", title="Calibration errors")
-    _percent(axes.yaxis)
+    axes.set(ylabel="calibration error (%)", title="Calibration errors")
 
 
-def _draw_pairs(axes, words, values, models):
+def _draw_pairs(axes, words, values, models, digits=3):
     places = np.arange(len(words))
     for row, model, color, side in zip(values, models, COLORS, (-0.2, 0.2), strict=True):
         bars = axes.bar(places + side, row, 0.36, color=color, label=model.name)
-        labels = ["" if np.isnan(v) else f"{v:.3f}" for v in row]
-        axes.bar_label(bars, labels, fontsize=9, padding=2)
-    axes.set_xticks(places, words)
+        labels = ["" if np.isnan(v) else f"{v:.{digits}f}" for v in row]
+        axes.bar_label(bars, labels, fontsize=8.5, padding=2)
+    axes.set_xticks(places, words, fontsize=10)
     axes.grid(visible=False, axis="x")
     axes.legend(loc="upper left", fontsize=10, ncols=2)
 
@@ -160,7 +159,7 @@ def _draw_examples(figure, report):
         bars.tick_params(axis="x", labelsize=9, rotation=90 * (max(map(len, report.class_names)) > 2))
         _percent(bars.yaxis)
     rows[1, 0].set_ylabel("probability")
-    rows[1, 0].legend(loc="upper left", fontsize=9)
+    figure.legend(*rows[1, 0].get_legend_handles_labels(), loc="upper right", ncols=2, fontsize=10)
 
 
 def _pictures(examples):
@@ -174,5 +173,5 @@ def _pictures(examples):
 
 def _percent(*axes):
     for axis in axes:
-        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 5, 10)))
+        axis.set_major_locator(MaxNLocator(5, steps=(1, 2, 2.5, 5, 10)))
         axis.set_major_formatter(PercentFormatter(1.0, symbol=" %"))
