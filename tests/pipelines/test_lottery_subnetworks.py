@@ -26,7 +26,9 @@ def convolutional(seed=0):
 
 def by_hand(model, kept, images):
     """The outputs of what is kept, in NumPy, from the definition."""
-    conv, dense, out = ([np.asarray(w, np.float64) for w in model.get_layer(n).weights] for n in ("conv", "dense", "out"))
+    conv, dense, out = (
+        [np.asarray(w, np.float64) for w in model.get_layer(n).weights] for n in ("conv", "dense", "out")
+    )
     filters, neurons = np.flatnonzero(kept["conv"]), np.flatnonzero(kept["dense"])
     answers = []
     for image in images:

@@ -19,7 +19,9 @@ def _no_xla(monkeypatch):
 
 def fitted(network, data, config):
     """What Keras's ``fit`` with its own early stopping makes of it."""
-    network.compile(keras.optimizers.Adam(config.learning_rate), keras.losses.SparseCategoricalCrossentropy(True), jit_compile=False)
+    network.compile(
+        keras.optimizers.Adam(config.learning_rate), keras.losses.SparseCategoricalCrossentropy(True), jit_compile=False
+    )
     early = keras.callbacks.EarlyStopping(
         "val_loss", patience=config.patience, restore_best_weights=True, start_from_epoch=config.start_from_epoch
     )
