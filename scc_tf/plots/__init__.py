@@ -3,12 +3,12 @@
 from scc_tf.plots.channels import bits_per_layer, code_histograms
 from scc_tf.plots.comparison import collapse_study, compare_rows
 from scc_tf.plots.compression import byte_budgets, compression_tradeoff, storage_breakdown
-from scc_tf.plots.compression_page import compression_page
 from scc_tf.plots.front import size_accuracy_front
 from scc_tf.plots.lottery import lottery_curves, lottery_ood
 from scc_tf.plots.safety_set import safety_gallery
 from scc_tf.plots.target import target_sizes
 from scc_tf.plots.time_course import network_and_step_time, restoration_events, size_and_accuracy
+from scc_tf.plots.two_models import compression_page
 
 __all__ = [
     "bits_per_layer",

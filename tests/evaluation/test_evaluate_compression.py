@@ -36,7 +36,7 @@ def logits_of(model, images):
 def test_each_model_is_measured_as_it_is(name, net, data):
     """The numbers are those of the model that was passed, not of the one it came from."""
     after = FORMS[name](net)
-    found = evaluate_compression(net, after, data, outsiders(), bins=10).after
+    found = evaluate_compression(net, after, data, outsiders(), bins=10, stored=False).after
     logits = {key: logits_of(after, split.images) for key, split in data._asdict().items() if isinstance(split, Split)}
     probabilities, labels = metrics.softmax(logits["test"]), data.test.labels
     temperature = metrics.fit_temperature(logits["validation"], data.validation.labels)
@@ -58,6 +58,7 @@ def test_each_model_is_measured_as_it_is(name, net, data):
     assert found.ood == metrics.ood_report(logits["test"], logits_of(after, outsiders()))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_size_and_work(name, net, data, tmp_path):
     after = FORMS[name](net)
@@ -179,6 +180,8 @@ def test_the_table_is_complete_and_aligned(report):
     assert len(rows) >= 30 and max(map(len, rows)) < 100
     accuracy = next(line for line in rows if "accuracy" in line)
     assert f"{100 * report.after.behaviour.accuracy:.2f} %" in accuracy
+    difference = next(line for line in rows if "difference of the two" in line)
+    assert f"{100 * report.after.ood.confidence_shift:.2f} %" in difference
     assert "times smaller than float as float32" in text
     assert "note: float: no packed file" in text
 
