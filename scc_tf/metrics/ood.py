@@ -13,7 +13,6 @@ import dataclasses
 
 import numpy as np
 from scipy import special
-from sklearn import metrics
 
 from scc_tf.metrics.probabilities import checked_logits, normalized_entropy, softmax
 
@@ -131,6 +130,8 @@ def ood_report(in_logits, out_logits, kinds=KINDS):
 
 
 def _separation(inside, outside):
+    from sklearn import metrics  # imported late: `import scc_tf` stays cheap
+
     scores = np.concatenate([inside, outside])
     is_in = np.arange(len(scores)) < len(inside)
     false_positives, true_positives, _ = metrics.roc_curve(is_in, scores, drop_intermediate=False)
