@@ -9,8 +9,17 @@ from scc_tf import plots
 from scc_tf.atomic import atomic_path
 
 FIELDS = (
-    *("test_accuracy", "validation_accuracy", "epochs", "epochs_run", "epochs_in_all", "parameters", "sparsity"),
-    *("nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "temperature"),
+    *(
+        "test_accuracy",
+        "validation_accuracy",
+        "epochs",
+        "epochs_run",
+        "epochs_in_all",
+        "parameters",
+        "sparsity",
+        "operations",
+    ),
+    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "temperature"),
     *("nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
 )
 COLUMNS = (  # field, heading, factor, decimals

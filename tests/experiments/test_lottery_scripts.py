@@ -20,7 +20,14 @@ def rows(config, **more):
         {
             **dict.fromkeys(MEASURES, 0.1),
             **{"seed": seed, "protocol": protocol, "ratio": ratio, "test_accuracy": 0.9 + 0.01 * seed - 0.1 * ratio},
-            **{"epochs": 10 + seed, "epochs_run": 15, "epochs_in_all": 30, "parameters": 100, "temperature": 1.2},
+            **{
+                "epochs": 10 + seed,
+                "epochs_run": 15,
+                "epochs_in_all": 30,
+                "parameters": 100,
+                "operations": 90,
+                "temperature": 1.2,
+            },
             **{"channels": {"dense1": 30}, "seconds": 1.0, "validation_loss": 0.2, **more},
         }
         for seed in config.seeds

@@ -50,6 +50,7 @@ def test_the_record_is_json_with_a_row_for_every_seed_protocol_and_ratio(done):
         neurons = {0.0: 30, 0.5: 15, 0.9: 3}[row["ratio"]]
         assert row["channels"] == {"dense1": neurons, "head": 2}
         assert row["parameters"] == 5 * neurons + 2
+        assert row["operations"] == 4 * neurons
         assert row["sparsity"] == 1 - row["parameters"] / 152
         assert 1 <= row["epochs"] <= row["epochs_run"] <= 30
         assert 0 <= row["test_accuracy"] <= 1 and 0 <= row["ece_15_scaled"] <= 1 and 0 <= row["uce"] <= 1
@@ -168,6 +169,7 @@ def test_single_weights(tmp_path):
     record = run(dataclasses.replace(CONFIG, structure="unstructured", runs=1, ratios="0.5"), tmp_path, verbose=0)
     for row in record["rows"][1:]:
         assert row["parameters"] == 60 + 32
+        assert row["operations"] == 60
         assert row["channels"] == {"dense1": 30, "head": 2}
 
 

@@ -18,6 +18,8 @@ early step: Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticke
 pruning as a baseline: Blalock et al. 2020, "What is the State of Neural Network Pruning?" (arXiv 2003.03033).
 """
 
+import functools
+
 import numpy as np
 
 from scc_tf import models
@@ -69,12 +71,14 @@ class Lottery:
         """Prune by one protocol and train.
 
         Args:
-            protocol: one of `scc_tf.pipelines.lottery.PROTOCOLS`.
+            protocol: one of `scc_tf.pipelines.lottery.PROTOCOLS`, or "dense".
             ratio: fraction to prune.
 
         Returns:
-            ``(network, name of its stage, records of the trainings after the dense one)``.
+            ``(network, name of its stage, records of all trainings that led to it, the dense one first)``.
         """
+        if protocol == "dense":
+            return self.dense, self.dense_name, [self.dense_record]
         if protocol == "iterative":
             return self._iterative(ratio)
         if protocol == "random_pruning":
@@ -89,21 +93,21 @@ class Lottery:
         else:
             start = self.dense.get_weights()
         network, name = self._cut(start, kept), self._name(f"{protocol}-{ratio:g}", _PRUNED)
-        return network, name, [self.trainer.train(network, name, self.seed)]
+        return network, name, [self.dense_record, self.trainer.train(network, name, self.seed)]
 
     def _iterative(self, ratio):
         """Rounds that prune nothing are left out: the training after them would be the last one again."""
-        network, name, kept, records = self.dense, self.dense_name, self.everything, []
-        start = self._early()
+        network, name, kept, records = self.dense, self.dense_name, self.everything, [self.dense_record]
         for number, gone in enumerate(round_ratios(ratio, self.config.rounds), start=1):
             chosen = self.pruning.choose(network, kept, gone)
             if all(np.array_equal(chosen[layer], kept[layer]) for layer in kept):
                 continue
-            kept, network = chosen, self._cut(start, chosen)
+            kept, network = chosen, self._cut(self._early, chosen)
             name = self._name(f"iterative-{ratio:g}-{number}", _ITERATIVE)
             records.append(self.trainer.train(network, name, self.seed))
         return network, name, records
 
+    @functools.cached_property
     def _early(self):
         """What iterative pruning rewinds to."""
         if not self.config.rewind_steps:
