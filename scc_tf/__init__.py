@@ -2,6 +2,7 @@
 
 from scc_tf import callbacks, datasets, layers, models
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
+from scc_tf.evaluation import CompressionReport, evaluate_compression
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
 from scc_tf.rate import RateTerm
 from scc_tf.report import SizeReport, size_report
@@ -11,6 +12,7 @@ from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels
 from scc_tf.training import SelfCompressingModel
 
 __all__ = [
+    "CompressionReport",
     "ConversionReport",
     "PackedReport",
     "RateTerm",
@@ -23,6 +25,7 @@ __all__ = [
     "add_masks",
     "callbacks",
     "datasets",
+    "evaluate_compression",
     "export_tflite",
     "layers",
     "load_packed",

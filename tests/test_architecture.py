@@ -13,14 +13,15 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"layers", "models", "datasets", "tfmot", "batch_statistics", "optimizer_state"},
     {"masked_layers"},
     {"graph", "side_information", "dead_zone"},
-    {"size", "surgery", "safety"},
+    {"flops", "safety", "size", "surgery"},
     {"rate"},
     {"training"},
     {"conversion"},
     {"export"},
     {"report"},
-    {"callbacks"},
-    {"pipelines", "plots"},
+    {"callbacks", "plots"},
+    {"evaluation"},
+    {"pipelines"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}

@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import shutil
 import time
 
 import keras
@@ -59,7 +60,11 @@ class Stage:
         _write_json(self._record, record)
         self._seconds.unlink(missing_ok=True)
 
-    def fit(self, model, batches, epochs, callbacks=(), verbose=1):
+    def forget(self):
+        """Drop the backup of an interrupted training, which starts over then."""
+        shutil.rmtree(self._backup, ignore_errors=True)
+
+    def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None):
         """Train, from where an interrupted training stopped.
 
         Args:
@@ -68,6 +73,7 @@ class Stage:
             epochs: in all sessions together.
             callbacks: what else happens during ``fit``.
             verbose: as in ``fit``.
+            validation: ``(inputs, labels)`` to evaluate after every epoch, or None.
 
         Returns:
             Seconds of all sessions.
@@ -81,6 +87,8 @@ class Stage:
             steps_per_epoch=steps,
             callbacks=[RaiseOnNaN(), backup, *callbacks, clock],
             verbose=verbose,
+            validation_data=validation,
+            validation_batch_size=500,
             shuffle=False,  # the batches are shuffled
         )
         return clock.seconds

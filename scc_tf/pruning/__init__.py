@@ -1,7 +1,7 @@
 """What a network can do without: masks of weights, on plain NumPy arrays.
 
-`magnitude` keeps large weights, one by one or in patterns; `knapsack` keeps the edges that are worth most under a
-budget of bytes.
+`magnitude` keeps large weights, one by one or in patterns; `neurons` keeps whole neurons and filters; `knapsack` keeps
+the edges that are worth most under a budget of bytes.
 """
 
 from scc_tf.pruning.knapsack import (
@@ -14,6 +14,7 @@ from scc_tf.pruning.knapsack import (
     reduce_neuron,
 )
 from scc_tf.pruning.magnitude import block_mask, global_masks, magnitude_mask, n_of_m_mask, quality_mask
+from scc_tf.pruning.neurons import kept_count, largest_neurons, neuron_scores, random_neurons
 
 __all__ = [
     "block_mask",
@@ -22,10 +23,14 @@ __all__ = [
     "fractional_bound",
     "global_masks",
     "greedy_knapsack",
+    "kept_count",
+    "largest_neurons",
     "magnitude_mask",
     "n_of_m_mask",
+    "neuron_scores",
     "parse_neurons",
     "quality_mask",
+    "random_neurons",
     "reduce_layer",
     "reduce_neuron",
 ]

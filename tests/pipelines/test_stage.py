@@ -41,6 +41,15 @@ def test_finished_epochs_are_those_of_the_backup(stage, tmp_path):
         _ = stage.finished_epochs
 
 
+def test_a_forgotten_training_starts_over(stage, tmp_path):
+    stage.forget()  # nothing yet
+    path = tmp_path / "training-1" / "backup" / "keras" / "training_metadata.json"
+    path.parent.mkdir(parents=True)
+    path.write_text(json.dumps({"epoch": 3}))
+    stage.forget()
+    assert stage.finished_epochs == 0
+
+
 def test_the_clock_counts_all_sessions_but_no_lost_epoch(tmp_path, monkeypatch):
     path, now = tmp_path / "seconds.json", [100.0]
     monkeypatch.setattr(time, "monotonic", lambda: now[0])

@@ -1,0 +1,80 @@
+"""What the lottery experiments write: means over the seeds, a table, a record and figures."""
+
+import json
+from pathlib import Path
+
+from seeds import mean_and_deviation
+
+from scc_tf import plots
+from scc_tf.atomic import atomic_path
+
+FIELDS = (
+    *(
+        "test_accuracy",
+        "validation_accuracy",
+        "epochs",
+        "epochs_run",
+        "epochs_in_all",
+        "parameters",
+        "sparsity",
+        "operations",
+    ),
+    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "temperature"),
+    *("nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
+)
+COLUMNS = (  # field, heading, factor, decimals
+    ("test_accuracy", "accuracy %", 100, 2),
+    ("epochs", "epochs", 1, 0),
+    ("epochs_in_all", "in all", 1, 0),
+    ("sparsity", "sparsity %", 100, 1),
+    ("ece_10", "ECE %", 100, 2),
+    ("ece_15_scaled", "ECE scaled %", 100, 2),
+    ("uce", "UCE %", 100, 2),
+    ("auroc_probability", "AUROC %", 100, 2),
+)
+
+
+def summary(rows):
+    """One dictionary per protocol and ratio: ``[mean, sample deviation over the seeds]`` of every measure."""
+    groups = {}
+    for row in rows:
+        groups.setdefault((row["protocol"], row["ratio"]), []).append(_flat(row))
+    table = []
+    for (protocol, ratio), members in groups.items():
+        names = [name for name in members[0] if name in FIELDS or name.startswith(("auroc_", "aupr_", "fpr95_"))]
+        values = {name: mean_and_deviation([member[name] for member in members]) for name in names}
+        worst = min(member["test_accuracy"] for member in members)
+        named = {"protocol": protocol, "ratio": ratio, "seeds": len(members), "channels": members[0]["channels"]}
+        table.append({**named, **values, "lowest_test_accuracy": worst})
+    return table
+
+
+def _flat(row):
+    """A row with its OOD measures beside the others: ``auroc_energy`` and so on."""
+    ood = {f"{name}_{kind}": value for kind, scores in row.get("ood", {}).items() for name, value in scores.items()}
+    return {**{name: value for name, value in row.items() if name != "ood"}, **ood}
+
+
+def format_summary(table):
+    columns = [column for column in COLUMNS if column[0] in table[0]]
+    lines = [f"{'protocol':<16}{'ratio':>6}" + "".join(f"{heading:>17}" for _, heading, _, _ in columns)]
+    for row in table:
+        cells = []
+        for name, _, factor, decimals in columns:
+            mean, deviation = row[name]
+            spread = "" if deviation is None else f" ± {factor * deviation:.{decimals}f}"
+            cells.append(f"{factor * mean:.{decimals}f}{spread}")
+        lines.append(f"{row['protocol']:<16}{row['ratio']:>6g}" + "".join(f"{cell:>17}" for cell in cells))
+    return "\n".join(lines)
+
+
+def write(name, record, command, out_dir):
+    """Write ``<name>.json`` and its figures to a folder; returns the summary."""
+    table, out_dir = summary(record["rows"]), Path(out_dir)
+    record = {"command": command, "summary": table, **record}
+    with atomic_path(out_dir / f"{name}.json") as partial:
+        partial.write_text(json.dumps(record, indent=1))
+    plots.lottery_curves(record, out_dir / f"{name}.png")
+    if "confidence_ood" in table[0]:
+        plots.lottery_ood(record, out_dir / f"{name}_ood.png")
+    return table

@@ -1,0 +1,144 @@
+"""One call that compares two models: what users call."""
+
+import numbers
+
+import numpy as np
+
+from scc_tf import metrics
+from scc_tf.evaluation.behaviour import measure_behaviour, measure_curves
+from scc_tf.evaluation.footprint import measure_footprint
+from scc_tf.evaluation.outputs import classifier_outputs
+from scc_tf.evaluation.report import CompressionReport, ModelReport
+
+__all__ = ["evaluate_compression"]
+
+
+def evaluate_compression(before, after, data, ood=None, *, names=("before", "after"), bins=15, examples=5, stored=True):
+    """Compare two classifiers: answers, calibration, behaviour out of distribution, size and work.
+
+    Any two models will do, in any order: plain, self-compressing, weight-sharing, masked, pruned, or loaded from a
+    packed file. Both are run as they are, on the same images; neither is changed. The temperature of each is fitted on
+    the validation split, everything else is measured on the test split. Bins hold their upper edges.
+
+    Models should return logits. Outputs that are never negative and sum to 1 in every row are taken for probabilities:
+    all is measured the same on their logarithms, except the energy score, which needs logits and is left out; a note
+    in the report says so.
+
+    Args:
+        before: built Sequential or functional classifier, ``(N, ...) -> (N, K)``.
+        after: another one for the same images and classes.
+        data: `scc_tf.datasets.Dataset`, or what has a ``validation`` and a ``test`` split of ``images`` and ``labels``.
+        ood: images of another distribution, in the shape and range of the others: a `scc_tf.datasets.Split`, a
+            `scc_tf.datasets.Dataset` (its test split), or an array ``(N, ...)``. Labels are not used: no answer is
+            right there.
+        names: what to call the two models.
+        bins: of the calibration errors, at least 1.
+        examples: how many single OOD images the figure shows, evenly spread over the set, or the indices of those.
+        stored: whether to pack the models for their ``stored_bytes``: about a second per million weights.
+
+    Returns:
+        `CompressionReport`: ``print`` it for a table, ``report.to_json()``, ``report.save_figure("page.png")``. In all
+        OOD scores, the test images are positive; see `scc_tf.metrics.ood`.
+
+    Raises:
+        ValueError: if a model is subclassed, not built or no classifier for these images, the models differ in the
+            number of classes, an output is not finite, a split is empty or its labels do not fit, or an argument is
+            none of the above.
+
+    Example:
+        >>> import keras, scc_tf
+        >>> from scc_tf.datasets import Dataset, Split
+        >>> rng = np.random.default_rng(0)
+        >>> split = Split(rng.random((40, 8), np.float32), rng.integers(0, 3, 40))
+        >>> data = Dataset("noise", split, split, split, ("a", "b", "c"))
+        >>> plain = keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, name="head")])
+        >>> shared = scc_tf.share_weights(plain, clusters=4)
+        >>> report = evaluate_compression(plain, shared, data, ood=-split.images)
+        >>> report.after.footprint.stored_bytes < report.before.footprint.float32_bytes
+        True
+    """
+    if len(names) != 2:
+        raise ValueError(f"Expected two names. Received: names={names!r}")
+    images = _images(data, ood)
+    chosen = _chosen(examples, images)
+    outputs = [classifier_outputs(m, images, n) for m, n in zip((before, after), names, strict=True)]
+    shapes = [o.logits["test"].shape for o in outputs]
+    if shapes[0] != shapes[1]:
+        raise ValueError(f"Expected models of the same classes. Received: outputs {shapes[0]} and {shapes[1]}")
+    found = [_model_report(*parts, data, bins, chosen) for parts in zip(names, outputs, strict=True)]
+    footprints = [measure_footprint(model, stored) for model in (before, after)]
+    reports = [
+        ModelReport(footprint=footprint, **parts) for parts, (footprint, _) in zip(found, footprints, strict=True)
+    ]
+    answers = [o.logits["test"].argmax(axis=1) for o in outputs]
+    right = [answer == data.test.labels for answer in answers]
+    return CompressionReport(
+        *reports,
+        data_name=getattr(data, "name", "data"),
+        class_names=_class_names(data, shapes[0][1]),
+        images={name: len(array) for name, array in images.items()},
+        bins=bins,
+        agreement=float(np.mean(answers[0] == answers[1])),
+        newly_wrong=float(np.mean(right[0] & ~right[1])),
+        newly_right=float(np.mean(~right[0] & right[1])),
+        examples=images["out"][chosen] if "out" in images else None,
+        notes=_notes(names, outputs, footprints),
+    )
+
+
+def _images(data, ood):
+    """``{set: images}``."""
+    missing = [name for name in ("validation", "test") if not hasattr(getattr(data, name, None), "images")]
+    if missing:
+        raise ValueError(
+            "Expected data with a validation and a test split of images and labels (see scc_tf.datasets.load). "
+            f"Received: {type(data).__name__} without {' and '.join(missing)}"
+        )
+    images = {"validation": data.validation.images, "test": data.test.images}
+    if ood is not None:
+        ood = getattr(ood, "test", ood)
+        images["out"] = np.asarray(getattr(ood, "images", ood))
+    return images
+
+
+def _chosen(examples, images):
+    """Indices of the OOD images to show."""
+    if "out" not in images:
+        return np.zeros(0, int)
+    count = len(images["out"])
+    if isinstance(examples, numbers.Integral) and examples >= 0:
+        return np.unique(np.linspace(0, count - 1, min(int(examples), count)).round().astype(int))
+    chosen = np.asarray(examples)
+    if chosen.ndim != 1 or chosen.dtype.kind not in "iu" or not ((chosen >= 0) & (chosen < count)).all():
+        raise ValueError(
+            f"Expected a number of examples, or indices of the {count} OOD images. Received: examples={examples!r}"
+        )
+    return chosen
+
+
+def _model_report(name, outputs, data, bins, chosen):
+    """What `ModelReport` takes, but for the footprint."""
+    kinds = metrics.KINDS if outputs.are_logits else tuple(k for k in metrics.KINDS if k != "energy")
+    has_ood = "out" in outputs.logits
+    return {
+        "name": name,
+        "behaviour": measure_behaviour(outputs, data.validation.labels, data.test.labels, bins),
+        "ood": metrics.ood_report(outputs.logits["test"], outputs.logits["out"], kinds) if has_ood else None,
+        "curves": measure_curves(outputs, data.test.labels, bins, chosen),
+    }
+
+
+def _class_names(data, classes):
+    """A name for each output."""
+    names = tuple(getattr(data, "class_names", None) or ())
+    return names if len(names) == classes else tuple(map(str, range(classes)))
+
+
+def _notes(names, outputs, footprints):
+    """What the reader has to know about the numbers."""
+    notes = []
+    for name, output, (_, missing) in zip(names, outputs, footprints, strict=True):
+        if not output.are_logits:
+            notes.append(f"{name}: returns probabilities; their logarithms serve as logits, without an energy score")
+        notes += [f"{name}: {note}" for note in missing]
+    return tuple(notes)

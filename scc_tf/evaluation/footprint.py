@@ -1,0 +1,93 @@
+"""How large one model is, and how much it computes."""
+
+import dataclasses
+
+import numpy as np
+from keras import ops
+
+from scc_tf.conversion import to_plain
+from scc_tf.export import packed_bytes
+from scc_tf.flops import count_operations
+from scc_tf.surgery import remove_dead_channels
+
+__all__ = ["Footprint", "measure_footprint"]
+
+
+@dataclasses.dataclass(frozen=True)
+class Footprint:
+    """Size and work of one model. None stands for what could not be found out; the report's notes say why.
+
+    Parameters are those of the plain model that computes the same (`scc_tf.to_plain`): kernels, biases, batch
+    statistics, but no bit depths, exponents, masks or codebooks.
+
+    Attributes:
+        float32_bytes: four for each parameter.
+        stored_bytes: length of the whole file that `scc_tf.save_packed` writes now; a file from an earlier version may
+            be longer.
+        parameters: their number.
+        nonzero_parameters: those that are not 0.
+        live_parameters: what is left when channels that do nothing are removed (`scc_tf.remove_dead_channels`).
+        multiply_accumulates: for one example, see `scc_tf.flops.count_operations`.
+        live_multiply_accumulates: the same when channels that do nothing are removed.
+        nonzero_multiply_accumulates: those with a weight that is not 0.
+    """
+
+    float32_bytes: int
+    stored_bytes: int | None
+    parameters: int
+    nonzero_parameters: int
+    live_parameters: int
+    multiply_accumulates: int | None
+    live_multiply_accumulates: int | None
+    nonzero_multiply_accumulates: int | None
+
+
+def measure_footprint(model, stored=True):
+    """Measure the size and the work of a model, which is left untouched.
+
+    Args:
+        model: built Sequential or functional model, plain or compressed in any way.
+        stored: whether to pack it, which takes about a second per million weights.
+
+    Returns:
+        ``(Footprint, notes)``: a tuple of str says what is missing and why.
+
+    Raises:
+        ValueError: if the model is subclassed or not built.
+
+    Example:
+        >>> import keras
+        >>> footprint, notes = measure_footprint(keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)]))
+        >>> footprint.float32_bytes, footprint.multiply_accumulates, footprint.stored_bytes is None
+        (144, 32, True)
+    """
+    plain = to_plain(model)
+    smaller = remove_dead_channels(plain)[0]
+    size, size_notes = _stored(model) if stored else (None, ())
+    whole, live, work_notes = _operations(plain, smaller)
+    footprint = Footprint(
+        float32_bytes=4 * plain.count_params(),
+        stored_bytes=size,
+        parameters=plain.count_params(),
+        nonzero_parameters=sum(int(np.count_nonzero(ops.convert_to_numpy(w))) for w in plain.weights),
+        live_parameters=smaller.count_params(),
+        multiply_accumulates=whole and whole.multiply_accumulates,
+        live_multiply_accumulates=live and live.multiply_accumulates,
+        nonzero_multiply_accumulates=whole and whole.nonzero_multiply_accumulates,
+    )
+    return footprint, size_notes + work_notes
+
+
+def _stored(model):
+    try:
+        return len(packed_bytes(model)), ()
+    except ValueError as error:
+        return None, (f"no packed file: {str(error).partition(' Received')[0]}",)
+
+
+def _operations(plain, smaller):
+    try:
+        whole, live = count_operations(plain), count_operations(smaller)
+    except ValueError as error:
+        return None, None, (f"no multiply-accumulates: {error}",)
+    return whole, live, tuple(f"multiply-accumulates without those of layer {name!r}" for name in whole.uncounted)

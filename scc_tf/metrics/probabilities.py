@@ -1,0 +1,132 @@
+"""From logits to class probabilities, and what every metric asks of them.
+
+Shapes: ``N`` examples, ``K`` classes. All arithmetic is in float64.
+"""
+
+import numpy as np
+from scipy import special
+
+__all__ = ["checked_labels", "checked_logits", "checked_probabilities", "log_softmax", "normalized_entropy", "softmax"]
+
+ROW_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within it
+
+
+def softmax(logits, temperature=1.0):
+    """Class probabilities of logits: ``exp(z_k / T) / sum_j exp(z_j / T)``.
+
+    Args:
+        logits: float ``(N, K)``, ``K >= 2``.
+        temperature: ``T > 0``; above 1 it makes every answer less sure, and changes none of them.
+
+    Returns:
+        float64 ``(N, K)``, rows sum to 1.
+
+    Raises:
+        ValueError: if the logits have another shape or are not finite, or the temperature is not positive and finite.
+
+    Example:
+        >>> softmax([[0.0, np.log(3.0)]]).round(2).tolist()
+        [[0.25, 0.75]]
+    """
+    return np.exp(log_softmax(logits, temperature))
+
+
+def log_softmax(logits, temperature=1.0):
+    """Logarithms of the class probabilities, exact also where these are too small for a float64.
+
+    Args:
+        logits: as for `softmax`.
+        temperature: as for `softmax`.
+
+    Returns:
+        float64 ``(N, K)``, not positive.
+
+    Raises:
+        ValueError: as `softmax`.
+
+    Example:
+        >>> log_softmax([[0.0, 1000.0]]).tolist()
+        [[-1000.0, 0.0]]
+    """
+    if not 0 < temperature < np.inf:
+        raise ValueError(f"Expected a positive, finite temperature. Received: temperature={temperature}")
+    return special.log_softmax(checked_logits(logits) / temperature, axis=1)
+
+
+def normalized_entropy(probabilities):
+    """How uncertain each answer is: ``-sum_k p_k log p_k / log K``.
+
+    Args:
+        probabilities: float ``(N, K)``, ``K >= 2``, rows sum to 1.
+
+    Returns:
+        float64 ``(N,)``: 0 for one sure class, 1 where all classes are equally likely.
+
+    Raises:
+        ValueError: if a row is not a distribution.
+
+    Source: Laves et al. 2019, "Well-calibrated Model Uncertainty with Temperature Scaling for Dropout Variational
+        Inference" (arXiv 1909.13550).
+
+    Example:
+        >>> normalized_entropy([[0.5, 0.5], [0.0, 1.0]]).tolist()
+        [1.0, 0.0]
+    """
+    probabilities = checked_probabilities(probabilities)
+    entropy = special.entr(probabilities).sum(axis=1) / np.log(probabilities.shape[1])
+    return np.clip(entropy, 0.0, 1.0)  # rounding
+
+
+def checked_logits(logits, name="logits"):
+    """Logits as float64 ``(N, K)``.
+
+    Raises:
+        ValueError: if they have another shape, no row, fewer than two classes, or are not finite.
+    """
+    logits = np.asarray(logits, np.float64)
+    if logits.ndim != 2 or not len(logits) or logits.shape[1] < 2:
+        raise ValueError(
+            f"Expected {name} (N, K) of at least one example and two classes. Received: shape={logits.shape}"
+        )
+    if not np.isfinite(logits).all():
+        raise ValueError(f"Expected finite {name}. Received: {np.sum(~np.isfinite(logits))} that are not")
+    return logits
+
+
+def checked_probabilities(probabilities):
+    """Probabilities as float64 ``(N, K)``, rows exactly as they came.
+
+    Raises:
+        ValueError: as `checked_logits`; if one is negative, or a row does not sum to 1 within 0.001.
+    """
+    probabilities = checked_logits(probabilities, "probabilities")
+    sums = probabilities.sum(axis=1)
+    if probabilities.min() < 0 or np.abs(sums - 1).max() > ROW_TOLERANCE:
+        raise ValueError(
+            "Expected softmax probabilities, no logits: every row is not negative and sums to 1. "
+            f"Received: values from {probabilities.min():g}, sums from {sums.min():g} to {sums.max():g}"
+        )
+    return probabilities
+
+
+def checked_labels(labels, like):
+    """Labels as int64 ``(N,)``.
+
+    Args:
+        labels: integers of any width.
+        like: ``(N, K)``, what they belong to.
+
+    Raises:
+        ValueError: if there are not ``N``, they are no integers, or one is not in ``[0, K)``.
+    """
+    labels = np.asarray(labels)
+    if labels.shape != like.shape[:1] or labels.dtype.kind not in "iu":
+        raise ValueError(
+            f"Expected {len(like)} integer labels, shape ({len(like)},). "
+            f"Received: shape={labels.shape}, dtype={labels.dtype}"
+        )
+    if labels.min() < 0 or labels.max() >= like.shape[1]:
+        raise ValueError(
+            f"Expected labels in [0, {like.shape[1]}). Received: labels from {labels.min()} to {labels.max()}"
+        )
+    return labels.astype(np.int64)

@@ -1,0 +1,76 @@
+"""Lottery tickets: prune by several protocols, train again, and ask how accurate and how honest what is left is.
+
+Trainings are cached in the work folder under a hash of the settings that they depend on; an interrupted one goes on
+from its last epoch. The validation split stops trainings and fits temperatures; the test split chooses nothing.
+"""
+
+import itertools
+
+import keras
+from absl import logging
+
+from scc_tf.flops import count_operations
+from scc_tf.pipelines.lottery import tasks
+from scc_tf.pipelines.lottery.config import PRESETS, PROTOCOLS, STRUCTURES, Config
+from scc_tf.pipelines.lottery.protocols import Lottery
+from scc_tf.pipelines.lottery.subnetworks import parameter_count, widths
+from scc_tf.pipelines.lottery.training import Trainer
+from scc_tf.pipelines.settings import provenance
+
+__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "run"]
+
+
+def run(config, work_dir, verbose=1):
+    """Train, prune and measure, for every seed, protocol and ratio.
+
+    Args:
+        config: `Config`.
+        work_dir: folder (`pathlib.Path`) of the cached stages.
+        verbose: as in ``fit``.
+
+    Returns:
+        Plain JSON: ``config``, ``versions``, and ``rows``, per seed one of the protocol "dense" with ratio 0 and one
+        for every other protocol and ratio. A row has ``seed``, ``protocol``, ``ratio``, and
+
+        - of the last training, ``epochs`` to the lowest validation loss, that ``validation_loss``, and ``epochs_run``
+          until it stopped; of all trainings that led to the network, the dense one's among them, ``epochs_in_all`` and
+          ``seconds``;
+        - ``parameters`` that are left, ``sparsity``, the fraction of the dense network's parameters that is gone,
+          ``operations``, the multiply-accumulates of an example with weights that are left, and ``channels`` by layer;
+        - the values of `scc_tf.pipelines.lottery.measures.measure`.
+    """
+    keras.utils.set_random_seed(config.seed)
+    data, ood_images = tasks.load(config)
+    trainer = Trainer(config, data, ood_images, work_dir, verbose)
+    points = [("dense", 0.0), *itertools.product(config.protocols.split(","), config.pruned_ratios)]
+    rows = []
+    for seed in config.seeds:
+        lottery = Lottery(trainer, seed)
+        for protocol, ratio in points:
+            network, name, trainings = lottery.prune(protocol, ratio)
+            named = {"seed": seed, "protocol": protocol, "ratio": ratio}
+            left = _left(network, lottery.dense)
+            rows.append({**named, **_history(trainings), **left, **trainer.measured(network, name)})
+            logging.info("seed %d, %s, %g: %.4f on test", *named.values(), rows[-1]["test_accuracy"])
+    return {**provenance(config), "rows": rows}
+
+
+def _history(trainings):
+    last = trainings[-1]
+    return {
+        "epochs": last["best_epoch"],
+        "validation_loss": last["validation_loss"],
+        "epochs_run": last["epochs_run"],
+        "epochs_in_all": sum(training["epochs_run"] for training in trainings),
+        "seconds": sum(training["seconds"] for training in trainings),
+    }
+
+
+def _left(network, dense):
+    parameters = parameter_count(network)
+    return {
+        "parameters": parameters,
+        "sparsity": 1 - parameters / parameter_count(dense),
+        "operations": count_operations(network).nonzero_multiply_accumulates,
+        "channels": widths(network),
+    }

@@ -1,0 +1,58 @@
+"""What a network is worth: accuracy, calibration, and how it takes what is out of distribution."""
+
+import dataclasses
+
+import keras
+import numpy as np
+
+from scc_tf import metrics
+
+__all__ = ["logits_of", "measure"]
+
+
+def logits_of(network, images, batch_size=500):
+    """Logits ``(N, K)`` of images ``(N, ...)``."""
+    parts = [network(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+
+
+def measure(network, data, ood_images=None):
+    """Measure a network on test; the temperature is fitted on validation.
+
+    Args:
+        network: Keras model of logits.
+        data: `scc_tf.datasets.Dataset`.
+        ood_images: ``(M, ...)``, or None.
+
+    Returns:
+        Plain JSON of fractions: ``validation_accuracy`` and ``test_accuracy``; ``nll`` (nats), ``brier``, ``ece_10``
+        and ``ece_15`` (bins of equal width), ``ece_mass`` (15 of equal mass), ``mce``, ``uce``, ``confidence`` (mean of
+        the top class); ``temperature``, and ``nll_scaled``, ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD
+        images, ``ood``: ``{score: {"auroc", "aupr_in", "aupr_out", "fpr95"}}`` and ``confidence_ood``.
+    """
+    validation, test = (logits_of(network, split.images) for split in (data.validation, data.test))
+    labels, probabilities = data.test.labels, metrics.softmax(test)
+    temperature = metrics.fit_temperature(validation, data.validation.labels)
+    scaled = metrics.softmax(test, temperature)
+    values = {
+        "validation_accuracy": metrics.accuracy(metrics.softmax(validation), data.validation.labels),
+        "test_accuracy": metrics.accuracy(probabilities, labels),
+        "nll": metrics.negative_log_likelihood(probabilities, labels),
+        "brier": metrics.brier_score(probabilities, labels),
+        "ece_10": metrics.expected_calibration_error(probabilities, labels, bins=10),
+        "ece_15": metrics.expected_calibration_error(probabilities, labels, bins=15),
+        "ece_mass": metrics.expected_calibration_error(probabilities, labels, bins=15, scheme="mass"),
+        "mce": metrics.maximum_calibration_error(probabilities, labels, bins=15),
+        "uce": metrics.uncertainty_calibration_error(probabilities, labels, bins=15),
+        "confidence": probabilities.max(axis=1).mean(),
+        "temperature": temperature,
+        "nll_scaled": metrics.negative_log_likelihood(scaled, labels),
+        "ece_15_scaled": metrics.expected_calibration_error(scaled, labels, bins=15),
+        "uce_scaled": metrics.uncertainty_calibration_error(scaled, labels, bins=15),
+    }
+    values = {name: float(value) for name, value in values.items()}
+    if ood_images is None:
+        return values
+    report = metrics.ood_report(test, logits_of(network, ood_images))
+    scores = {kind: dataclasses.asdict(score) for kind, score in report.scores.items()}
+    return {**values, "ood": scores, "confidence_ood": report.confidence_out}

@@ -1,0 +1,129 @@
+"""The protocols: which part of a trained network stays, and from which weights it is trained again.
+
+==================  =============================  ============================================================
+protocol            what stays                     starts from
+==================  =============================  ============================================================
+``one_shot``        the largest of the trained     the trained weights (fine-tuning)
+``winning_ticket``  the same                       the initial weights of the survivors
+``random_reinit``   the same                       other initial weights, drawn as for the whole network
+``iterative``       the largest after each round   the initial weights, or those of an early step, in every round
+``random_pruning``  as many, at random             the trained weights: the control of ``one_shot``
+==================  =============================  ============================================================
+
+The control of ``winning_ticket`` is ``random_reinit``. With neurons it is also what random pruning with a rewind would
+be: neurons are alike before training, so a random choice of them is a new draw.
+
+Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis" (arXiv 1803.03635), sections 2 and 4; rewinding to an
+early step: Frankle et al. 2020, "Linear Mode Connectivity and the Lottery Ticket Hypothesis" (arXiv 1912.05671); random
+pruning as a baseline: Blalock et al. 2020, "What is the State of Neural Network Pruning?" (arXiv 2003.03033).
+"""
+
+import functools
+
+import numpy as np
+
+from scc_tf import models
+from scc_tf.pipelines.lottery.subnetworks import Neurons, Weights
+
+__all__ = ["Lottery", "round_ratios"]
+
+_FRESH = 1_000_000  # between the seed of a run and that of its other initial weights
+_DENSE = ("model", "epochs", "patience", "start_from_epoch", "batch_size", "learning_rate", "shift", "data_dir")
+_PRUNED = (*_DENSE, "structure")
+_ITERATIVE = (*_PRUNED, "rounds", "rewind_steps")
+
+
+def round_ratios(ratio, rounds):
+    """The fraction that is gone after each round: ``1 - (1 - ratio)^(n / rounds)``, the last one ``ratio`` itself.
+
+    Every round prunes ``1 - (1 - ratio)^(1 / rounds)`` of what is left. Counts are rounded from the whole network's
+    ratio, so that rounds of less than one neuron add up.
+
+    Example:
+        >>> [round(r, 2) for r in round_ratios(0.75, 2)]
+        [0.5, 0.75]
+    """
+    return [1 - (1 - ratio) ** (n / rounds) for n in range(1, rounds)] + [ratio]
+
+
+class Lottery:
+    """One seed: its initial weights, the dense network that was trained from them, and what is pruned from it.
+
+    Args:
+        trainer: `scc_tf.pipelines.lottery.training.Trainer`.
+        seed: of initial weights, order and random choices.
+
+    Attributes:
+        dense: the trained network.
+        initial: the weights that it was trained from.
+    """
+
+    def __init__(self, trainer, seed):
+        self.trainer, self.config, self.seed = trainer, trainer.config, seed
+        self.pruning = {"structured": Neurons, "unstructured": Weights}[self.config.structure]()
+        self.dense = self._whole(seed)
+        self.initial = self.dense.get_weights()
+        self.dense_name = self._name("dense", _DENSE)
+        self.dense_record = trainer.train(self.dense, self.dense_name, seed)
+        self.everything = self.pruning.everything(self.dense)
+
+    def prune(self, protocol, ratio):
+        """Prune by one protocol and train.
+
+        Args:
+            protocol: one of `scc_tf.pipelines.lottery.PROTOCOLS`, or "dense".
+            ratio: fraction to prune.
+
+        Returns:
+            ``(network, name of its stage, records of all trainings that led to it, the dense one first)``.
+        """
+        if protocol == "dense":
+            return self.dense, self.dense_name, [self.dense_record]
+        if protocol == "iterative":
+            return self._iterative(ratio)
+        if protocol == "random_pruning":
+            rng = np.random.default_rng([self.seed, round(1e6 * ratio)])
+            kept = self.pruning.at_random(self.everything, ratio, rng)
+        else:
+            kept = self.pruning.choose(self.dense, self.everything, ratio)
+        if protocol == "winning_ticket":
+            start = self.initial
+        elif protocol == "random_reinit":
+            start = self._whole(self.seed + _FRESH).get_weights()
+        else:
+            start = self.dense.get_weights()
+        network, name = self._cut(start, kept), self._name(f"{protocol}-{ratio:g}", _PRUNED)
+        return network, name, [self.dense_record, self.trainer.train(network, name, self.seed)]
+
+    def _iterative(self, ratio):
+        """Rounds that prune nothing are left out: the training after them would be the last one again."""
+        network, name, kept, records = self.dense, self.dense_name, self.everything, [self.dense_record]
+        for number, gone in enumerate(round_ratios(ratio, self.config.rounds), start=1):
+            chosen = self.pruning.choose(network, kept, gone)
+            if all(np.array_equal(chosen[layer], kept[layer]) for layer in kept):
+                continue
+            kept, network = chosen, self._cut(self._early, chosen)
+            name = self._name(f"iterative-{ratio:g}-{number}", _ITERATIVE)
+            records.append(self.trainer.train(network, name, self.seed))
+        return network, name, records
+
+    @functools.cached_property
+    def _early(self):
+        """What iterative pruning rewinds to."""
+        if not self.config.rewind_steps:
+            return self.initial
+        network = self._whole(self.seed)
+        self.trainer.train_steps(network, self.config.rewind_steps, self.seed)
+        return network.get_weights()
+
+    def _whole(self, seed):
+        return getattr(models, self.config.model)(seed=seed)
+
+    def _cut(self, weights, kept):
+        """The part of a network with these weights that is kept."""
+        model = self._whole(self.seed)
+        model.set_weights(weights)
+        return self.pruning.cut(model, kept)
+
+    def _name(self, label, settings):
+        return f"lottery-{self.config.model}-{label}-seed{self.seed}-{self.config.key(*settings)}"

@@ -1,0 +1,104 @@
+"""The trainings of the lottery-ticket protocols, all with the same early stopping, each cached with its measures."""
+
+import json
+import time
+
+import keras
+
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.lottery.early_stopping import ResumableEarlyStopping
+from scc_tf.pipelines.lottery.full_batch import FullBatch
+from scc_tf.pipelines.lottery.measures import measure
+from scc_tf.pipelines.stage import Stage, intact
+
+__all__ = ["Trainer"]
+
+_MIRRORED = ("cifar10",)  # data sets whose images may be flipped left to right
+
+
+class Trainer:
+    """What the trainings of all seeds have in common.
+
+    Every training starts with a fresh Adam on exactly the variables of the network that it gets.
+
+    Args:
+        config: `scc_tf.pipelines.lottery.Config`.
+        data: `scc_tf.datasets.Dataset`.
+        ood_images: ``(M, ...)``, or None.
+        work_dir: folder (`pathlib.Path`) of the cached stages.
+        verbose: as in ``fit``.
+    """
+
+    def __init__(self, config, data, ood_images, work_dir, verbose=1):
+        self.config, self.data, self.ood_images = config, data, ood_images
+        self.work_dir, self.verbose = work_dir, verbose
+        self._full_batch = None if config.batch_size else FullBatch(config, data)
+
+    def train(self, network, name, seed):
+        """Train a network in place until its validation loss no longer falls, or load it as it was after that.
+
+        Args:
+            network: Keras model of logits.
+            name: of the stage in the work folder.
+            seed: of the order of the examples, the same in all trainings of a run.
+
+        Returns:
+            ``best_epoch``, ``epochs_run``, ``validation_loss`` (see `Stop`) and ``seconds``.
+        """
+        stage = Stage(self.work_dir / name, backup="backup")
+        if stage.is_finished:
+            return stage.load(network)
+        if self._full_batch:
+            started = time.monotonic()
+            stop = self._full_batch.fit(network)
+            seconds = time.monotonic() - started
+        else:
+            stop, seconds = self._fit(network, stage, seed)
+        record = {**stop._asdict(), "seconds": seconds}
+        stage.save(network, record)
+        return record
+
+    def train_steps(self, network, steps, seed):
+        """Train a network in place for the first ``steps`` steps of what `train` does; nothing is cached."""
+        if self._full_batch:
+            self._full_batch.fit(network, epochs=steps)
+            return
+        dataset, _ = self._batches(seed, skip_epochs=0)
+        self._compile(network)
+        network.fit(dataset, steps_per_epoch=steps, verbose=self.verbose, shuffle=False)
+
+    def measured(self, network, name):
+        """`measure` of a network that `train` has finished, cached in its stage."""
+        path = self.work_dir / name / f"measures{'-' + self.config.ood if self.config.ood else ''}.json"
+        if path.exists():
+            with intact(path):
+                return json.loads(path.read_text())
+        values = measure(network, self.data, self.ood_images)
+        with atomic_path(path) as partial:
+            partial.write_text(json.dumps(values, indent=1))
+        return values
+
+    def _fit(self, network, stage, seed):
+        config = self.config
+        early = ResumableEarlyStopping(stage.folder / "stopping.npz", config.patience, config.start_from_epoch)
+        if early.finished_epochs != stage.finished_epochs:  # interrupted between the two files
+            stage.forget()
+            early.forget()
+        self._compile(network)
+        batches = self._batches(seed, stage.finished_epochs)
+        validation = (self.data.validation.images, self.data.validation.labels)
+        seconds = stage.fit(network, batches, config.epochs, [early], self.verbose, validation)
+        early.forget()
+        return early.stop, seconds
+
+    def _batches(self, seed, skip_epochs):
+        config, mirror = self.config, self.data.name in _MIRRORED
+        return training_batches(self.data.train, config.batch_size, seed, config.shift, skip_epochs, mirror)
+
+    def _compile(self, network):
+        optimizer = keras.optimizers.Adam(self.config.learning_rate)
+        loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
+        # without XLA, whose convolutions take two to three times as long on a processor
+        network.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        optimizer.build(network.trainable_variables)  # so that its state can be loaded

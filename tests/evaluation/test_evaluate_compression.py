@@ -1,0 +1,228 @@
+import dataclasses
+import json
+from types import SimpleNamespace
+
+import keras
+import numpy as np
+import pytest
+from evaluation.small_models import FORMS, a_dataset, dense_net, fitted, half_dead, outsiders
+
+import scc_tf
+from scc_tf import evaluate_compression, metrics
+from scc_tf.datasets import Split
+from scc_tf.flops import count_operations
+
+
+@pytest.fixture(scope="module")
+def net():
+    return fitted(dense_net())
+
+
+@pytest.fixture(scope="module")
+def data():
+    return a_dataset()
+
+
+@pytest.fixture(scope="module")
+def report(net, data):
+    return evaluate_compression(net, half_dead(net), data, outsiders(), names=("float", "small"))
+
+
+def logits_of(model, images):
+    return np.asarray(model(images, training=False), np.float64)
+
+
+@pytest.mark.parametrize("name", FORMS)
+def test_each_model_is_measured_as_it_is(name, net, data):
+    """The numbers are those of the model that was passed, not of the one it came from."""
+    after = FORMS[name](net)
+    found = evaluate_compression(net, after, data, outsiders(), bins=10, stored=False).after
+    logits = {key: logits_of(after, split.images) for key, split in data._asdict().items() if isinstance(split, Split)}
+    probabilities, labels = metrics.softmax(logits["test"]), data.test.labels
+    temperature = metrics.fit_temperature(logits["validation"], data.validation.labels)
+    scaled = metrics.softmax(logits["test"], temperature)
+    expected = {
+        "accuracy": np.mean(logits["test"].argmax(axis=1) == labels),
+        "negative_log_likelihood": metrics.negative_log_likelihood(probabilities, labels),
+        "brier_score": metrics.brier_score(probabilities, labels),
+        "expected_calibration_error": metrics.expected_calibration_error(probabilities, labels, 10),
+        "expected_calibration_error_mass": metrics.expected_calibration_error(probabilities, labels, 10, "mass"),
+        "maximum_calibration_error": metrics.maximum_calibration_error(probabilities, labels, 10),
+        "uncertainty_calibration_error": metrics.uncertainty_calibration_error(probabilities, labels, 10),
+        "temperature": temperature,
+        "scaled_calibration_error": metrics.expected_calibration_error(scaled, labels, 10),
+        "scaled_negative_log_likelihood": metrics.negative_log_likelihood(scaled, labels),
+        "risk_coverage_area": metrics.risk_coverage(probabilities, labels).area,
+    }
+    assert dataclasses.asdict(found.behaviour) == pytest.approx(expected, rel=1e-6)
+    assert found.ood == metrics.ood_report(logits["test"], logits_of(after, outsiders()))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", FORMS)
+def test_size_and_work(name, net, data, tmp_path):
+    after = FORMS[name](net)
+    footprint = evaluate_compression(net, after, data).after.footprint
+    plain = scc_tf.to_plain(after)
+    smaller = scc_tf.remove_dead_channels(plain)[0]
+    assert footprint.parameters == plain.count_params()
+    assert footprint.float32_bytes == 4 * plain.count_params()
+    assert footprint.live_parameters == smaller.count_params()
+    assert footprint.multiply_accumulates == count_operations(plain).multiply_accumulates
+    assert footprint.live_multiply_accumulates == count_operations(smaller).multiply_accumulates
+    assert footprint.nonzero_multiply_accumulates == count_operations(after).nonzero_multiply_accumulates
+    if name == "plain":
+        assert footprint.stored_bytes is None
+    else:
+        scc_tf.save_packed(after, tmp_path / "model.scc")
+        assert footprint.stored_bytes == (tmp_path / "model.scc").stat().st_size
+
+
+def test_pruning_shows(net, data, report):
+    """Half of the hidden channels dead: 12 of 8 inputs and 3 outputs each become 6."""
+    assert report.before.footprint.multiply_accumulates == 8 * 12 + 12 * 3
+    assert report.after.footprint.multiply_accumulates == 8 * 12 + 12 * 3
+    assert report.after.footprint.live_multiply_accumulates == 8 * 6 + 6 * 3
+    assert report.speedup == 2.0
+    assert report.compression_ratio == report.before.footprint.float32_bytes / report.after.footprint.stored_bytes
+
+
+def test_a_model_against_itself(net, data):
+    report = evaluate_compression(net, net, data, outsiders())
+    assert report.before.behaviour == report.after.behaviour
+    assert (report.agreement, report.newly_wrong, report.newly_right) == (1, 0, 0)
+    assert "better" not in str(report) and "worse" not in str(report)
+
+
+def test_answers_that_change_are_counted(net, data):
+    """One class is never chosen any longer."""
+    blind = keras.models.clone_model(net)
+    blind.set_weights(net.get_weights())
+    blind.get_layer("head").bias.assign([0.0, 0.0, -1e4])
+    report = evaluate_compression(net, blind, data)
+    before, after = (logits_of(m, data.test.images).argmax(axis=1) for m in (net, blind))
+    right = before == data.test.labels
+    assert report.agreement == np.mean(before == after) < 1
+    assert report.newly_wrong == np.mean(right & (after != data.test.labels)) > 0
+    change = report.after.behaviour.accuracy - report.before.behaviour.accuracy
+    assert report.newly_right - report.newly_wrong == pytest.approx(change)
+
+
+def test_neither_model_changes(net, data):
+    after = half_dead(net)
+    weights = [[np.asarray(keras.ops.convert_to_numpy(w)) for w in m.weights] for m in (net, after)]
+    evaluate_compression(net, after, data, outsiders())
+    for model, old in zip((net, after), weights, strict=True):
+        for weight, values in zip(model.weights, old, strict=True):
+            np.testing.assert_array_equal(keras.ops.convert_to_numpy(weight), values)
+
+
+def test_probabilities_are_as_good_as_logits_but_for_the_energy(net, data):
+    softmax = keras.Sequential([net, keras.layers.Softmax()])
+    report = evaluate_compression(net, softmax, data, outsiders())
+    ours = dataclasses.asdict(report.after.behaviour)
+    assert ours == pytest.approx(dataclasses.asdict(report.before.behaviour), rel=1e-3, abs=1e-6)
+    assert set(report.before.ood.scores) == {"probability", "entropy", "energy"}
+    assert set(report.after.ood.scores) == {"probability", "entropy"}
+    assert any("after: returns probabilities" in note for note in report.notes)
+    energy = next(line for line in str(report).splitlines() if "AUROC by energy" in line)
+    assert energy.split()[-1] == "-"
+
+
+def test_ood_images_in_any_form(net, data):
+    images = outsiders()
+    as_array, as_split, as_dataset = (
+        evaluate_compression(net, net, data, ood, stored=False).before.ood
+        for ood in (images, Split(images, np.zeros(len(images), int)), data._replace(test=Split(images, None)))
+    )
+    assert as_array == as_split == as_dataset
+
+
+def test_without_ood_images(net, data):
+    report = evaluate_compression(net, net, data)
+    assert report.before.ood is None and report.examples is None and "out" not in report.images
+    assert "AUROC" not in str(report)
+    assert json.loads(report.to_json())["before"]["ood"] is None
+
+
+def test_the_examples_can_be_chosen(net, data):
+    images = outsiders()
+    for examples, indices in ((3, [0, 14, 29]), ([7, 2], [7, 2]), (0, []), (100, range(30))):
+        report = evaluate_compression(net, net, data, images, examples=examples, stored=False)
+        np.testing.assert_array_equal(report.examples, images[list(indices)])
+        expected = metrics.softmax(logits_of(net, images))[list(indices)]
+        np.testing.assert_allclose(report.after.curves.example_probabilities, expected, rtol=1e-5)
+
+
+def test_any_object_with_splits_will_do(net, data):
+    bare = SimpleNamespace(validation=data.validation, test=data.test)
+    report = evaluate_compression(net, net, bare, stored=False)
+    assert report.class_names == ("0", "1", "2")
+    assert report.before.behaviour == evaluate_compression(net, net, data, stored=False).before.behaviour
+
+
+def test_json_holds_every_number(report):
+    record = json.loads(report.to_json())
+    assert record["after"]["behaviour"] == dataclasses.asdict(report.after.behaviour)
+    assert record["after"]["footprint"] == dataclasses.asdict(report.after.footprint)
+    assert record["after"]["ood"]["scores"]["energy"] == dataclasses.asdict(report.after.ood.scores["energy"])
+    assert len(record["before"]["curves"]["reliability"]["weight"]) == 15
+    assert sum(record["before"]["curves"]["confidence_out"]) == pytest.approx(1)
+    assert record["compression_ratio"] == report.compression_ratio
+    assert "examples" not in record
+
+
+def test_the_table_is_complete_and_aligned(report):
+    text = str(report)
+    lines = text.splitlines()
+    assert lines[0].split() == ["float", "small", "change"]
+    rows = [line for line in lines if line.startswith("  ")]
+    assert len(rows) >= 30 and max(map(len, rows)) < 100
+    accuracy = next(line for line in rows if "accuracy" in line)
+    assert f"{100 * report.after.behaviour.accuracy:.2f} %" in accuracy
+    difference = next(line for line in rows if "difference of the two" in line)
+    assert f"{100 * report.after.ood.confidence_shift:.2f} %" in difference
+    assert "times smaller than float as float32" in text
+    assert "note: float: no packed file" in text
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"before": keras.Sequential([keras.layers.Dense(3)])}, "Sequential or functional"),
+        ({"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])}, "one output per class"),
+        (
+            {"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])},
+            r"same classes.*\(60, 3\).*\(60, 4\)",
+        ),
+        (
+            {"after": keras.Sequential([keras.Input((9,)), keras.layers.Dense(3)])},
+            r"\(40, 8\) for 'after' on the valid",
+        ),
+        ({"after": keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(3)])}, "one input and one output"),
+        ({"data": "mnist"}, "Received: str without validation and test"),
+        ({"ood": np.zeros((4, 5))}, r"\(4, 5\) for 'before' on the out set"),
+        ({"ood": np.zeros((0, 8))}, "at least one"),
+        ({"names": ("only",)}, "two names"),
+        ({"bins": 0}, "bins=0"),
+        ({"examples": [99]}, "30 OOD images"),
+        ({"examples": -1}, "examples=-1"),
+    ],
+)
+def test_arguments_are_checked(arguments, message, net, data):
+    defaults = {"before": net, "after": net, "data": data, "ood": outsiders(), "stored": False}
+    with pytest.raises(ValueError, match=message):
+        evaluate_compression(**defaults | arguments)
+
+
+def test_an_empty_validation_split_is_refused(net, data):
+    empty = data._replace(validation=Split(data.test.images[:0], data.test.labels[:0]))
+    with pytest.raises(ValueError, match="'before' on the validation set"):
+        evaluate_compression(net, net, empty)
+
+
+def test_outputs_that_are_not_finite_are_refused(net, data):
+    broken = keras.models.clone_model(net)
+    broken.get_layer("head").bias.assign([np.nan] * 3)
+    with pytest.raises(ValueError, match=r"finite outputs.*'after' on the validation set"):
+        evaluate_compression(net, broken, data)

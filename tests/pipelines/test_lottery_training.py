@@ -1,0 +1,185 @@
+import keras
+import numpy as np
+import pytest
+from patterns import small_data
+
+from scc_tf import models
+from scc_tf.pipelines.lottery import Config
+from scc_tf.pipelines.lottery.early_stopping import ResumableEarlyStopping, Stop
+from scc_tf.pipelines.lottery.full_batch import FullBatch
+from scc_tf.pipelines.lottery.subnetworks import Weights
+from scc_tf.pipelines.lottery.tasks import two_moons
+from scc_tf.pipelines.lottery.training import Trainer
+
+
+@pytest.fixture(autouse=True)
+def _no_xla(monkeypatch):
+    monkeypatch.setattr(FullBatch, "jit_compile", False)
+
+
+def fitted(network, data, config):
+    """What Keras's ``fit`` with its own early stopping makes of it."""
+    network.compile(
+        keras.optimizers.Adam(config.learning_rate), keras.losses.SparseCategoricalCrossentropy(True), jit_compile=False
+    )
+    early = keras.callbacks.EarlyStopping(
+        "val_loss", patience=config.patience, restore_best_weights=True, start_from_epoch=config.start_from_epoch
+    )
+    (x, y), validation = data.train, tuple(data.validation)
+    options = {"batch_size": len(y), "validation_batch_size": len(y), "verbose": 0, "callbacks": [early]}
+    history = network.fit(x, y, epochs=config.epochs, validation_data=validation, shuffle=False, **options).history
+    return Stop(early.best_epoch + 1, len(history["val_loss"]), min(history["val_loss"][config.start_from_epoch :]))
+
+
+def assert_same_weights(one, other, **tolerance):
+    for ours, theirs in zip(one.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_allclose(ours, theirs, **tolerance)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"epochs": 40, "patience": 3, "learning_rate": 0.2}, {"epochs": 25, "patience": 2, "start_from_epoch": 12}],
+)
+def test_the_compiled_loop_is_keras_fit_with_its_early_stopping(settings):
+    config, data = Config(**settings), two_moons()
+    ours, theirs = models.moons_mlp(seed=3), models.moons_mlp(seed=3)
+    stop, expected = FullBatch(config, data).fit(ours), fitted(theirs, data, config)
+    assert stop[:2] == expected[:2]
+    assert stop.validation_loss == pytest.approx(expected.validation_loss, rel=1e-4)
+    assert_same_weights(ours, theirs, rtol=1e-3, atol=1e-4)
+    if "start_from_epoch" not in settings:
+        assert stop.best_epoch + 3 == stop.epochs_run < 40  # it did stop early
+
+
+def validation_loss(network, data):
+    logits = network(data.validation.images)
+    return float(keras.ops.mean(keras.losses.sparse_categorical_crossentropy(data.validation.labels, logits, True)))
+
+
+@pytest.mark.slow
+def test_the_best_weights_come_back_and_every_training_starts_afresh():
+    config, data = Config(epochs=60, patience=4, learning_rate=0.3), two_moons()
+    trainer, stops = FullBatch(config, data), []
+    for _ in range(2):
+        network = models.moons_mlp(seed=1)
+        stops.append(trainer.fit(network))
+        assert validation_loss(network, data) == pytest.approx(stops[-1].validation_loss, rel=1e-5)
+    assert stops[0] == stops[1]
+    last = models.moons_mlp(seed=1)
+    trainer.fit(last, epochs=stops[0].epochs_run)
+    assert validation_loss(last, data) > stops[0].validation_loss  # the last weights are not the best ones
+
+
+@pytest.mark.slow
+def test_masks_hold_in_the_compiled_loop_also_in_the_next_network_of_the_shape():
+    data, pruning, model = two_moons(), Weights(), models.moons_mlp(seed=0)
+    trainer = FullBatch(Config(epochs=5), data)
+    for ratio in (0.5, 0.8):
+        kept = pruning.choose(model, pruning.everything(model), ratio)
+        network = pruning.cut(model, kept)
+        trainer.fit(network)
+        for name, mask in kept.items():
+            np.testing.assert_array_equal(np.asarray(network.get_layer(name).kernel) != 0, mask)
+
+
+def test_a_training_that_diverges_is_an_error():
+    network = models.moons_mlp(seed=0)
+    network.get_layer("head").bias.assign([np.nan, np.nan])
+    with pytest.raises(FloatingPointError, match="never finite in 3 epochs"):
+        FullBatch(Config(epochs=3), two_moons()).fit(network)
+
+
+# mini-batches --------------------------------------------------------------------------------------------------------
+
+CONFIG = Config(model="cifar_cnn", batch_size=30, epochs=8, patience=2, learning_rate=0.05)
+
+
+def dense_net():
+    initial = keras.initializers.HeNormal(0)
+    layers = [keras.layers.Flatten(), keras.layers.Dense(10, kernel_initializer=initial)]
+    return keras.Sequential([keras.Input((6, 6, 1)), *layers])
+
+
+class StopAt(keras.callbacks.Callback):
+    def __init__(self, epoch):
+        super().__init__()
+        self.epoch = epoch
+
+    def on_epoch_begin(self, epoch, logs=None):
+        if epoch == self.epoch:
+            raise KeyboardInterrupt
+
+
+def scripted(monkeypatch, losses):
+    """Make ``fit`` see these validation losses."""
+    real = ResumableEarlyStopping.get_monitor_value
+    monkeypatch.setattr(
+        ResumableEarlyStopping, "get_monitor_value", lambda self, logs: real(self, logs) and losses[self._epochs_run]
+    )
+
+
+def interrupted_at(monkeypatch, epoch):
+    """Make the next ``fit`` break off at the beginning of an epoch."""
+    fit = keras.Model.fit
+
+    def breaking(self, *arguments, callbacks=(), **options):
+        return fit(self, *arguments, callbacks=[*callbacks, StopAt(epoch)], **options)
+
+    monkeypatch.setattr(keras.Model, "fit", breaking)
+    return lambda: monkeypatch.setattr(keras.Model, "fit", fit)
+
+
+@pytest.mark.slow
+def test_an_interrupted_training_remembers_its_best_weights(tmp_path, monkeypatch):
+    scripted(monkeypatch, [1.0, 0.5, 0.7, 0.9, 0.1])
+    whole, resumed, data = dense_net(), dense_net(), small_data()
+    expected = Trainer(CONFIG, data, None, tmp_path / "whole", 0).train(whole, "it", 0)
+    assert (expected["best_epoch"], expected["epochs_run"], expected["validation_loss"]) == (2, 4, 0.5)
+    trainer = Trainer(CONFIG, data, None, tmp_path / "parts", 0)
+    repair = interrupted_at(monkeypatch, 3)  # the best epoch is past
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(dense_net(), "it", 0)
+    repair()
+    record = trainer.train(resumed, "it", 0)
+    assert {**record, "seconds": 0} == {**expected, "seconds": 0}
+    assert_same_weights(resumed, whole, rtol=0)
+    files = sorted(path.name for path in (tmp_path / "parts" / "it").rglob("*") if path.is_file())
+    assert files == ["model.weights.h5", "record.json"]
+    again = dense_net()
+    monkeypatch.setattr(keras.Model, "fit", lambda *arguments, **options: pytest.fail("trained again"))
+    assert trainer.train(again, "it", 0) == record
+    assert_same_weights(again, whole, rtol=0)
+
+
+@pytest.mark.slow
+def test_where_backup_and_memory_disagree_the_training_starts_over(tmp_path, monkeypatch):
+    trainer, data = Trainer(CONFIG, small_data(), None, tmp_path, 0), small_data()
+    repair = interrupted_at(monkeypatch, 2)
+    with pytest.raises(KeyboardInterrupt):
+        trainer.train(dense_net(), "it", 0)
+    repair()
+    (tmp_path / "it" / "stopping.npz").unlink()
+    resumed, whole = dense_net(), dense_net()
+    record = trainer.train(resumed, "it", 0)
+    expected = Trainer(CONFIG, data, None, tmp_path / "whole", 0).train(whole, "it", 0)
+    assert record["epochs_run"] == expected["epochs_run"]
+    assert_same_weights(resumed, whole, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_first_steps_are_those_of_the_training(tmp_path):
+    trainer, weights = Trainer(CONFIG, small_data(), None, tmp_path, 0), []
+    first, other = dense_net(), dense_net()
+    trainer.train_steps(first, 3, seed=5)
+    assert int(first.optimizer.iterations) == 3
+
+    class Watch(keras.callbacks.Callback):
+        def on_train_batch_end(self, batch, logs=None):
+            weights.append(self.model.get_weights())
+
+    dataset, steps = trainer._batches(5, 0)
+    trainer._compile(other)
+    other.fit(dataset, steps_per_epoch=steps, epochs=1, callbacks=[Watch()], verbose=0, shuffle=False)
+    for one, same in zip(first.get_weights(), weights[2], strict=True):
+        np.testing.assert_array_equal(one, same)
