@@ -1,0 +1,87 @@
+"""What compression did to the MNIST networks of this repository, Fashion-MNIST as the other world.
+
+python experiments/mnist_ood.py
+
+Every packed network in --model_dir is compared with the float network of the same architecture: accuracy, calibration,
+out-of-distribution scores, size and work. Float networks come from --work_dir, or are trained once if they are not
+there. Prints the reports; writes mnist_ood.json, the reports without their curves, and a page per network,
+mnist_ood_<name>.png, to --out_dir.
+"""
+
+import json
+from pathlib import Path
+
+from absl import app, flags, logging
+from flags_from_config import command_line
+
+import scc_tf
+from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import deep_compression, self_compression
+from scc_tf.pipelines.deep_compression.stages import Trainer, float_network
+
+ROOT = Path(__file__).resolve().parent
+flags.DEFINE_list("names", [], "packed networks; all of MNIST where the list is empty")
+flags.DEFINE_string("data_dir", "", "folder of Fashion-MNIST; it is downloaded where it is not there")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the pages")
+flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached float networks")
+flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of the packed networks")
+
+NETWORKS = {  # packed network -> architecture of its float network
+    "mnist_safe": "mnist_cnn",
+    "deep_mnist_cnn": "mnist_cnn",
+    "record_mnist_cnn": "mnist_cnn",
+    "record_smallest": "mnist_cnn",
+    "deep_lenet_5": "lenet_5",
+    "record_lenet_5": "lenet_5",
+    "deep_lenet_300_100": "lenet_300_100",
+    "record_lenet_300_100": "lenet_300_100",
+}
+
+
+def float_networks(data, work_dir):
+    """A function of an architecture that returns its trained float network; each is made once."""
+    made = {}
+
+    def float_model(architecture):
+        if architecture not in made:
+            if architecture == "mnist_cnn":
+                made[architecture], _ = self_compression.float_model(self_compression.Config(), data, work_dir)
+            else:
+                config = deep_compression.Config(model=architecture)
+                made[architecture], _ = float_network(Trainer(config, data, work_dir))
+        return made[architecture]
+
+    return float_model
+
+
+def numbers(report):
+    """A report as plain JSON, without the curves of its page."""
+    record = json.loads(report.to_json())
+    for side in ("before", "after"):
+        del record[side]["curves"]
+    return record
+
+
+def main(argv):
+    if len(argv) > 1:
+        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+    values = flags.FLAGS
+    logging.set_verbosity(logging.INFO)
+    out_dir, model_dir = Path(values.out_dir), Path(values.model_dir)
+    data = scc_tf.datasets.load("mnist")
+    ood = scc_tf.datasets.load_split("fashion_mnist", "test", values.data_dir or None)
+    float_model = float_networks(data, Path(values.work_dir))
+    reports = {}
+    for name in values.names or [name for name in NETWORKS if (model_dir / f"{name}.scc").exists()]:
+        before, after = float_model(NETWORKS[name]), scc_tf.load_packed(model_dir / f"{name}.scc")
+        report = scc_tf.evaluate_compression(before, after, data, ood, names=("float", name))
+        print(report, flush=True)
+        report.save_figure(out_dir / f"mnist_ood_{name}.png")
+        reports[name] = numbers(report)
+    with atomic_path(out_dir / "mnist_ood.json") as partial:
+        partial.write_text(json.dumps({"command": command_line(__name__), "reports": reports}, indent=1))
+    print(f"Record and pages: {out_dir}")
+
+
+if __name__ == "__main__":
+    app.run(main)
