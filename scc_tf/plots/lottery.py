@@ -39,7 +39,7 @@ def lottery_curves(record: dict, path: str | os.PathLike) -> None:
     Args:
         record: under ``summary`` one dictionary per ``protocol`` and ``ratio``, the dense network's as protocol
             "dense"; each with ``[mean, sample deviation or None]`` of ``test_accuracy``, ``epochs``, ``ece_10`` and
-            ``uce``.
+            ``uce``. Of ``config``, if it is there, ``structure`` names what was pruned.
         path: the PNG file to write.
 
     Raises:
@@ -71,7 +71,7 @@ def _draw(record, path, panels):
         raise ValueError("Expected the dense network among the rows. Received: none of protocol 'dense'")
     (ratios,) = numbers(rows, "ratio")
     drawn = [name for name in _PROTOCOLS if name in names]
-    with drawing(path, 9.4, 7.0) as figure:
+    with drawing(path, 9.4, 7.0, dpi=115) as figure:
         for axes, (field, title, factor) in zip(figure.subplots(2, 2, sharex=True).flat, panels, strict=True):
             pairs = [(mean, deviation or 0.0) for mean, deviation in (fields(row, field)[0] for row in rows)]
             means, deviations = factor * np.array(pairs, float).T
@@ -86,7 +86,8 @@ def _draw(record, path, panels):
             axes.set_title(title, fontsize=11.5)
             axes.xaxis.set_major_locator(MaxNLocator(10, steps=(1, 2, 5, 10)))
             axes.yaxis.set_major_locator(MaxNLocator(6))
-        figure.supxlabel("pruned (% of every layer, or of all weights)", fontsize=11)
+        single = record.get("config", {}).get("structure") == "unstructured"
+        figure.supxlabel(f"pruned (% of {'all weights' if single else 'the neurons of every layer'})", fontsize=11)
         looks = [_PROTOCOLS[name] for name in drawn]
         handles = [Line2D([], [], color=color, marker=marker, ms=6, label=words) for color, marker, words in looks]
         handles.append(Line2D([], [], color=INK, linewidth=1.2, linestyle=DASHED, label="dense"))

@@ -32,9 +32,9 @@ def run(config, work_dir, verbose=1):
         Plain JSON: ``config``, ``versions``, and ``rows``, per seed one of the protocol "dense" with ratio 0 and one
         for every other protocol and ratio. A row has ``seed``, ``protocol``, ``ratio``, and
 
-        - of the last training, ``epochs`` to the lowest validation loss, that ``validation_loss``, and ``epochs_run``
-          until it stopped; of all trainings that led to the network, the dense one's among them, ``epochs_in_all`` and
-          ``seconds``;
+        - of the last training, ``epochs`` to the lowest validation loss (from where it starts, which after a rewind to
+          an early step is that step), that ``validation_loss``, and ``epochs_run`` until it stopped; of all trainings
+          that led to the network, the dense one's among them, ``epochs_in_all`` and ``seconds``;
         - ``parameters`` that are left, ``sparsity``, the fraction of the dense network's parameters that is gone,
           ``operations``, the multiply-accumulates of an example with weights that are left, and ``channels`` by layer;
         - the values of `scc_tf.pipelines.lottery.measures.measure`.
