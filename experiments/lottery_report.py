@@ -9,19 +9,11 @@ from scc_tf import plots
 from scc_tf.atomic import atomic_path
 
 FIELDS = (
-    *(
-        "test_accuracy",
-        "validation_accuracy",
-        "epochs",
-        "epochs_run",
-        "epochs_in_all",
-        "parameters",
-        "sparsity",
-        "operations",
-    ),
+    *("test_accuracy", "validation_accuracy", "epochs", "epochs_run", "epochs_in_all", "parameters", "sparsity"),
     *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "temperature"),
     *("nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
 )
+DIGITS = 5  # that a record keeps of a number; hundreds of rows would fill half a megabyte otherwise
 COLUMNS = (  # field, heading, factor, decimals
     ("test_accuracy", "accuracy %", 100, 2),
     ("epochs", "epochs", 1, 0),
@@ -73,8 +65,16 @@ def write(name, record, command, out_dir):
     table, out_dir = summary(record["rows"]), Path(out_dir)
     record = {"command": command, "summary": table, **record}
     with atomic_path(out_dir / f"{name}.json") as partial:
-        partial.write_text(json.dumps(record, indent=1))
+        partial.write_text(json.dumps(_rounded(record), separators=(",", ":")))
     plots.lottery_curves(record, out_dir / f"{name}.png")
     if "confidence_ood" in table[0]:
         plots.lottery_ood(record, out_dir / f"{name}_ood.png")
     return table
+
+
+def _rounded(value):
+    if isinstance(value, float):
+        return float(f"{value:.{DIGITS}g}")
+    if isinstance(value, dict):
+        return {key: _rounded(item) for key, item in value.items()}
+    return [_rounded(item) for item in value] if isinstance(value, list | tuple) else value
