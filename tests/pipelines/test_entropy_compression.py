@@ -10,6 +10,7 @@ import scc_tf
 from scc_tf import datasets, models
 from scc_tf.pipelines import distillation, entropy_compression
 from scc_tf.pipelines.entropy_compression import PRESETS, PUBLISHED, Config, run
+from scc_tf.pipelines.stage import Stage
 
 CONFIG = Config(gamma=0.05, epochs=3, batch_size=20, cut_share=0.01)
 
@@ -108,6 +109,19 @@ def test_a_teacher_is_listened_to(done, work_dir, monkeypatch):
     assert run(taught, work_dir, verbose=0)[0] == record
 
 
+@pytest.mark.slow
+def test_gamma_rises_over_the_first_share_of_the_steps(work_dir, monkeypatch):
+    gammas, fit = [], Stage.fit
+
+    def watched(self, model, batches, epochs, callbacks=(), verbose=1):
+        look = keras.callbacks.LambdaCallback(on_train_batch_end=lambda batch, logs: gammas.append(logs["gamma"]))
+        return fit(self, model, batches, epochs, [*callbacks, look], verbose)
+
+    monkeypatch.setattr(Stage, "fit", watched)
+    run(dataclasses.replace(CONFIG, gamma=0.6, epochs=2, ramp=0.5), work_dir, verbose=0)
+    np.testing.assert_allclose(gammas, [*np.linspace(0, 0.5, 6), *[0.6] * 6], rtol=1e-6)
+
+
 @pytest.mark.parametrize("model", PRESETS)
 def test_settings_come_from_the_model_unless_they_are_given(model):
     config = Config(model=model, epochs=7)
@@ -127,6 +141,7 @@ def test_settings_come_from_the_model_unless_they_are_given(model):
         {"epochs": 0},
         {"distillation": 1.5},
         {"temperature": 0.0},
+        {"ramp": 1.0},
     ],
 )
 def test_settings_that_nothing_could_run_with_are_refused(changes):

@@ -13,7 +13,7 @@ import keras
 from absl import logging
 
 from scc_tf import datasets, models
-from scc_tf.callbacks import ChannelRemoval
+from scc_tf.callbacks import ChannelRemoval, GammaScheduler
 from scc_tf.conversion import self_compress
 from scc_tf.export.packed import packed_report
 from scc_tf.pipelines.batches import hold_then_cosine, training_batches
@@ -72,7 +72,9 @@ def run(config, work_dir, verbose=1):
         record = stage.load(model)
     else:
         removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share, backup_dir=stage.folder / "removal")
-        seconds = stage.fit(model, (batches, steps), config.epochs, [removal], verbose)
+        rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(round(config.ramp * total), 1), config.gamma)
+        callbacks = [GammaScheduler(rise), removal] if config.ramp else [removal]
+        seconds = stage.fit(model, (batches, steps), config.epochs, callbacks, verbose)
         trained_error = error_percent(model, validation)
         model = finish(model, data.train.images[:STATISTICS_IMAGES], config.exponent_places, config.statistics_bits)
         record = {

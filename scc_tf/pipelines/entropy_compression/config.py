@@ -22,7 +22,7 @@ _RULES = (  # names, what they accept, in words
     (("exponent_places",), lambda v: 0 <= v <= 16, "from 0 to 16"),
     (("statistics_bits",), lambda v: 0 <= v <= 10, "from 0 to 10"),
     (("cut_share", "distillation"), lambda v: 0 <= v <= 1, "in [0, 1]"),
-    (("hold",), lambda v: 0 <= v < 1, "in [0, 1)"),
+    (("hold", "ramp"), lambda v: 0 <= v < 1, "in [0, 1)"),
     (("seed", "shift"), lambda v: v >= 0, ">= 0"),
 )
 
@@ -48,6 +48,7 @@ class Config:
     statistics_bits: int = setting(5, "bits of the mantissa that batch statistics keep in the end")
     cut_share: float = setting(0.1, "share of the kernel weights that must be dead before the network is cut")
     shift: int = setting(1, "largest shift of a training image, pixels")
+    ramp: float = setting(0.0, "first share of the steps, over which gamma rises from 0", later=True)
     distillation: float = setting(0.0, "share of a float network's answers in the labels", later=True)
     temperature: float = setting(2.0, "of these answers", later=True)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
