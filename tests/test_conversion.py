@@ -85,6 +85,7 @@ def test_every_layer_that_has_a_twin_is_converted():
     assert {(layer.initial_bit_depth, layer.rounding) for layer in twins} == {(20.0, "floor")}
 
 
+@pytest.mark.slow
 def test_the_original_is_untouched():
     plain = new_chain()
     plain.compile("sgd", "mse")
@@ -106,6 +107,7 @@ def test_the_original_is_untouched():
     assert not model.compiled
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [16, 24])
 def test_outputs_are_close_at_many_bits(bits):
     plain = chain()
@@ -130,6 +132,7 @@ def test_weights_are_copied_by_name():
             np.testing.assert_array_equal(ops.convert_to_numpy(values[weight.name]), weight)
 
 
+@pytest.mark.slow
 def test_to_plain_is_stock_keras_with_the_same_outputs():
     model = compressed_chain()
     plain = scc_tf.to_plain(model)
@@ -143,6 +146,7 @@ def test_to_plain_is_stock_keras_with_the_same_outputs():
     assert not ops.convert_to_numpy(plain.get_layer("conv").kernel)[..., dead].any()
 
 
+@pytest.mark.slow
 def test_to_plain_leaves_its_model_alone_and_goes_back():
     model = compressed_chain()
     before = arrays(model)

@@ -57,6 +57,7 @@ def on_grid(values):
     return np.array_equal(values, np.round(values * 2.0**-BIAS_EXPONENT) * 2.0**BIAS_EXPONENT)
 
 
+@pytest.mark.slow
 def test_one_exponent_per_kernel_is_the_largest_of_its_channels(compressed):
     by_channel = scc_tf.self_compress(net(), 5)
     for one, each in zip(*map(self_compressing_layers, (compressed, by_channel)), strict=True):
@@ -103,12 +104,14 @@ def test_masks_keep_latent_bias_and_format(compressed):
         np.testing.assert_array_equal(ours, theirs, err_msg=name)
 
 
+@pytest.mark.slow
 def test_weight_sharing_takes_the_bias_that_is_added(compressed):
     shared = scc_tf.share_weights(compressed, clusters=1000)
     np.testing.assert_allclose(shared(images()), compressed(images()), rtol=1e-4, atol=1e-4)
     assert all(map(on_grid, biases(shared).values()))
 
 
+@pytest.mark.slow
 def test_files_and_clones_keep_the_format(compressed, tmp_path):
     compressed.save(tmp_path / "model.keras")
     loaded = keras.saving.load_model(tmp_path / "model.keras")

@@ -45,6 +45,7 @@ def mnist():
     return datasets.load("mnist", download=False)
 
 
+@pytest.mark.slow
 def test_mnist_needs_no_network_and_is_the_published_set(mnist):
     assert mnist.name == "mnist"
     assert [len(split.labels) for split in (mnist.train, mnist.validation, mnist.test)] == [

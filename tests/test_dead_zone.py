@@ -90,6 +90,7 @@ def test_codes_stay_within_their_bits_and_dead_channels_stay_dead():
     assert kernel[:, 3:5].max() == 1
 
 
+@pytest.mark.slow
 def test_the_size_falls_as_the_zone_widens():
     sizes = []
     for widening in (-0.3, -0.15, 0.0, 0.2, 0.4):
@@ -162,6 +163,7 @@ def test_a_fit_in_words():
     )
 
 
+@pytest.mark.slow
 def test_errors():
     with pytest.raises(ValueError, match="rounding='floor'"):
         widen_dead_zone(net(rounding="floor"), 0.1)

@@ -51,6 +51,7 @@ def test_one_layer(shape, layer, expected):
     assert count(layer, shape=shape) == expected
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "expected"),
     [

@@ -360,6 +360,7 @@ def test_kernels_inside_a_wrapper_are_found_and_charged_for_every_input():
     assert producers(n["c"]) == [{-1}] * 4
 
 
+@pytest.mark.slow
 def test_a_deep_model():
     depth = 480  # Keras itself gives up at about twice that
     x = inputs = keras.Input((2,))

@@ -18,6 +18,7 @@ def test_every_twin_is_tested():
         assert issubclass(twin, stock)
 
 
+@pytest.mark.slow
 @each_case
 def test_battery(case):
     layer_checks.battery(case)
@@ -39,6 +40,7 @@ def test_mixed_precision(case, policy):
     layer_checks.check_mixed_precision_has_the_same_kernel(case, policy)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "case",
     [
@@ -83,6 +85,7 @@ def check_one_step(model, **how):
         assert np.any(ops.convert_to_numpy(variable) != old), variable.path
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how",
     [{"run_eagerly": True}, {"jit_compile": False}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)],

@@ -90,6 +90,7 @@ def test_masks_survive_the_file_and_hold_in_training(name, compressed, tmp_path)
         assert not np.asarray(getattr(loaded.get_layer("it"), kernel))[~mask].any()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "optimizer",
     [

@@ -23,6 +23,7 @@ def some_inputs(model, n=3):
     return np.random.default_rng(0).normal(size=(n, *model.input_shape[1:])).astype("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("build", "count"),
     [
@@ -38,6 +39,7 @@ def test_parameters_are_the_published_number(build, count):
     assert trainable_count(build()) == count
 
 
+@pytest.mark.slow
 @each_model
 def test_answers_are_logits_one_per_class(build):
     model = build(seed=0)
@@ -48,11 +50,13 @@ def test_answers_are_logits_one_per_class(build):
     assert model.layers[-1].activation is keras.activations.linear
 
 
+@pytest.mark.slow
 @each_model
 def test_names_are_the_same_in_every_call(build):
     assert [layer.name for layer in build().layers[1:]] == [layer.name for layer in build().layers[1:]]
 
 
+@pytest.mark.slow
 @each_model
 def test_a_seed_gives_the_same_weights_and_another_seed_others(build):
     first, again, other = build(seed=3), build(seed=3), build(seed=4)
@@ -61,6 +65,7 @@ def test_a_seed_gives_the_same_weights_and_another_seed_others(build):
         assert a.ndim == 1 or not np.allclose(a, c)
 
 
+@pytest.mark.slow
 def test_a_seeded_model_leaves_the_global_random_state_alone():
     keras.utils.set_random_seed(7)
     expected = keras.random.normal((4,))
@@ -78,12 +83,14 @@ def test_without_a_seed_the_global_one_counts():
     assert not np.allclose(first[0], second[0])
 
 
+@pytest.mark.slow
 def test_kernels_of_one_shape_differ():
     model = models.resnet20(seed=0)
     first = model.get_layer("stage1_block1_conv1").get_weights()[0]
     assert not np.allclose(first, model.get_layer("stage1_block1_conv2").get_weights()[0])
 
 
+@pytest.mark.slow
 @each_model
 def test_survives_a_keras_file(build, tmp_path):
     model = build(seed=0)
@@ -110,6 +117,7 @@ def test_the_founding_network_is_the_founders():
     assert [layer.name for layer in model.layers[1:5]] == ["conv1", "conv2", "norm1", "pool1"]
 
 
+@pytest.mark.slow
 def test_resnet_shortcut_takes_every_second_pixel_and_adds_zero_channels_on_both_sides():
     model = models.resnet20(seed=0)
     shortcut = keras.Model(model.get_layer("stage1_block3_relu2").output, model.get_layer("stage2_block1_widen").output)

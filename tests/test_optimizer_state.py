@@ -20,6 +20,7 @@ SLOTS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", SLOTS)
 def test_optimizer_slots_are_those_of_one_variable(name):
     make, count = SLOTS[name]

@@ -65,12 +65,14 @@ def test_only_the_reasons_that_are_there_get_a_band(tmp_path):
     assert heights[0] == pytest.approx(3 * heights[1], abs=3)
 
 
+@pytest.mark.slow
 def test_an_image_of_one_shade(tmp_path):
     flat = SafetySet(**{**vars(a_set()), "images": np.full((36, 28, 28, 1), 0.5, np.float32)})
     safety_gallery(flat, tmp_path / "gallery.png", per_reason=1)
     assert np.isfinite(imread(tmp_path / "gallery.png")).all()
 
 
+@pytest.mark.slow
 def test_pyplot_knows_nothing_of_the_figure(tmp_path):
     figures, style = pyplot.get_fignums(), dict(pyplot.rcParams)
     safety_gallery(a_set(per_reason=1), tmp_path / "gallery.png")

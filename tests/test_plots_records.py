@@ -155,6 +155,7 @@ def texts(figure):
     return [text.get_text() for text in figure.findobj(Text)]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("function", "record"),
     [
@@ -187,6 +188,7 @@ def test_the_title_gives_accuracy_and_bytes(drawn):
     assert {"integer bytes (kB)", "safety accuracy (%)", "training step"} <= set(texts(figure))
 
 
+@pytest.mark.slow
 def test_bytes_are_on_a_log_scale_only_beyond_a_decade(drawn):
     wide = drawn(plots.size_and_accuracy, a_row([0.0] * 6))  # a factor of 12.9
     narrow = drawn(plots.size_and_accuracy, a_row([0.0] * 3))  # a factor of 2.8

@@ -27,6 +27,7 @@ whole_exponents = st.integers(-7, 4)
 some_bits = st.one_of(st.integers(0, 16), st.sampled_from([0.05, 0.9, 1.2, 2.3, 3.7, 5.5, 11.1]))
 
 
+@pytest.mark.slow
 @settings(max_examples=60, deadline=None)
 @given(st.lists(st.tuples(ticks, some_bits, whole_exponents), min_size=1, max_size=20), st.sampled_from(ROUNDINGS))
 def test_quantize_is_equation_1(rows, rounding):

@@ -207,6 +207,7 @@ def test_the_codes_that_are_counted_are_the_nearest_integers_with_either_roundin
     assert floor == pytest.approx(near, rel=1e-4)
 
 
+@pytest.mark.slow
 def test_rounded_biases_are_counted_and_others_are_not():
     codes, _ = sparse_kernel()
     bits = {}
@@ -224,6 +225,7 @@ def test_rounded_biases_are_counted_and_others_are_not():
 # The term ------------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_every_layer_has_a_cost():
     model = scc_tf.self_compress(toy.conv_net(), initial_bit_depth=4, exponent_per="kernel")
     whole = total_bits(model)
@@ -254,6 +256,7 @@ def test_every_kind_of_kernel_has_a_gradient(layer):
             assert gradient.any()
 
 
+@pytest.mark.slow
 def test_compiled_by_xla_it_is_the_same():
     term = RateTerm(scc_tf.self_compress(toy.dense_net(), bias_exponent=-4))
     assert float(tf.function(term, jit_compile=True)()) == pytest.approx(float(term()), rel=1e-5)
@@ -267,6 +270,7 @@ def test_a_shared_layer_in_a_nested_model_counts_once():
     assert total_bits(twice) == total_bits(once)
 
 
+@pytest.mark.slow
 def test_units_and_starting_weights():
     model = dense_model(sparse_kernel()[0])
     term = RateTerm(model)
@@ -276,6 +280,7 @@ def test_units_and_starting_weights():
     assert float(RateTerm(model, starting_weights=76800)()) == pytest.approx(float(term()) / 10, rel=1e-6)
 
 
+@pytest.mark.slow
 def test_the_term_follows_the_codes_when_it_is_told_to():
     first, second = (sparse_kernel(seed=seed)[0] for seed in (0, 1))
     model = dense_model(first)

@@ -100,6 +100,7 @@ def test_a_code_is_never_narrower_than_twos_complement_needs():
     assert report.dead_channels == 1
 
 
+@pytest.mark.slow
 def test_float32_bytes_are_those_of_the_stock_model():
     stock = stock_net()
     report = size_report(scc_tf.self_compress(stock, exclude=["conv1d"]))
@@ -112,6 +113,7 @@ def test_float32_bytes_are_those_of_the_stock_model():
     assert report.entropy_bytes == pytest.approx(report.side_bytes + sum(k.entropy_bytes for k in report.kernels))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("padding", ["valid", "same"])
 def test_inputs_from_dead_channels_are_left_out_where_that_is_exact(padding):
     model = learn(plain_net(padding))
@@ -193,6 +195,7 @@ def test_a_model_with_every_kernel_dead():
     assert json.loads(report.to_json())["integer_bytes"] == report.integer_bytes
 
 
+@pytest.mark.slow
 def test_as_a_table():
     report = size_report(learn(scc_tf.self_compress(stock_net())))
     *lines, file = str(report).splitlines()
@@ -204,6 +207,7 @@ def test_as_a_table():
     assert len({len(line) for line in lines}) == 1
 
 
+@pytest.mark.slow
 def test_as_json():
     report = size_report(learn(plain_net()))
     values = json.loads(report.to_json())
@@ -214,6 +218,7 @@ def test_as_json():
     assert values["kernels"][1]["live_weights"] == report.kernels[1].live_weights
 
 
+@pytest.mark.slow
 def test_stored_bytes_are_the_length_of_the_file(tmp_path):
     model = learn(plain_net())
     scc_tf.save_packed(model, tmp_path / "model.scc")

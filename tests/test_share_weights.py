@@ -52,6 +52,7 @@ def shared(chain):
     return scc_tf.share_weights(chain, 5)
 
 
+@pytest.mark.slow
 def test_every_kernel_is_shared_as_the_coding_says(chain, shared):
     assert type(shared) is type(keras.Model(chain.inputs, chain.outputs))
     assert [type(la) for la in shared.layers[1:]] == [WEIGHT_SHARING.get(type(la), type(la)) for la in chain.layers]
@@ -76,6 +77,7 @@ def test_to_plain_gives_stock_layers_with_the_same_outputs(chain, shared):
     np.testing.assert_array_equal(plain(images()), shared(images()))
 
 
+@pytest.mark.slow
 def test_many_clusters_change_nothing_and_the_original_is_untouched(chain):
     before = chain.get_weights()
     exact = scc_tf.share_weights(chain, 1000, start="density")
@@ -91,6 +93,7 @@ def test_clusters_by_layer_and_exclusion(chain):
     assert model.conversion_report.skipped["hidden"] == "not named in clusters"
 
 
+@pytest.mark.slow
 def test_masked_and_self_compressing_layers_are_taken_with_the_kernel_they_multiply_by():
     inputs = keras.Input((5,))
     plain = keras.Model(inputs, k.Dense(3, name="b")(k.Dense(6, name="a", kernel_regularizer="l2")(inputs)))
@@ -156,6 +159,7 @@ def test_arguments_out_of_range_are_refused(chain, arguments, message):
         scc_tf.share_weights(chain, **arguments)
 
 
+@pytest.mark.slow
 def test_nested_and_shared_layers(tmp_path):
     inner = keras.Sequential([keras.Input((4,)), k.Dense(4, name="deep"), k.BatchNormalization()], name="inner")
     inputs = keras.Input((4,))
@@ -168,6 +172,7 @@ def test_nested_and_shared_layers(tmp_path):
     np.testing.assert_array_equal(keras.saving.load_model(tmp_path / "model.keras")(x), model(x))
 
 
+@pytest.mark.slow
 def test_dead_channels_are_removed(shared):
     smaller, report = scc_tf.remove_dead_channels(shared)
     assert report.channels["hidden"] == (6, 5)
@@ -179,6 +184,7 @@ def test_dead_channels_are_removed(shared):
     np.testing.assert_allclose(smaller(images()), shared(images()), rtol=1e-4, atol=1e-3)
 
 
+@pytest.mark.slow
 def test_removed_channels_are_cut_out_or_set_to_zero(shared):
     keep = {"conv1d": np.array([True, False, True]), "head": np.array([True, False, True])}
     smaller, report = scc_tf.remove_channels(shared, keep)
@@ -190,6 +196,7 @@ def test_removed_channels_are_cut_out_or_set_to_zero(shared):
     assert np.asarray(head.indices)[:, 0].any()
 
 
+@pytest.mark.slow
 def test_the_optimizer_goes_on_with_the_centroids():
     inputs = keras.Input((4,))
     plain = keras.Model(inputs, k.Dense(2, name="head")(k.Dense(5, name="hidden")(inputs)))

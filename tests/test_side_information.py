@@ -7,6 +7,7 @@ import scc_tf
 from scc_tf.side_information import round_exponents, round_vectors
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bits", [0, 3, 16])
 def test_exponents_become_multiples_and_move_by_half_a_place_at_most(bits):
     model = toy.compressed(toy.conv_net())
@@ -26,6 +27,7 @@ def test_places_out_of_range(bits):
         round_exponents(toy.compressed(), bits)
 
 
+@pytest.mark.slow
 def test_vectors_become_float16_and_kernels_and_formats_stay():
     model = toy.compressed(toy.conv_net())
     norm, head = model.get_layer("norm"), model.get_layer("head")
@@ -45,6 +47,7 @@ def test_vectors_become_float16_and_kernels_and_formats_stay():
         np.testing.assert_array_equal(values, formats[path])
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("value", [1e6, 1e-9])
 def test_what_float16_cannot_hold_stays(value):
     model = toy.compressed(toy.conv_net())

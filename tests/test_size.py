@@ -127,6 +127,7 @@ def test_gradients(form):
     np.testing.assert_allclose(c, [inputs_of_c] * 2, rtol=1e-5)
 
 
+@pytest.mark.slow
 @each_form
 def test_compiled_by_xla_it_is_the_same(form):
     model = plain_net()

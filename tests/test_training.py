@@ -103,6 +103,7 @@ def test_the_loss_is_task_plus_gamma_q_plus_lambda_safety(kind, size_form):
     assert all(isinstance(value, float) for value in logs.values())
 
 
+@pytest.mark.slow
 def test_integer_inputs_do_not_round_the_safety_images():
     x, y = (255 * np.abs(toy.points()[0])).astype("uint8"), toy.points()[1]
     example = SimpleNamespace(images=np.full((1, 8), 0.4), labels=[0])
@@ -139,6 +140,7 @@ def test_the_safety_batch_changes_from_step_to_step_and_covers_the_set():
     assert set(np.concatenate(draws)) == set(labels)
 
 
+@pytest.mark.slow
 def test_the_safety_batch_changes_also_when_all_formats_are_frozen():
     keras.utils.set_random_seed(0)
     net = keras.Sequential(
@@ -153,6 +155,7 @@ def test_the_safety_batch_changes_also_when_all_formats_are_frozen():
     assert len(losses) == 3
 
 
+@pytest.mark.slow
 def test_a_step_logs_the_nominal_bits_per_weight():
     model = toy.compressed(gamma=0.01)
     logs = one_step(model, *toy.points())
@@ -180,6 +183,7 @@ def test_several_inputs_and_outputs_of_which_one_has_no_loss():
     assert np.isfinite(history.history["loss"][0])
 
 
+@pytest.mark.slow
 def test_the_logged_loss_of_an_epoch_is_the_mean_over_its_examples():
     x, y = toy.points(count=40)
     model = toy.compressed(optimizer=SGD(0.0), format_optimizer=SGD(0.0), gamma=0.0)
@@ -190,6 +194,7 @@ def test_the_logged_loss_of_an_epoch_is_the_mean_over_its_examples():
 # The two optimizers --------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_weight_decay_of_the_users_optimizer_leaves_the_formats_alone():
     x, y = toy.points()
     ends = []
@@ -204,6 +209,7 @@ def test_weight_decay_of_the_users_optimizer_leaves_the_formats_alone():
     assert np.abs(ends[0] - ends[1]).max() > 1e-3  # it did decay the kernel
 
 
+@pytest.mark.slow
 def test_bit_depths_never_turn_negative():
     model = toy.compressed(gamma=100.0, format_optimizer=SGD(10.0, momentum=0.9))
     for _ in range(4):
@@ -214,6 +220,7 @@ def test_bit_depths_never_turn_negative():
     np.testing.assert_array_equal(model.predict(toy.points()[0], verbose=0)[:, 0], model.get_layer("head").bias[0])
 
 
+@pytest.mark.slow
 def test_the_formats_have_their_own_learning_rate_and_epsilon():
     optimizer = default_format_optimizer()
     assert (float(optimizer.learning_rate), optimizer.epsilon) == (0.5, 1e-3)
@@ -253,6 +260,7 @@ def test_frozen_layers_keep_weights_and_formats():
 # Compiled, eager, mixed precision ------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 def test_compiled_and_eager_steps_agree():
     x, y = toy.points()
     results = []
@@ -297,6 +305,7 @@ def test_mixed_precision_is_compiled_with_a_loss_scale(mixed_float16):
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("growth_steps", [1, 2000])  # with 1 the scale doubles within the first step
 def test_formats_get_unscaled_gradients_in_mixed_precision(growth_steps):
     moved = []

@@ -76,6 +76,7 @@ def test_an_uncompiled_model_can_be_saved(tmp_path):
     toy.assert_same(loaded.get_weights(), model.get_weights())
 
 
+@pytest.mark.slow
 def test_compiling_again_with_the_same_optimizers_keeps_their_state():
     model = toy.compressed()
     steps(model, 2)
@@ -99,6 +100,7 @@ def test_the_number_of_starting_weights_is_that_of_the_first_compile():
     assert model.starting_weights == 1320
 
 
+@pytest.mark.slow
 def test_loading_a_model_that_had_a_safety_loss_warns_that_it_is_off(tmp_path, caplog):
     model = toy.compressed(lambda_safety=0.25, safety_set=toy.safety_set())
     model.save(tmp_path / "safe.keras")
@@ -199,6 +201,7 @@ def test_safety_examples_unlike_the_models_inputs_are_refused(kind):
         toy.compressed(lambda_safety=0.1, safety_set=examples)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "examples",
     [unlike(images=IMAGES.astype(float)), unlike(images=IMAGES.tolist()), unlike(labels=np.arange(12) % 3 * 1.0)],

@@ -50,6 +50,7 @@ def assert_nothing_is_clipped(model):
 # What a step does ----------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("net", [toy.dense_net, toy.conv_net])
 def test_bit_depths_follow_and_clip_nothing_and_exponents_of_a_kernel_stay_equal(net):
     model = entropy_net(net())
@@ -64,6 +65,7 @@ def test_bit_depths_follow_and_clip_nothing_and_exponents_of_a_kernel_stay_equal
             assert fmt.exponent[0] != before[fmt.exponent.path][0]
 
 
+@pytest.mark.slow
 def test_exponents_that_differ_move_together():
     model = scc_tf.self_compress(toy.dense_net(), 5)
     model.compile(Adam(0.01), toy.cross_entropy(), size_model="entropy", gamma=0.05, run_eagerly=True)
@@ -76,6 +78,7 @@ def test_exponents_that_differ_move_together():
     assert_nothing_is_clipped(model)
 
 
+@pytest.mark.slow
 def test_the_direction_of_an_exponent_is_the_sum_over_its_channels():
     model = entropy_net(format_optimizer=SGD(0.0, momentum=0.9), gamma=0.5)
     other = scc_tf.self_compress(toy.dense_net(), 5, exponent_per="kernel", bias_exponent=-5)
@@ -107,6 +110,7 @@ def test_only_exponents_are_learned_formats():
     }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("unit", ["bits", "bytes"])
 def test_the_loss_is_task_plus_gamma_q_and_the_log_is_in_bits(unit):
     model = entropy_net(gamma=0.3, unit=unit)
@@ -127,6 +131,7 @@ def test_more_gamma_gives_fewer_bits():
     assert all(more > 1.05 * fewer for more, fewer in itertools.pairwise(bits)), bits
 
 
+@pytest.mark.slow
 def test_the_counts_follow_the_codes_every_few_steps(monkeypatch):
     monkeypatch.setattr(training_model, "COUNT_EVERY", 3)
     model = entropy_net()
@@ -137,6 +142,7 @@ def test_the_counts_follow_the_codes_every_few_steps(monkeypatch):
     assert changed == [False, False, True, False, False, True]
 
 
+@pytest.mark.slow
 def test_channels_without_bits_stay_without():
     model = entropy_net()
     bits = model.get_layer("hidden").bit_depth
@@ -165,6 +171,7 @@ def test_huge_codes_get_no_more_than_24_bits():
     assert (np.asarray(model.get_layer("hidden").bit_depth) == 24).all()
 
 
+@pytest.mark.slow
 def test_masked_weights_stay_zero():
     masked = scc_tf.add_masks(scc_tf.self_compress(toy.dense_net(), 5, exponent_per="kernel", bias_exponent=-5))
     masked.compile(Adam(0.01), toy.cross_entropy(), size_model="entropy", run_eagerly=True)
@@ -177,6 +184,7 @@ def test_masked_weights_stay_zero():
     assert_nothing_is_clipped(masked)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("dtype", ["mixed_float16", "mixed_bfloat16"])
 def test_mixed_precision(dtype):
     model = entropy_net(toy.dense_net(dtype=dtype))
@@ -228,6 +236,7 @@ def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how, mon
     toy.assert_same(loaded.get_weights(), model.get_weights(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_files_are_read_without_training_them_on(tmp_path):
     model = entropy_net()
     model.save(tmp_path / "entropy.keras")
@@ -258,6 +267,7 @@ def test_an_interrupted_fit_goes_on_as_if_it_never_was(tmp_path, monkeypatch):
     toy.assert_same(model.get_weights(), whole.get_weights(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_size_model_may_change():
     model = toy.compressed()
     for size_model in ("entropy", "bits"):
@@ -276,6 +286,7 @@ def empty(model, channels):
     kernel.assign(np.where(np.isin(np.arange(kernel.shape[1]), channels), 1e-6, kernel))
 
 
+@pytest.mark.slow
 def test_a_channel_whose_codes_are_all_zero_is_removed_and_training_goes_on():
     model = entropy_net()
     list(steps(model, 2))

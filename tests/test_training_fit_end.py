@@ -26,6 +26,7 @@ IN_FIT = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("how", IN_FIT)
 def test_on_fit_end_comes_after_every_on_train_end_and_the_last_callback_is_first(how):
     calls, model = [], toy.compressed()
@@ -35,6 +36,7 @@ def test_on_fit_end_comes_after_every_on_train_end_and_the_last_callback_is_firs
     assert not model.in_fit
 
 
+@pytest.mark.slow
 def test_a_single_callback_and_callbacks_by_position():
     calls, model = [], toy.compressed()
     history = model.fit(*toy.points(), 48, 2, 0, Ending("only", calls))
@@ -42,6 +44,7 @@ def test_a_single_callback_and_callbacks_by_position():
     assert len(history.history["loss"]) == 2
 
 
+@pytest.mark.slow
 def test_a_fit_that_raises_has_no_end():
     class Stop(Exception):
         pass

@@ -121,6 +121,7 @@ def test_outputs_in_training_and_the_state_of_both_optimizers_are_kept():
     assert model.format_optimizer.iterations == model.optimizer.iterations == 6
 
 
+@pytest.mark.slow
 def test_the_size_term_still_counts_from_the_starting_network():
     model = network()
     start = model.starting_weights
@@ -133,6 +134,7 @@ def test_the_size_term_still_counts_from_the_starting_network():
     assert q < before
 
 
+@pytest.mark.slow
 def test_channels_that_are_named_stay():
     model = network()
     kill(model, "a", 1, 4)
@@ -177,6 +179,7 @@ def test_files_of_a_cut_model(tmp_path, extension):
     loaded.fit(images, labels, batch_size=8, verbose=0)
 
 
+@pytest.mark.slow
 def test_weights_of_another_history_are_refused(tmp_path):
     some, other = network(), network()
     kill(some, "a", 1)

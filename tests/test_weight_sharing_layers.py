@@ -27,6 +27,7 @@ def test_every_stock_layer_has_one():
         assert keras.saving.get_registered_name(twin) == f"scc_tf>{twin.__name__}"
 
 
+@pytest.mark.slow
 @each_case
 def test_battery(case):
     layer_checks.battery(case)
@@ -82,6 +83,7 @@ def small_net(**settings):
     )
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "how", [{"jit_compile": False}, pytest.param({"jit_compile": True}, marks=pytest.mark.slow)], ids=str
 )

@@ -39,6 +39,7 @@ _ROOM = 0.007  # of the bytes that a file is cut to, which it may leave
 _TUNED = 0.997  # files before the training of shared weights, in budgets: biases may need some bytes more after it
 _MORE = 1.06  # files before the last retraining, in budgets: weights that it makes small leave bytes free
 _BITS = 9  # of an edge, a first guess
+_GUESS = 0.1  # of the bytes that the float network's file may leave: how many edges the rounds lead to
 _SMALL = 2.0**-14  # below it float16 has fewer digits
 _FLOAT = ("seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "shift", "data_dir")
 _RULES = (  # names, what they accept, in words
@@ -173,13 +174,14 @@ class _Pruner:
         reached = sum(float(value[mask].sum()) for value, mask in zip(values, masks, strict=True))
         return masks, max(0.0, 1 - reached / bound) if bound else 0.0
 
-    def to_file(self, model, edges, largest):
+    def to_file(self, model, edges, largest, room=_ROOM):
         """Cut a network until its file, shared weights and all, just fits: ``(network, edges, gap)``.
 
         Args:
             model: the network.
             edges: first guess of the number of weights, or of those whose bits are spent.
             largest: bytes of the file.
+            room: of these bytes, which it may leave.
 
         Raises:
             ValueError: if no file fits.
@@ -194,10 +196,10 @@ class _Pruner:
             if best_size < size <= largest:
                 best, best_size = (smaller, edges, gap), size
             fits, exceeds = (edges, exceeds) if size <= largest else (fits, edges)
-            if (1 - _ROOM) * largest <= size <= largest or exceeds - fits <= 1:
+            if (1 - room) * largest <= size <= largest or exceeds - fits <= 1:
                 break
-            room = (1 - _ROOM / 3) * largest - size
-            edges = round(edges * (1 + room / (report.code_bytes + report.index_bytes)))
+            missing = (1 - room / 3) * largest - size
+            edges = round(edges * (1 + missing / (report.code_bytes + report.index_bytes)))
             if not fits < edges < exceeds:
                 edges = (fits + exceeds) // 2
         if best is None:
@@ -242,7 +244,7 @@ def _compress(trainer, pruner, model, budget):
     train = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
     total = sum(kernel.size for kernel in _kernels(model))
     network = add_masks(model)
-    _, guess, _ = pruner.to_file(network, 8 * budget / _BITS, budget)
+    _, guess, _ = pruner.to_file(network, 8 * budget / _BITS, budget, room=_GUESS)
     for number in range(1, config.rounds):
         network, _ = pruner.cut(network, round(total * (guess / total) ** (number / config.rounds)))
         trainer.train(network, f"{name}-{number}", epochs=config.round_epochs, **train)

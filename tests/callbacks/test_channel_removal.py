@@ -30,6 +30,7 @@ def fit(model, *callbacks, epochs=2, **settings):
     return model.fit(inputs, labels, batch_size=8, epochs=epochs, verbose=0, shuffle=False, callbacks=callbacks)
 
 
+@pytest.mark.slow
 def test_a_channel_goes_at_the_second_look_without_bits():
     model = frozen_formats()
     removal = ChannelRemoval(every=2)
@@ -165,6 +166,7 @@ def empty(channels):
     return action
 
 
+@pytest.mark.slow
 def test_with_entropy_a_channel_goes_at_the_second_look_without_codes():
     model, x = entropy_model(), toy.points()[0]
     removal, outputs = ChannelRemoval(every=2), {}

@@ -50,6 +50,7 @@ def test_acts_when_a_multiple_was_passed_whatever_the_steps_per_execution(steps_
     assert isinstance(history["calls"][0], float)
 
 
+@pytest.mark.slow
 def test_does_not_act_twice_on_the_last_step():
     callback, model = Counting(5), toy.compressed()
     callback.at_step = lambda step: {"calls": 1.0}
@@ -57,6 +58,7 @@ def test_does_not_act_twice_on_the_last_step():
     assert steps_of(callback) == [0, 5, 10]
 
 
+@pytest.mark.slow
 def test_acts_again_at_the_end_if_something_has_changed():
     callback, model = Counting(5), toy.compressed()
     begin(callback, model)
@@ -67,6 +69,7 @@ def test_acts_again_at_the_end_if_something_has_changed():
     assert steps_of(callback) == [0, 5, 5]
 
 
+@pytest.mark.slow
 def test_the_same_evidence_does_not_count_twice():
     callback = Counting(5)  # finds another value at each call
     drive(callback, toy.compressed(), 10)
@@ -89,6 +92,7 @@ def test_the_last_entry_is_of_the_weights_that_fit_leaves(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_plain_keras_model_ends_it_too(tmp_path):
     model, callback = toy.dense_net(), Counting(5, tmp_path)
     model.compile("sgd", toy.cross_entropy(), run_eagerly=True)
@@ -98,12 +102,14 @@ def test_a_plain_keras_model_ends_it_too(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_every_batch_has_the_latest_values():
     seen = drive(Counting(3), toy.compressed(), 7)
     assert [logs["calls"] for logs in seen] == [1, 1, 2, 2, 2, 3, 3]
     assert all(isinstance(logs["calls"], float) and logs["loss"] == 0 for logs in seen)
 
 
+@pytest.mark.slow
 def test_the_epochs_logs_have_them_too():
     callback, logs = Counting(3), {}
     drive(callback, toy.compressed(), 4)
@@ -112,6 +118,7 @@ def test_the_epochs_logs_have_them_too():
     assert logs == callback.latest == {"calls": 3.0}
 
 
+@pytest.mark.slow
 def test_a_second_fit_keeps_the_rhythm_of_the_optimizer_and_starts_a_new_history():
     callback, model = Counting(4), toy.compressed()
     drive(callback, model, 6)
@@ -119,6 +126,7 @@ def test_a_second_fit_keeps_the_rhythm_of_the_optimizer_and_starts_a_new_history
     assert steps_of(callback) == [6, 8, 12, 13]
 
 
+@pytest.mark.slow
 def test_an_interrupted_history_goes_on_from_the_restored_step(tmp_path):
     model = toy.compressed()
     first = Counting(2, tmp_path)
@@ -141,6 +149,7 @@ def test_a_stale_backup_does_not_reach_a_fresh_model(tmp_path):
     assert callback.history[0] == {"step": 0, "calls": 1.0}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "content", ["", "{", "{}x", "[1]", '{"a": 1}', '[{"step": 1}]', '[{"step": "a", "calls": 1}]', "3", "null", "\x00"]
 )

@@ -68,6 +68,7 @@ def entropy_model():
     return model
 
 
+@pytest.mark.slow
 def test_with_entropy_channels_without_codes_are_scaled_to_the_exponent_of_their_kernel():
     model = entropy_model()
     hidden = model.get_layer("hidden")

@@ -50,6 +50,7 @@ def test_one_threshold_for_all_layers():
     assert sparsity_of(model) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_quality_times_the_standard_deviation():
     model = masked()
     before = np.asarray(model.get_layer("hidden").kernel)

@@ -106,6 +106,7 @@ def test_a_loop_of_ones_own_keeps_the_contract_too():
     assert not monitor.active
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("drop", [0.05, 0.06])
 def test_the_end_does_not_move_an_average_towards_the_last_check(drop):
     model, accuracies = toy.compressed(), iter([1.0, 1.0 - drop, 1.0])

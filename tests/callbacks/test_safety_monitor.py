@@ -115,6 +115,7 @@ def test_a_fit_checks_at_the_start_every_n_steps_and_at_the_end_and_logs_floats(
     assert history["safety_accuracy"][-1] == monitor.history[1]["safety_accuracy"]
 
 
+@pytest.mark.slow
 def test_weights_that_another_callback_changed_at_the_end_are_checked():
     model = toy.compressed(metrics=["accuracy"])
     monitor = SafetyMonitor(toy.safety_set(), every=1)

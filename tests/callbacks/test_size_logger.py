@@ -56,6 +56,7 @@ def test_tensorboard_writes_the_sizes(tmp_path):
     assert [float(tf.make_ndarray(v.tensor)) for v in written] == pytest.approx(history["integer_bytes"])
 
 
+@pytest.mark.slow
 def test_the_measurements_are_those_of_the_size_report():
     model, logger = graph_model(gamma=0.2), SizeLogger(4)
     start = scc_tf.size_report(model)

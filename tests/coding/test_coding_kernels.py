@@ -98,6 +98,7 @@ def test_sparse_and_wide_kernels_are_written_with_frequencies():
     check_round_trip([np.array([-(2**31), 2**31 - 1, 0, 5], np.int32).reshape(1, 1, 4, 1), sparse.astype(np.int32)])
 
 
+@pytest.mark.slow
 def test_the_exponents_tell_the_scales():
     rng = np.random.default_rng(0)
     exponents = rng.uniform(-9, -3, 64).astype(np.float32)
@@ -107,6 +108,7 @@ def test_the_exponents_tell_the_scales():
     assert told < not_told - 15
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["gaussian", "sparse"])
 def test_damage_raises_or_reads_something(kind):
     rng = np.random.default_rng(0)

@@ -10,6 +10,7 @@ INT32 = st.integers(-(2**31), 2**31 - 1)
 SMALL = st.integers(-9, 9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=0, max_dims=3, min_side=0, max_side=9), elements=INT32 | SMALL))
 def test_any_int32_array_survives(values):
@@ -18,6 +19,7 @@ def test_any_int32_array_survives(values):
     np.testing.assert_array_equal(restored, values)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=40)
 @given(st.data(), st.integers(1, 300), st.sampled_from([1, 3, 17, 300, 65536]))
 def test_any_contexts_do(data, count, contexts):
@@ -77,6 +79,7 @@ def test_stored_frequencies_win_where_the_start_is_unlike_the_rest():
     assert 8 * len(data) < 1.6 * entropy_bits(sparse) + 80
 
 
+@pytest.mark.slow
 def test_too_many_contexts_are_merged():
     values = np.tile(np.array([0, 400]), 30_000)
     contexts = np.arange(60_000)

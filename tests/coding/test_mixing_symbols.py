@@ -35,6 +35,7 @@ def code_numbers(coder, values):
     coder.numbers(values, FIXED)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(st.lists(hnp.arrays(np.int64, st.integers(0, 20), elements=st.integers(-3, 3) | st.integers(-(2**61), 2**61))))
 def test_any_numbers_survive(arrays):

@@ -46,6 +46,7 @@ def bits_of(values):
     return np.ascontiguousarray(values, np.float32).view(np.uint32)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(
     hnp.arrays(np.uint32, st.integers(0, 30), elements=st.integers(0, 2**32 - 1)),

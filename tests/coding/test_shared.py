@@ -30,6 +30,7 @@ def check_round_trip(indices, clusters, coder="range", gap_bits=None):
     return data, bits
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=200)
 @given(st.data(), st.sampled_from(CODERS), st.sampled_from([1, 2, 16, 300, 65535]), st.sampled_from([None, 1, 4, 5, 8]))
 def test_any_indices_survive(data, coder, clusters, gap_bits):

@@ -32,6 +32,7 @@ def logits_of(model, images):
     return np.asarray(model(images, training=False), np.float64)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", FORMS)
 def test_each_model_is_measured_as_it_is(name, net, data):
     """The numbers are those of the model that was passed, not of the one it came from."""
@@ -78,6 +79,7 @@ def test_size_and_work(name, net, data, tmp_path):
         assert footprint.stored_bytes == (tmp_path / "model.scc").stat().st_size
 
 
+@pytest.mark.slow
 def test_pruning_shows(net, data, report):
     """Half of the hidden channels dead: 12 of 8 inputs and 3 outputs each become 6."""
     assert report.before.footprint.multiply_accumulates == 8 * 12 + 12 * 3
@@ -108,6 +110,7 @@ def test_answers_that_change_are_counted(net, data):
     assert report.newly_right - report.newly_wrong == pytest.approx(change)
 
 
+@pytest.mark.slow
 def test_neither_model_changes(net, data):
     after = half_dead(net)
     weights = [[np.asarray(keras.ops.convert_to_numpy(w)) for w in m.weights] for m in (net, after)]
@@ -129,6 +132,7 @@ def test_probabilities_are_as_good_as_logits_but_for_the_energy(net, data):
     assert energy.split()[-1] == "-"
 
 
+@pytest.mark.slow
 def test_ood_images_in_any_form(net, data):
     images = outsiders()
     as_array, as_split, as_dataset = (
@@ -145,6 +149,7 @@ def test_without_ood_images(net, data):
     assert json.loads(report.to_json())["before"]["ood"] is None
 
 
+@pytest.mark.slow
 def test_the_examples_can_be_chosen(net, data):
     images = outsiders()
     for examples, indices in ((3, [0, 14, 29]), ([7, 2], [7, 2]), (0, []), (100, range(30))):

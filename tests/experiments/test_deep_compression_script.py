@@ -95,6 +95,7 @@ def test_every_setting_is_a_flag(script):
     assert script.config_from_flags(Config, seed=3) == Config(model="lenet_5", density=0.05, dropout=0.5, seed=3)
 
 
+@pytest.mark.slow
 def test_records_figures_and_the_network_are_written(script, tmp_path, monkeypatch, capsys):
     plain = keras.Sequential([keras.Input((3,), name="x"), keras.layers.Dense(2, name="head")])
     networks = {seed: scc_tf.share_weights(plain, 2 + seed) for seed in (0, 1)}

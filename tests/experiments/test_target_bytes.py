@@ -41,6 +41,7 @@ def test_bad_flags_and_those_that_mean_nothing_here_are_refused(script, argument
         parse("target_bytes.py", argument)
 
 
+@pytest.mark.slow
 def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, monkeypatch, capsys):
     configs = []
 

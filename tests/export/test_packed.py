@@ -119,6 +119,7 @@ def built_in(name, bits=4.0):
     return trained_like(scc_tf.self_compress(getattr(scc_tf.models, name)(seed=1), bits))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "name", ["moons_mlp", *(pytest.param(n, marks=pytest.mark.slow) for n in ("cifar_cnn", "mnist_cnn", "resnet20"))]
 )
@@ -136,6 +137,7 @@ def test_known_networks_take_few_bytes_for_the_architecture(name, tmp_path):
     assert save_packed(built_in(name), tmp_path / "model.scc").architecture_bytes < 25
 
 
+@pytest.mark.slow
 def test_it_is_smaller_than_the_entropy_of_each_kernel(tmp_path):
     model = built_in("cifar_cnn")
     stored = save_packed(model, tmp_path / "model.scc").stored_bytes
@@ -166,6 +168,7 @@ def test_any_codes_and_exponents(codes, exponents, rounding):
     check_restored(model, _unpack(packed_bytes(model), 1000))
 
 
+@pytest.mark.slow
 def test_the_exponents_of_dead_channels_are_forgotten_and_short_exponents_cost_less(tmp_path):
     sizes = {}
     for name, rounded in (("exact", lambda e: e), ("sixteenths", lambda e: np.round(e * 16) / 16)):
@@ -176,6 +179,7 @@ def test_the_exponents_of_dead_channels_are_forgotten_and_short_exponents_cost_l
     assert sizes["sixteenths"] < 0.4 * sizes["exact"]
 
 
+@pytest.mark.slow
 def test_short_floats_cost_less(tmp_path):
     model = built_in("moons_mlp")
     exact = save_packed(model, tmp_path / "model.scc").other_bytes
@@ -206,6 +210,7 @@ def test_it_goes_on_training(tmp_path):
     restored.fit(rng.normal(size=(32, 2)), rng.integers(0, 2, 32), verbose=0)
 
 
+@pytest.mark.slow
 def test_what_was_compiled_keeps_its_starting_weights(tmp_path):
     model = built_in("moons_mlp")
     model.compile()
@@ -244,6 +249,7 @@ def test_files_of_this_version_stay_readable(tmp_path):
     check_restored(golden_model(), load_packed(tmp_path / "model.scc"))
 
 
+@pytest.mark.slow
 def test_the_network_of_the_repository_is_written_as_it_was():
     path = Path(__file__).parents[2] / "saved_models" / "mnist_safe.scc"
     assert packed_bytes(load_packed(path)) == path.read_bytes()

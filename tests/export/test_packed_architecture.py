@@ -140,6 +140,7 @@ def test_any_graph_round_trips(make, tmp_path):
     assert_same_outputs(model, restored)
 
 
+@pytest.mark.slow
 def test_settings_of_nested_models_survive(tmp_path):
     restored = check_round_trip(nested_twice(), tmp_path)
     inner = next(layer for layer in restored._flatten_layers() if layer.name == "inner_dense")
@@ -147,6 +148,7 @@ def test_settings_of_nested_models_survive(tmp_path):
     assert restored.get_layer("middle").name == "middle"
 
 
+@pytest.mark.slow
 def test_global_settings_neither_matter_nor_change(tmp_path):
     model = other_settings()
     save_packed(model, tmp_path / "model.scc")
@@ -242,6 +244,7 @@ NUMPY = {"class_name": "function", "module": "numpy", "config": "load", "registe
 CODE = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": None, "closure": None}}
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "text",
     [
@@ -303,6 +306,7 @@ def test_many_layers_count_together(tmp_path):
         load_packed(path, max_weights=10**6)
 
 
+@pytest.mark.slow
 def test_a_model_within_the_bound_loads_and_one_beyond_does_not(tmp_path):
     model = sequential()
     save_packed(model, tmp_path / "model.scc")
@@ -312,6 +316,7 @@ def test_a_model_within_the_bound_loads_and_one_beyond_does_not(tmp_path):
         load_packed(tmp_path / "model.scc", max_weights=weights - 1)
 
 
+@pytest.mark.slow
 def test_the_history_of_cuts_is_left_out(tmp_path):
     model = two_inputs_and_outputs()
     size = len(packed_bytes(model))

@@ -50,6 +50,7 @@ def assign_codes(layer, codes, exponents):
     layer.kernel.assign(codes * 2.0 ** np.asarray(exponents, np.float64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("exponents", [True, False], ids=["shared", "individual"])
 def test_every_density_round_trips(density, exponents, tmp_path):
@@ -58,6 +59,7 @@ def test_every_density_round_trips(density, exponents, tmp_path):
     check_restored(model, _unpack(in_version(MIXED, model), 10_000))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kernels_with_masks_and_shared_weights_round_trip(seed):
     for model in (mixed_model(), masked_model(0.1 * seed)):
@@ -84,6 +86,7 @@ def test_one_exponent_for_a_kernel_takes_about_a_byte():
     assert individual.exponent_bytes > 10
 
 
+@pytest.mark.slow
 def test_the_version_is_that_of_the_smallest_file():
     sparse, dense = sparse_model(), scc_tf.self_compress(scc_tf.models.cifar_cnn(seed=0), 6)
     assert packed_bytes(sparse) == in_version(MIXED, sparse)
@@ -93,6 +96,7 @@ def test_the_version_is_that_of_the_smallest_file():
     assert packed_bytes(shared, "huffman")[3] == 2
 
 
+@pytest.mark.slow
 def test_it_is_smaller_than_the_others():
     model = sparse_model()
     report = packed_report(model)
@@ -165,6 +169,7 @@ def golden_model():
     return model
 
 
+@pytest.mark.slow
 def test_files_of_version_3_stay_readable():
     """Frozen: if this fails, files that were written before can no longer be read."""
     assert (len(read_dictionary()), zlib.crc32(read_dictionary())) == DICTIONARY

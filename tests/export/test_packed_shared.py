@@ -58,6 +58,7 @@ def every_weight_sharing_layer():
     return keras.Model(inputs, outputs, name="all")
 
 
+@pytest.mark.slow
 @each_coder
 def test_every_weight_sharing_layer_round_trips(coder, tmp_path):
     model = every_weight_sharing_layer()
@@ -96,6 +97,7 @@ def mixed():
     return mixed_model()
 
 
+@pytest.mark.slow
 @each_coder
 def test_a_mixed_model_round_trips(mixed, coder, tmp_path):
     report, restored = check_round_trip(mixed, tmp_path, coder)
@@ -115,6 +117,7 @@ def masked_model(keep=0.1, dtype="float32"):
     return model
 
 
+@pytest.mark.slow
 def test_a_pruned_model_is_positions_and_float_values(tmp_path):
     model = masked_model()
     left = int(np.count_nonzero(model.get_layer("dense").kernel))
@@ -147,6 +150,7 @@ def test_masks_that_the_kernel_does_not_tell(kind, coder, tmp_path):
     check_round_trip(model, tmp_path, coder)
 
 
+@pytest.mark.slow
 def test_huffman_files_take_the_gaps_that_are_asked_for(tmp_path):
     model = scc_tf.share_weights(scc_tf.to_plain(masked_model()), clusters=4)
     sizes = [check_round_trip(model, tmp_path, "huffman", bits)[0].stored_bytes for bits in (None, 2, 5)]
@@ -154,6 +158,7 @@ def test_huffman_files_take_the_gaps_that_are_asked_for(tmp_path):
     assert check_round_trip(model, tmp_path)[0].stored_bytes < sizes[0]
 
 
+@pytest.mark.slow
 def test_centroids_that_float16_holds_cost_less(tmp_path):
     model = scc_tf.share_weights(keras.Sequential([keras.Input((30,)), keras.layers.Dense(20)]), clusters=32)
     ((layer, shared),) = shared_kernels(model)

@@ -99,6 +99,7 @@ def test_static_outputs_are_close_to_those_of_keras(net, tmp_path):
         assert_learned_integers(path, model)
 
 
+@pytest.mark.slow
 def test_without_normalization_the_scales_are_the_learned_steps(tmp_path):
     model, path = einsum(), tmp_path / "model.tflite"
     export_tflite(model, path)
@@ -150,6 +151,7 @@ def test_channels_without_bits_are_zeros_with_a_usable_scale(tmp_path):
         assert scales[1] == scales.max() > 0
 
 
+@pytest.mark.slow
 def test_a_net_without_a_live_channel_is_exported(tmp_path):
     model, path = conv_norm(), tmp_path / "model.tflite"
     model.get_layer("conv").bit_depth.assign(np.zeros(5))
@@ -159,6 +161,7 @@ def test_a_net_without_a_live_channel_is_exported(tmp_path):
     np.testing.assert_allclose(run(path, samples), model(samples), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_several_inputs_and_outputs_keep_their_names(tmp_path):
     a, b = keras.Input((4,), name="left"), keras.Input((4,), name="right")
     dense = layers.Dense(3, name="dense")

@@ -43,6 +43,7 @@ class Subclassed(keras.Model):
         return x
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("model", "arguments", "message"),
     [
@@ -97,6 +98,7 @@ def other_scale(data):
     return pack(model)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("change", "message"), [(damage, "other values"), (other_scale, "other scales")])
 def test_a_file_that_reads_back_differently_is_not_left_behind(change, message, monkeypatch, tmp_path):
     path = tmp_path / "model.tflite"
@@ -109,6 +111,7 @@ def test_a_file_that_reads_back_differently_is_not_left_behind(change, message, 
     assert list(tmp_path.iterdir()) == [path]
 
 
+@pytest.mark.slow
 def test_the_model_is_untouched(tmp_path):
     model = conv_relu_norm()
     before = values(model.weights)
@@ -137,11 +140,13 @@ def test_report_counts_bytes_and_prints_a_table(tmp_path):
     assert record["compute"] == "dynamic"
 
 
+@pytest.mark.slow
 def test_fallbacks_are_printed(tmp_path):
     model = keras.Sequential([keras.Input((4,)), keras.layers.Dense(3, name="stock"), layers.Dense(2)])
     assert "fallback stock: its layer is not" in str(export_tflite(model, tmp_path / "model.tflite"))
 
 
+@pytest.mark.slow
 def test_the_float_reference_is_keras_and_needs_no_self_compression(tmp_path):
     plain, path = scc_tf.models.moons_mlp(seed=0), tmp_path / "model.tflite"
     report = export_tflite(plain, path, storage="float32")

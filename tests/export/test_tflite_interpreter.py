@@ -16,6 +16,7 @@ def exported(tmp_path, inputs=((8,),), storage="int8"):
     return model, tmp_path / "model.tflite"
 
 
+@pytest.mark.slow
 def test_every_example_gets_its_own_outputs(tmp_path):
     model, path = exported(tmp_path)
     x = np.random.default_rng(0).normal(size=(5, 8))

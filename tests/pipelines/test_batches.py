@@ -9,6 +9,7 @@ from scc_tf import datasets
 from scc_tf.pipelines.batches import hold_then_cosine, one_cycle, training_batches
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("steps", [2, 10, 200])
 def test_one_cycle_rises_to_its_peak_and_falls_to_zero(steps):
     schedule = one_cycle(0.3, steps, warm_up=0.2)
@@ -118,6 +119,7 @@ def test_a_batch_larger_than_the_split_is_refused():
         training_batches(numbered(), 13, 0)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1])
 def test_every_other_image_is_mirrored_on_its_own(shift):
     split, flipped = numbered(), []
@@ -136,6 +138,7 @@ def test_every_other_image_is_mirrored_on_its_own(shift):
     assert {any(f) and not all(f) for f in np.reshape(flipped, (-1, 4))} == {False, True}  # not by the batch
 
 
+@pytest.mark.slow
 def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
     def content(seed, skip_epochs=0):
         batches, _ = training_batches(numbered(), 4, seed, 1, skip_epochs, mirror=True)

@@ -29,7 +29,9 @@ CONFIG = Config(
 )
 WEIGHTS = {"conv": 36, "dense1": 1280, "head": 200}
 TOTAL = sum(WEIGHTS.values())
-NETWORKS = 1 + 2 + 2 + 1 + 1  # float, after each round, these with shared weights, final, the float one with shared
+NETWORKS = (
+    1 + 2 + 1 + 1 + 1
+)  # float, after each round, the first of these with shared weights, final, float with shared
 
 
 def shuffled_data(name, data_dir=None):

@@ -50,6 +50,7 @@ def test_the_teacher_is_trained_once_on_the_training_split_alone(work_dir, monke
     np.testing.assert_array_equal(soft_labels(other, 1, 0.5, 1.0, work_dir, verbose=0), first)
 
 
+@pytest.mark.slow
 def test_a_batch_has_the_answers_for_its_own_images_at_their_own_shifts():
     model = small_net(0)
     table = answers(model, DATA.train.images, 2).astype(np.float32)

@@ -52,6 +52,7 @@ def network():
     return model
 
 
+@pytest.mark.slow
 def test_the_size_in_training_is_about_that_of_the_finished_file(trained):
     before = trained.get_weights()
     size = finished_bytes(trained)
@@ -60,6 +61,7 @@ def test_the_size_in_training_is_about_that_of_the_finished_file(trained):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.9, 1.04])
 def test_the_finished_file_has_its_size_and_its_own_statistics(trained, factor):
     before = trained.get_weights()
@@ -74,6 +76,7 @@ def test_the_finished_file_has_its_size_and_its_own_statistics(trained, factor):
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size_model", ["bits", "entropy"])
 def test_weights_that_gather_at_the_edges_move_with_the_rounded_exponents(size_model):
     model = network()
@@ -89,6 +92,7 @@ def test_weights_that_gather_at_the_edges_move_with_the_rounded_exponents(size_m
     assert not np.array_equal(finished.kernel, finished.quantized())  # the dead zone needs the latent weights
 
 
+@pytest.mark.slow
 def test_a_dead_zone_that_is_not_safe_is_given_up(trained):
     plain = finish(trained, IMAGES)
     asked = []

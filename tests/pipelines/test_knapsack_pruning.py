@@ -60,7 +60,7 @@ def test_the_files_of_all_methods_fill_the_budget_and_no_more(tmp_path, monkeypa
 @pytest.mark.slow
 @pytest.mark.usefixtures("small")
 def test_a_budget_below_any_file_is_refused(tmp_path):
-    with pytest.raises(ValueError, match=r"Expected a budget that a network fits into\. Received: 21 B for"):
+    with pytest.raises(ValueError, match=r"Expected a budget that a network fits into\. Received: 20 B for"):
         run(dataclasses.replace(CONFIG, rounds=1), [20], tmp_path, verbose=0)
 
 

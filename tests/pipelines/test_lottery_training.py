@@ -83,6 +83,7 @@ def test_masks_hold_in_the_compiled_loop_also_in_the_next_network_of_the_shape()
             np.testing.assert_array_equal(np.asarray(network.get_layer(name).kernel) != 0, mask)
 
 
+@pytest.mark.slow
 def test_a_training_that_diverges_is_an_error():
     network = models.moons_mlp(seed=0)
     network.get_layer("head").bias.assign([np.nan, np.nan])

@@ -138,6 +138,7 @@ def test_a_row_describes_its_model(done, row):
     assert values["history"][0]["integer_bytes"] == values["start_integer_bytes"]
 
 
+@pytest.mark.slow
 def test_the_finished_network_is_small_and_needs_few_bits_beside_its_codes():
     model = scc_tf.self_compress(small_net(0), 4)
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))

@@ -59,6 +59,7 @@ def reaches(numbers, net):
     return net % unit in residues
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6))
 def test_the_same_net_value_with_the_fewest_edges_or_a_clear_error(edges):
@@ -121,6 +122,7 @@ VALUES = st.floats(-1, 10) | st.integers(0, 3).map(float)
 ITEMS = st.lists(st.tuples(VALUES, st.integers(0, 7)), max_size=9)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=150)
 @given(ITEMS, st.floats(0, 40))
 def test_exact_is_the_best_of_all_subsets_and_lies_between_greedy_and_the_bound(items, budget):

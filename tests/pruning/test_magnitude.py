@@ -19,6 +19,7 @@ def tfmot_mask(weights, sparsity):
     return np.abs(weights) >= threshold
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, max_side=6), elements=TIED), SPARSITIES)
 def test_the_mask_is_tfmots_ties_included(weights, sparsity):
@@ -27,6 +28,7 @@ def test_the_mask_is_tfmots_ties_included(weights, sparsity):
     np.testing.assert_array_equal(mask, tfmot_mask(weights, sparsity))
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=100)
 @given(MATRICES, SPARSITIES)
 def test_exact_numbers_keep_the_first_of_equals(weights, sparsity):

@@ -97,6 +97,7 @@ def slow_gradcam(model, images, layer):
     return np.stack(maps)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "build",
     [
@@ -115,6 +116,7 @@ def test_matches_the_definition(build):
     np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=2e-5)
 
 
+@pytest.mark.slow
 def test_features_and_probabilities_are_those_of_the_model():
     model = plain()
     seen = cam(model, IMAGES, batch_size=3)
@@ -124,6 +126,7 @@ def test_features_and_probabilities_are_those_of_the_model():
     np.testing.assert_allclose(seen.probabilities, answers, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "layer", "activation"])
 def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
     model = plain()
@@ -138,6 +141,7 @@ def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
         np.testing.assert_array_equal(before, after)
 
 
+@pytest.mark.slow
 def test_probabilities_that_no_softmax_layer_made_are_explained_as_they_are():
     model = plain()
     powers = keras.ops.exp(model.outputs[0])
@@ -154,6 +158,7 @@ def test_faint_gradients_still_fill_the_range():
     assert maps_of(model, IMAGES).max() == faint.max() == 1
 
 
+@pytest.mark.slow
 def test_dropout_and_batch_statistics_play_no_part():
     model = plain()
     assert np.abs(model(IMAGES, training=True) - model(IMAGES, training=False)).max() > 0.01
@@ -161,6 +166,7 @@ def test_dropout_and_batch_statistics_play_no_part():
     np.testing.assert_allclose(np.concatenate(alone), maps_of(model, IMAGES), atol=1e-5)
 
 
+@pytest.mark.slow
 def test_half_precision_layers():
     policy = keras.config.dtype_policy()
     keras.config.set_dtype_policy("mixed_float16")
@@ -173,6 +179,7 @@ def test_half_precision_layers():
     np.testing.assert_allclose(maps, slow_gradcam(model, IMAGES, model.get_layer("last")), atol=0.02)
 
 
+@pytest.mark.slow
 def test_resized_maps_fill_the_range():
     small = maps_of(plain(), IMAGES)
     large = resize_maps(small, (9, 8))
@@ -268,6 +275,7 @@ def test_images_that_do_not_fit_are_refused(images, message):
         check_images(plain(), images)
 
 
+@pytest.mark.slow
 def test_answers_that_are_not_finite_are_refused():
     model = plain()
     model.layers[-1].bias.assign([0, 0, 0, 0, np.nan])

@@ -94,6 +94,7 @@ def test_heat_maps_are_those_of_the_selected(safety_set, model, data):
     assert np.abs(safety_set.heat_maps - expected).max() <= 0.51
 
 
+@pytest.mark.slow
 def test_the_seed_moves_only_the_diverse(safety_set, model, data):
     assert same(safety_set, select_safety_set(model, *data, size=32, batch_size=50))
     other = select_safety_set(model, *data, size=32, batch_size=50, seed=1)
@@ -101,6 +102,7 @@ def test_the_seed_moves_only_the_diverse(safety_set, model, data):
         assert np.array_equal(of(safety_set, reason), of(other, reason)) is equal
 
 
+@pytest.mark.slow
 def test_the_model_is_left_as_it_was(model, data):
     before, answers = model.get_weights(), model.predict_on_batch(data[0])
     select_safety_set(model, *data, size=5)
@@ -118,6 +120,7 @@ def test_logits_choose_the_same_examples_as_their_softmax(safety_set, model, dat
     np.testing.assert_allclose(chosen.margin, safety_set.margin, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("size", "shares", "expected"),
     [
@@ -233,6 +236,7 @@ def test_foreign_files(safety_set, tmp_path):
             SafetySet.load(path)
 
 
+@pytest.mark.slow
 def test_truncated_and_damaged_files(safety_set, tmp_path):
     small = SafetySet(**{name: getattr(safety_set, name)[:2] for name in FIELDS})
     path = tmp_path / "set.npz"

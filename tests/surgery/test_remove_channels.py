@@ -103,6 +103,7 @@ def test_any_masks(kept, seed, offsets, compressed):
     zoo.remove(model, {name: np.array(mask) for name, mask in kept.items()})
 
 
+@pytest.mark.slow
 def test_removal_can_be_repeated():
     model = network("depthwise", offsets=False)
     whole = {label: kernel.channels for label, kernel in zoo.kernels(model).items()}
@@ -151,6 +152,7 @@ def layer_names(model):
     return [layer.name for layer in model.layers if not isinstance(layer, layers.InputLayer)]
 
 
+@pytest.mark.slow
 def test_nested_structures_and_shared_layers_stay():
     model = network("shared", offsets=False)
     smaller, report = zoo.remove(
@@ -173,6 +175,7 @@ def test_trainable_flags_stay():
     assert [w.path for w in smaller.trainable_weights] == [w.path for w in model.trainable_weights]
 
 
+@pytest.mark.slow
 def test_the_report():
     model = network("unknown")
     _, report = scc_tf.remove_channels(model, {"a": zoo.mask("011111"), "b": zoo.mask("11001")})
@@ -188,6 +191,7 @@ def test_the_report():
     assert "5 of 6 channels" in str(report)
 
 
+@pytest.mark.slow
 def test_bit_depths_and_exponents_are_cut_along():
     model = network("depthwise", offsets=False, compressed=True)
     rng = np.random.default_rng(0)

@@ -95,6 +95,7 @@ def test_the_quantized_kernel_counts(rounding):
     assert report.channels["a"] == (4, 2)
 
 
+@pytest.mark.slow
 def test_inputs_that_nobody_reads_go_with_their_producers():
     model = zoo.vary(zoo.NETWORKS["chain"]())
     kernel = np.asarray(model.get_layer("b").kernel).copy()
@@ -121,6 +122,7 @@ def test_nothing_is_dead():
     assert (report.removed, report.kept_dead) == (0, {})
 
 
+@pytest.mark.slow
 def test_everything_is_dead():
     model = scc_tf.self_compress(zoo.vary(zoo.NETWORKS["chain"]()))
     kill(model, share=1)

@@ -94,6 +94,7 @@ def test_the_next_steps_are_those_of_the_zeroed_model(name):
     assert set(logs) == set(expected)
 
 
+@pytest.mark.slow
 def test_a_learning_rate_that_was_set_by_hand():
     model = network(optimizer=optimizers.Adam(0.01))
     step(model)
@@ -113,6 +114,7 @@ def half_precision():
     keras.config.set_dtype_policy("float32")
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("half_precision")
 def test_half_precision_scales_the_loss():
     model = network(optimizer=optimizers.Adam(0.01))
@@ -129,6 +131,7 @@ def test_half_precision_scales_the_loss():
     step(smaller)
 
 
+@pytest.mark.slow
 def test_what_is_frozen_stays_frozen():
     model = network()
     model.get_layer("a").trainable = False
@@ -184,6 +187,7 @@ def test_what_is_not_compiled_stays_so():
     assert not scc_tf.remove_dead_channels(network())[0].compiled
 
 
+@pytest.mark.slow
 def test_dead_channels_of_a_compiled_model():
     model = network(optimizer=OPTIMIZERS["momentum"]())
     step(model)

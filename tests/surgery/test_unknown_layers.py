@@ -97,6 +97,7 @@ def test_a_tensor_that_is_spread_over_the_channels():
     assert zoo.left(report)["a"] == 4
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("explicit", [True, False])
 def test_masks_of_sequences(explicit):
     inputs, steps = keras.Input((5, 3)), keras.Input((5,))
@@ -196,6 +197,7 @@ def test_a_part_of_a_larger_graph():
     assert zoo.left(report) == {"b": 2, "head": 2}
 
 
+@pytest.mark.slow
 def test_layers_with_several_outputs():
     inputs = keras.Input((5, 3))
     x = layers.Dense(4, name="a")(inputs)

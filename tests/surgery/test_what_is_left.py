@@ -41,6 +41,7 @@ def test_flatten_keeps_the_weights_of_each_position():
     np.testing.assert_array_equal(smaller.get_layer("c").kernel, kernel)
 
 
+@pytest.mark.slow
 def test_addends_stand_and_fall_together():
     model = varied("residual")
     _, left, report = removed(model, {"stem": mask("001111"), "b": mask("010111"), "c": mask("111000")})
@@ -62,6 +63,7 @@ def test_a_depthwise_kernel_follows_its_inputs():
     assert smaller.get_layer("b").kernel.shape == (1, 1, 4, 5)
 
 
+@pytest.mark.slow
 def test_a_depthwise_channel_alone_stays_and_takes_its_input_along_with_all_its_channels():
     _, left, report = removed(varied("depthwise"), {"dw": mask("01111111")})
     assert left["dw"] == 8
@@ -70,6 +72,7 @@ def test_a_depthwise_channel_alone_stays_and_takes_its_input_along_with_all_its_
     assert (left["a"], left["dw"]) == (3, 6)
 
 
+@pytest.mark.slow
 def test_a_depthwise_kernel_of_one_input_loses_channels_one_by_one():
     for layer, label in (
         (layers.DepthwiseConv2D(3, depth_multiplier=4, name="x"), "x"),
@@ -81,6 +84,7 @@ def test_a_depthwise_kernel_of_one_input_loses_channels_one_by_one():
             assert left[label] == smaller.get_layer("x").depth_multiplier == 2
 
 
+@pytest.mark.slow
 def test_groups_keep_equal_numbers():
     model = varied("grouped")
     _, left, report = removed(model, {"g": mask("011111111")})
@@ -231,6 +235,7 @@ def test_channels_first():
     np.testing.assert_array_equal(smaller.get_layer("head").kernel, kernel)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("compressed", [False, True], ids=["stock", "twins"])
 def test_half_precision(compressed):
     keras.config.set_dtype_policy("mixed_bfloat16")
