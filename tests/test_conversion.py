@@ -70,6 +70,7 @@ def learn(model):
     return model
 
 
+@pytest.mark.slow
 def test_every_layer_that_has_a_twin_is_converted():
     plain = chain()
     model = scc_tf.self_compress(plain, initial_bit_depth=20, rounding="floor")
@@ -190,6 +191,7 @@ def nested_model():
     return shake(keras.Model(inputs, stock.Dense(2, name="head")(y), name="outer"))
 
 
+@pytest.mark.slow
 def test_nested_and_shared_layers():
     plain = nested_model()
     model = scc_tf.self_compress(plain, initial_bit_depth=22)
@@ -256,6 +258,7 @@ def test_operations_between_layers():
     np.testing.assert_array_equal(scc_tf.to_plain(model)(image(4)), model(image(4)))
 
 
+@pytest.mark.slow
 def test_a_compiled_model_with_a_loss_that_cannot_be_serialized():
     plain = new_chain()
     plain.compile("sgd", lambda y, p: ops.mean((y - p) ** 2))
@@ -314,6 +317,7 @@ def test_formats_of_a_layer_that_already_compresses_are_kept():
     np.testing.assert_array_equal(again(image(8, 8, 2)), model(image(8, 8, 2)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "exclude",
     [["conv", "norm"], "conv", iter(["conv"]), lambda layer: isinstance(layer, stock.Conv2D)],

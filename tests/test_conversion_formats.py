@@ -97,6 +97,7 @@ def test_to_plain_is_exact_in_mixed_precision(policy):
     np.testing.assert_array_equal(scc_tf.to_plain(model)(x), model(x))
 
 
+@pytest.mark.slow
 def test_masks_keep_latent_bias_and_format(compressed):
     masked = scc_tf.add_masks(compressed)
     np.testing.assert_array_equal(masked(images()), compressed(images()))
@@ -121,6 +122,7 @@ def test_files_and_clones_keep_the_format(compressed, tmp_path):
     np.testing.assert_array_equal(clone(images()), compressed(images()))
 
 
+@pytest.mark.slow
 def test_a_model_that_is_compressed_already_keeps_its_format(compressed):
     inputs = keras.Input((6, 6, 2))
     again = scc_tf.self_compress(keras.Model(inputs, stock.Dense(2, name="new")(compressed(inputs))))

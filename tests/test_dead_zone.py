@@ -101,6 +101,7 @@ def test_the_size_falls_as_the_zone_widens():
     assert sizes[0] > 1.1 * sizes[-1]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("factor", [0.85, 0.9, 0.95, 1.0, 1.05, 1.1])
 def test_a_size_is_met_from_below(factor):
     model = net(3.0)

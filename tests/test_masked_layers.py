@@ -52,6 +52,7 @@ def test_every_layer_that_compresses_has_a_masked_form():
     }
 
 
+@pytest.mark.slow
 @each_layer
 @stock_or_twin
 def test_new_masks_change_nothing_and_pruned_entries_are_zero(name, compressed):

@@ -126,6 +126,7 @@ def test_resnet_shortcut_takes_every_second_pixel_and_adds_zero_channels_on_both
     np.testing.assert_array_equal(shortcut(x), expected)
 
 
+@pytest.mark.slow
 def test_resnet_strided_convolution_is_centred_on_the_pixel_of_its_shortcut():
     model = models.resnet20(seed=0)
     conv = model.get_layer("stage2_block1_conv1")

@@ -94,6 +94,7 @@ def test_arguments_are_checked(safety_set, wrong, message, tmp_path):
         safety_gallery(safety_set, tmp_path / "gallery.png", **wrong)
 
 
+@pytest.mark.slow
 def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "gallery.png"
     path.write_bytes(b"old")

@@ -144,6 +144,7 @@ def test_gradients_without_bits():
         assert gradients(sign * 3.0, 0.0, 0.0, "floor")[1] == [0, 0, 0]
 
 
+@pytest.mark.slow
 def test_gradients_sum_over_the_channel():
     x, bits, exponent = tf.random.normal((7, 3)), tf.fill((1, 3), 2.0), tf.zeros((1, 3))
     with tf.GradientTape() as tape:

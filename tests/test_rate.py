@@ -236,6 +236,7 @@ def test_every_layer_has_a_cost():
     assert whole == 0
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     "layer",
     [

@@ -152,6 +152,7 @@ def test_flattened_inputs_from_dead_channels_are_left_out():
     assert (kernel.integer_bytes, kernel.entropy_bytes) == (pytest.approx(integer), pytest.approx(coded))
 
 
+@pytest.mark.slow
 def test_dead_inputs_of_grouped_and_depthwise_kernels():
     model = learn(
         keras.Sequential(
@@ -174,6 +175,7 @@ def test_dead_inputs_of_grouped_and_depthwise_kernels():
     assert g.entropy_bytes == pytest.approx(entropy(counts, base=2) * counts.sum() / 8)
 
 
+@pytest.mark.slow
 def test_a_channel_with_bits_but_no_code_other_than_zero_is_dead():
     model = plain_net()
     model.get_layer("a").exponent.assign([0, 20, 0])  # steps of a million

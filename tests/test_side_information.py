@@ -67,6 +67,7 @@ def test_a_plain_model_has_no_exponents():
     assert scc_tf.side_information.round_vectors(model) == ()
 
 
+@pytest.mark.slow
 def test_codes_stay_where_the_kernels_move_along():
     model = toy.compressed(toy.conv_net())
     layers = scc_tf.layers.self_compressing_layers(model)

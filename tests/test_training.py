@@ -79,6 +79,7 @@ LABELS = {
 }
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("kind", "size_form"), [("sparse", "sum"), *((kind, "coupled") for kind in LABELS)])
 def test_the_loss_is_task_plus_gamma_q_plus_lambda_safety(kind, size_form):
     net, loss, as_labels = LABELS[kind]
@@ -162,6 +163,7 @@ def test_a_step_logs_the_nominal_bits_per_weight():
     assert logs["bits_per_weight"] == pytest.approx(nominal_bits(model) / (8 * 12 + 12 * 3), rel=1e-5)
 
 
+@pytest.mark.slow
 def test_sample_weights_weigh_the_task_alone():
     x, y = toy.points()
     model = toy.compressed(gamma=0.5)
@@ -243,6 +245,7 @@ def test_another_format_optimizer_may_be_given_by_name():
     assert isinstance(model.format_optimizer, SGD)
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_weights_and_formats():
     model = scc_tf.self_compress(toy.dense_net())
     model.get_layer("hidden").trainable = False
@@ -295,6 +298,7 @@ def mixed_float16():
     keras.config.set_dtype_policy(before)
 
 
+@pytest.mark.slow
 def test_mixed_precision_is_compiled_with_a_loss_scale(mixed_float16):
     model = toy.compressed(gamma=0.0)
     assert isinstance(model.optimizer, keras.optimizers.LossScaleOptimizer)
@@ -321,6 +325,7 @@ def test_formats_get_unscaled_gradients_in_mixed_precision(growth_steps):
     assert max(np.abs(m).max() for m in moved[0]) > 0.02
 
 
+@pytest.mark.slow
 def test_an_overflow_spoils_neither_weights_nor_formats():
     optimizer = keras.optimizers.LossScaleOptimizer(SGD(0.1), initial_scale=2.0**40)
     model = toy.compressed(toy.dense_net(dtype="mixed_float16"), optimizer, gamma=0.01, format_optimizer=SGD(1.0))

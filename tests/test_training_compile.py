@@ -58,6 +58,7 @@ def test_training_goes_on_from_a_file_as_if_never_interrupted(tmp_path, how):
     toy.assert_same(loaded.get_weights(), model.get_weights(), atol=1e-6)
 
 
+@pytest.mark.slow
 def test_the_starting_weights_survive_saving(tmp_path):
     model = scc_tf.self_compress(toy.dense_net())
     model.starting_weights = 1320  # ten times as many: say that nine tenths of the network were removed since

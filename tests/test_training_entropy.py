@@ -153,6 +153,7 @@ def test_channels_without_bits_stay_without():
     np.testing.assert_array_equal(np.asarray(model.get_layer("hidden").kernel)[:, :4], kernel[:, :4])
 
 
+@pytest.mark.slow
 def test_frozen_layers_keep_weights_and_formats():
     model = scc_tf.self_compress(toy.dense_net(), 3)
     model.get_layer("hidden").bit_depth.assign(np.full(12, 1.5))

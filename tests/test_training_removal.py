@@ -143,6 +143,7 @@ def test_channels_that_are_named_stay():
     assert np.asarray(model.get_layer("a").bit_depth).tolist().count(0) == 1
 
 
+@pytest.mark.slow
 def test_weights_that_only_round_to_zero_stay():
     model = network()
     layer = model.get_layer("a")

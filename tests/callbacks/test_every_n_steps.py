@@ -142,6 +142,7 @@ def test_an_interrupted_history_goes_on_from_the_restored_step(tmp_path):
     assert list(tmp_path.iterdir()) == []
 
 
+@pytest.mark.slow
 def test_a_stale_backup_does_not_reach_a_fresh_model(tmp_path):
     (tmp_path / "counting.json").write_text(json.dumps([{"step": 0, "calls": 99.0}]))
     callback = Counting(2, tmp_path)

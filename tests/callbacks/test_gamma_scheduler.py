@@ -41,6 +41,7 @@ def test_with_several_steps_per_execution_it_acts_once_per_execution():
     assert logged == [0.0, 0.5, 0.75, 1.25]
 
 
+@pytest.mark.slow
 def test_the_step_uses_the_gamma_that_was_set():
     x, y = toy.points(12)
     model = toy.compressed(gamma=0.0)

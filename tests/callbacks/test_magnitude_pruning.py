@@ -41,6 +41,7 @@ def test_masks_are_those_of_tf_mot_and_hold_until_the_end():
     assert sparsity_of(model) == pytest.approx(0.5, abs=0.01)
 
 
+@pytest.mark.slow
 def test_one_threshold_for_all_layers():
     model = masked()
     model.get_layer("head").kernel.assign(10 * model.get_layer("head").kernel)
@@ -69,6 +70,7 @@ def test_blocks_and_n_of_m():
     assert (np.asarray(model.get_layer("hidden").masks["kernel"]).reshape(2, 4, 12).sum(axis=1) == 2).all()
 
 
+@pytest.mark.slow
 def test_a_schedule_for_each_layer():
     model = masked()
     fit(model, MagnitudePruning({"hidden": ConstantSparsity(0.75, 0, 1, 100)}), epochs=1)

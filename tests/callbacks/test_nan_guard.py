@@ -16,6 +16,7 @@ def fit(model, x, y, folder, batch_size=16):
     return model.fit(x, y, batch_size=batch_size, epochs=2, shuffle=False, verbose=0, callbacks=callbacks)
 
 
+@pytest.mark.slow
 def test_a_loss_that_is_no_number_ends_fit_at_its_step_and_nothing_is_written(tmp_path):
     x, y = toy.points()
     x[20] = np.nan  # in the second batch

@@ -56,6 +56,7 @@ def test_the_accuracy_is_that_of_the_models_answers(batch_size, column):
     assert monitor.safety_accuracy() == pytest.approx(expected)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("reestimate", [True, False])
 def test_batch_statistics_are_reestimated_before_each_check_if_images_are_given(reestimate):
     model, (x, _) = toy.compressed(toy.conv_net()), toy.images(20)

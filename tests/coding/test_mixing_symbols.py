@@ -42,6 +42,7 @@ def test_any_numbers_survive(arrays):
     check_round_trip(code_numbers, *arrays)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(
     hnp.arrays(np.float32, st.integers(0, 20), elements=st.floats(width=32) | st.integers(-9, 9).map(lambda n: n / 8))

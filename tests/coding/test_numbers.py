@@ -36,6 +36,7 @@ def test_flags(first, second):
     np.testing.assert_array_equal(restored[1], second)
 
 
+@pytest.mark.slow
 @settings(deadline=None, max_examples=60)
 @given(hnp.arrays(np.int64, st.integers(0, 40), elements=st.integers(-(2**31), 2**31) | st.integers(-20, 20)))
 def test_integers(values):

@@ -159,6 +159,7 @@ def test_the_examples_can_be_chosen(net, data):
         np.testing.assert_allclose(report.after.curves.example_probabilities, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_any_object_with_splits_will_do(net, data):
     bare = SimpleNamespace(validation=data.validation, test=data.test)
     report = evaluate_compression(net, net, bare, stored=False)

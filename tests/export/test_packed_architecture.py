@@ -166,6 +166,7 @@ def test_global_settings_neither_matter_nor_change(tmp_path):
     assert_same_outputs(model, restored)
 
 
+@pytest.mark.slow
 def test_layers_keep_their_way_to_add_weights_after_loading(tmp_path):
     before = keras.layers.Layer.add_weight
     save_packed(sequential(), tmp_path / "model.scc")
@@ -293,6 +294,7 @@ def test_texts_that_are_longer_than_allowed_take_another_version(monkeypatch):
     assert packed_bytes(model)[3] == PLAIN
 
 
+@pytest.mark.slow
 def test_a_text_that_grows_without_end_is_refused(tmp_path):
     path = crafted(b" " * (1 << 25), tmp_path)
     assert path.stat().st_size < 100_000

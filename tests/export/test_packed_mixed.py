@@ -80,6 +80,7 @@ def test_any_exponents(exponents, shared):
     check_restored(model, _unpack(in_version(MIXED, model), 1000))
 
 
+@pytest.mark.slow
 def test_one_exponent_for_a_kernel_takes_about_a_byte():
     shared, individual = (packed_report(sparse_model(exponents=exponents)) for exponents in (True, False))
     assert shared.exponent_bytes <= 4
@@ -104,6 +105,7 @@ def test_it_is_smaller_than_the_others():
     assert report.stored_bytes < 0.8 * len(in_version(PLAIN, model))
 
 
+@pytest.mark.slow
 def test_biases_of_zeros_take_next_to_nothing():
     model = sparse_model()
     before = packed_report(model).other_bytes

@@ -185,6 +185,7 @@ def test_refused(tmp_path):
     assert not list(tmp_path.iterdir())
 
 
+@pytest.mark.slow
 @each_coder
 def test_damage_is_found(mixed, coder):
     packed = packed_bytes(mixed, coder)

@@ -70,6 +70,7 @@ def test_each_image_is_shifted_on_its_own_by_at_most_shift_pixels_with_zeros_beh
     assert len(seen) > 60  # of 12 images times 9 shifts: one shift per image, not per batch
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shift", [0, 1])
 def test_the_seed_decides_order_and_shifts(shift):
     def content(seed):
@@ -149,6 +150,7 @@ def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
     assert whole != content(4)
 
 
+@pytest.mark.slow
 def test_hold_then_cosine_rises_stays_and_falls_to_zero():
     schedule = hold_then_cosine(2.0, 100, 0.5, warm_up=10)
     rates = np.array([float(schedule(step)) for step in range(101)])

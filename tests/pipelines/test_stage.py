@@ -129,6 +129,7 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers
         np.testing.assert_array_equal(one, same)
 
 
+@pytest.mark.slow
 def test_a_fit_that_diverges_stops(stage, numbers):
     x, y = numbers
     batches = training_batches(datasets.Split(x, y * np.nan), 4, 0)

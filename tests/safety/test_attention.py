@@ -150,6 +150,7 @@ def test_probabilities_that_no_softmax_layer_made_are_explained_as_they_are():
     np.testing.assert_allclose(maps, slow_gradcam(twin, IMAGES, twin.get_layer("last")), atol=1e-4)
 
 
+@pytest.mark.slow
 def test_faint_gradients_still_fill_the_range():
     model = plain()
     faint = maps_of(model, IMAGES)

@@ -87,6 +87,7 @@ def test_the_diverse_come_one_from_each_cluster_of_the_whole_set(safety_set, mod
     np.testing.assert_array_equal(safety_set.cluster, clusters[safety_set.indices])
 
 
+@pytest.mark.slow
 def test_heat_maps_are_those_of_the_selected(safety_set, model, data):
     assert safety_set.heat_maps.dtype == np.uint8
     (seen,) = cam_batches(model, data[0][safety_set.indices])

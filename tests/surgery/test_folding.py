@@ -89,6 +89,7 @@ def test_constants_are_folded(name):
     assert report.biases_added == ()
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", ["valid", "flatten", "groups", "depthwise", "separable", "transposed", "equation"])
 def test_a_bias_is_added_where_there_is_none(name):
     stack = EXACT[name]()
@@ -119,6 +120,7 @@ def test_the_folded_bias():
     np.testing.assert_allclose(smaller.get_layer("b").bias, expected, rtol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("bias_exponent", [-3, -12])
 @pytest.mark.parametrize("use_bias", [True, False])
 def test_what_is_folded_is_the_rounded_bias_and_its_reader_rounds_the_sum(bias_exponent, use_bias):

@@ -21,6 +21,7 @@ def network(name, seed=0, offsets=True, compressed=False):
     return scc_tf.self_compress(model, initial_bit_depth=6) if compressed else model
 
 
+@pytest.mark.slow
 @each_network
 def test_random_channels(name):
     model = network(name, seed=0)
@@ -131,6 +132,7 @@ def test_the_result_can_be_saved(tmp_path):
         np.testing.assert_array_equal(zoo.outputs(loaded, inputs), zoo.outputs(smaller, inputs))
 
 
+@pytest.mark.slow
 def test_the_result_has_the_class_and_the_name_of_the_model():
     class Mine(keras.Model):
         pass

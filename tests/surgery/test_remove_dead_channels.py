@@ -107,6 +107,7 @@ def test_inputs_that_nobody_reads_go_with_their_producers():
     assert zoo.left(report) == {"a": 6, "b": 5, "c": 7, "d": 3}
 
 
+@pytest.mark.slow
 def test_the_whole_chain_in_front_of_what_nobody_reads_goes():
     model = zoo.vary(zoo.NETWORKS["depthwise"]())
     kernel = np.asarray(model.get_layer("b").kernel).copy()
@@ -116,6 +117,7 @@ def test_the_whole_chain_in_front_of_what_nobody_reads_goes():
     assert (zoo.left(report)["a"], zoo.left(report)["dw"]) == (3, 6)
 
 
+@pytest.mark.slow
 def test_nothing_is_dead():
     model = zoo.vary(zoo.NETWORKS["residual"]())
     _, report = zoo.remove_dead(model)
@@ -131,6 +133,7 @@ def test_everything_is_dead():
     assert np.ptp(zoo.outputs(smaller, zoo.examples(model)).reshape(-1, 3), axis=0).max() == 0
 
 
+@pytest.mark.slow
 def test_a_residual_channel_goes_when_all_its_addends_are_dead():
     model = zoo.without_offsets(zoo.vary(zoo.NETWORKS["residual"]()))
     for name in ("stem", "b", "c", "d", "e"):

@@ -175,6 +175,7 @@ def test_the_original_goes_on_as_well():
         np.testing.assert_array_equal(one, other)
 
 
+@pytest.mark.slow
 def test_before_the_first_step():
     smaller, _ = scc_tf.remove_channels(network(optimizer="sgd"), KEPT)
     assert smaller.compiled

@@ -34,6 +34,7 @@ def test_a_chain():
     assert smaller.get_layer("batch_normalization").gamma.shape == (4,)
 
 
+@pytest.mark.slow
 def test_flatten_keeps_the_weights_of_each_position():
     model = varied("chain")
     smaller, _, _ = removed(model, {"b": mask("01010")})
@@ -51,11 +52,13 @@ def test_addends_stand_and_fall_together():
     assert left == {"stem": 4, "a": 6, "b": 4, "c": 4, "d": 4, "e": 4, "head": 2}
 
 
+@pytest.mark.slow
 def test_a_channel_of_the_middle_of_a_branch_goes_alone():
     _, left, _ = removed(varied("residual"), {"a": mask("001111")})
     assert left == {"stem": 6, "a": 4, "b": 6, "c": 6, "d": 6, "e": 6, "head": 2}
 
 
+@pytest.mark.slow
 def test_a_depthwise_kernel_follows_its_inputs():
     smaller, left, _ = removed(varied("depthwise"), {"a": mask("0101")})
     assert left["dw"] == 4
@@ -109,6 +112,7 @@ def test_positions_that_are_concatenated_have_the_same_channels():
     assert {k: n for k, (n, _) in report.kept_dead.items()} == {"d": 1, "e": 1}
 
 
+@pytest.mark.slow
 def test_skip_connections_of_a_unet():
     smaller, left, _ = removed(varied("unet"), {"b": mask("101010"), "up1": mask("110000"), "up2": mask("0111")})
     assert left == {"a": 4, "b": 3, "c": 8, "up1": 2, "d": 5, "up2": 3, "out": 1}
@@ -116,6 +120,7 @@ def test_skip_connections_of_a_unet():
     assert smaller.output_shape == (None, 12, 12, 1)
 
 
+@pytest.mark.slow
 def test_a_gate_goes_with_what_it_gates():
     smaller, left, _ = removed(varied("squeeze_and_excite"), {"a": mask("111100"), "squeeze": mask("011")})
     assert left == {"a": 4, "squeeze": 2, "excite": 4, "b": 4, "head": 2}
@@ -141,6 +146,7 @@ def test_a_gate_that_is_half_open_keeps_its_channel():
     assert report.kept_dead == {"excite": (2, "tied to channels that vary")}
 
 
+@pytest.mark.slow
 def test_reshapes_and_equations():
     whole = np.arange(96) % 6 < 4
     smaller, left, _ = removed(
@@ -182,6 +188,7 @@ def test_a_reshape_ties_the_channels_that_it_mixes():
     assert report.kept_dead["a"] == (1, "tied to channels that vary")
 
 
+@pytest.mark.slow
 def test_channels_that_are_padded_with_zeros():
     """As in `scc_tf.models.resnet20`."""
 
