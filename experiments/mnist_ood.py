@@ -8,6 +8,7 @@ there. Prints the reports; writes mnist_ood.json, the reports without their curv
 mnist_ood_<name>.png, to --out_dir.
 """
 
+import functools
 import json
 from pathlib import Path
 
@@ -40,16 +41,14 @@ NETWORKS = {  # packed network -> architecture of its float network
 
 def float_networks(data, work_dir):
     """A function of an architecture that returns its trained float network; each is made once."""
-    made = {}
 
+    @functools.cache
     def float_model(architecture):
-        if architecture not in made:
-            if architecture == "mnist_cnn":
-                made[architecture], _ = self_compression.float_model(self_compression.Config(), data, work_dir)
-            else:
-                config = deep_compression.Config(model=architecture)
-                made[architecture], _ = float_network(Trainer(config, data, work_dir))
-        return made[architecture]
+        if architecture == "mnist_cnn":
+            model, _ = self_compression.float_model(self_compression.Config(), data, work_dir)
+        else:
+            model, _ = float_network(Trainer(deep_compression.Config(model=architecture), data, work_dir))
+        return model
 
     return float_model
 

@@ -5,6 +5,7 @@ Source: Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Netwo
 
 import keras
 import numpy as np
+from scipy import special
 
 from scc_tf import models
 from scc_tf.atomic import atomic_path
@@ -39,9 +40,7 @@ def soft_labels(data, shift, weight, temperature, work_dir, verbose=1):
         with atomic_path(logits) as partial:
             np.save(partial, table)
     with intact(logits):
-        scaled = np.load(logits).astype(np.float32) / temperature
-    scaled = np.exp(scaled - scaled.max(-1, keepdims=True))
-    probabilities = scaled / scaled.sum(-1, keepdims=True)
+        probabilities = special.softmax(np.load(logits).astype(np.float32) / temperature, axis=-1)
     return (1 - weight) * one_hot(data.train.labels, data.num_classes) + weight * probabilities
 
 

@@ -41,8 +41,8 @@ def run(config, work_dir, verbose=1):
 
     Returns:
         ``(record, compressed model)``. The record is plain JSON: ``config``, ``versions``, ``seconds`` of training in
-        all sessions, ``validation_error`` (per cent) of the compressed model, its ``parameters``, its live channels,
-        and under ``file`` the bytes of a packed file and its parts.
+        all sessions; ``trained_validation_error`` and ``validation_error``, per cent, before and after surgery and
+        rounding; ``float32_bytes`` of the starting network; ``stored_bytes`` of a packed file and its ``parts``.
     """
     keras.utils.set_random_seed(config.seed)
     data = datasets.load("mnist", config.data_dir or None)
@@ -51,8 +51,9 @@ def run(config, work_dir, verbose=1):
     stage = Stage(work_dir / f"entropy-{config.model}-{config.key()}", backup="backup")
     soft, validation = None, data.validation
     loss = keras.losses.SparseCategoricalCrossentropy(from_logits=True)
-    if config.distillation:
+    if config.distillation and not stage.is_finished:  # a network that is loaded needs no teacher
         soft = soft_labels(data, config.shift, config.distillation, config.temperature, work_dir, verbose)
+    if config.distillation:
         validation = validation._replace(labels=one_hot(validation.labels, data.num_classes))
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
     batches, steps = training_batches(
