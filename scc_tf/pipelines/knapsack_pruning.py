@@ -25,7 +25,7 @@ from scc_tf.coding.codebook import share_weights as share_values
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.export.packed import packed_report
 from scc_tf.pipelines.deep_compression.stages import Trainer
-from scc_tf.pipelines.settings import check_settings, setting, settings_key
+from scc_tf.pipelines.settings import check_settings, provenance, setting, settings_key
 from scc_tf.pruning import edge_bits, fractional_bound, global_masks, reduce_layer
 from scc_tf.side_information import round_vectors
 from scc_tf.surgery import remove_dead_channels
@@ -299,7 +299,7 @@ def run(config, budgets, work_dir, verbose=1):
     calibration = datasets.Split(data.train.images[chosen], data.train.labels[chosen])
     pruners = [_Pruner(method, config, calibration) for method in METHODS]
     return {
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
+        **provenance(config),
         "float": {
             "edges": sum(kernel.size for kernel in _kernels(model)),
             **{key: record[key] for key in ("validation_error", "test_error")},

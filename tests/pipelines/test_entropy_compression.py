@@ -110,7 +110,10 @@ def test_a_teacher_is_listened_to(done, work_dir, monkeypatch):
 
 
 @pytest.mark.slow
-def test_gamma_rises_over_the_first_share_of_the_steps(work_dir, monkeypatch):
+@pytest.mark.parametrize(
+    ("initial", "ramp"), [(0.0, [0.0, 0.1, 0.2, 0.3, 0.4, 0.5]), (1.2, [1.2, 1.1, 1.0, 0.9, 0.8, 0.7])]
+)
+def test_gamma_moves_over_the_first_share_of_the_steps(initial, ramp, work_dir, monkeypatch):
     gammas, fit = [], Stage.fit
 
     def watched(self, model, batches, epochs, callbacks=(), verbose=1):
@@ -118,8 +121,8 @@ def test_gamma_rises_over_the_first_share_of_the_steps(work_dir, monkeypatch):
         return fit(self, model, batches, epochs, [*callbacks, look], verbose)
 
     monkeypatch.setattr(Stage, "fit", watched)
-    run(dataclasses.replace(CONFIG, gamma=0.6, epochs=2, ramp=0.5), work_dir, verbose=0)
-    np.testing.assert_allclose(gammas, [*np.linspace(0, 0.5, 6), *[0.6] * 6], rtol=1e-6)
+    run(dataclasses.replace(CONFIG, gamma=0.6, initial_gamma=initial, epochs=2, ramp=0.5), work_dir, verbose=0)
+    np.testing.assert_allclose(gammas, [*ramp, *[0.6] * 6], rtol=1e-6)
 
 
 @pytest.mark.parametrize("model", PRESETS)
@@ -142,6 +145,7 @@ def test_settings_come_from_the_model_unless_they_are_given(model):
         {"distillation": 1.5},
         {"temperature": 0.0},
         {"ramp": 1.0},
+        {"initial_gamma": -0.1},
     ],
 )
 def test_settings_that_nothing_could_run_with_are_refused(changes):

@@ -73,8 +73,9 @@ def run(config, work_dir, verbose=1):
         record = stage.load(model)
     else:
         removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share, backup_dir=stage.folder / "removal")
-        rise = keras.optimizers.schedules.PolynomialDecay(0.0, max(round(config.ramp * total), 1), config.gamma)
-        callbacks = [GammaScheduler(rise), removal] if config.ramp else [removal]
+        rise = round(config.ramp * total)
+        ramp = keras.optimizers.schedules.PolynomialDecay(config.initial_gamma, max(rise, 1), config.gamma)
+        callbacks = [GammaScheduler(ramp), removal] if rise else [removal]
         seconds = stage.fit(model, (batches, steps), config.epochs, callbacks, verbose)
         trained_error = error_percent(model, validation)
         model = finish(model, data.train.images[:STATISTICS_IMAGES], config.exponent_places, config.statistics_bits)

@@ -13,7 +13,7 @@ PRESETS = {  # found by the error on validation
     "mnist_cnn": {"gamma": 1.0, "epochs": 30, "batch_size": 128, "learning_rate": 2e-3},
 }
 _RULES = (  # names, what they accept, in words
-    (("gamma",), lambda v: 0 <= v < math.inf, "in [0, inf)"),
+    (("gamma", "initial_gamma"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("learning_rate", "exponent_learning_rate"), lambda v: 0 < v <= 1, "in (0, 1]"),
     (("temperature",), lambda v: 0 < v < math.inf, "in (0, inf)"),
     (("epochs", "batch_size"), lambda v: v >= 1, ">= 1"),
@@ -48,7 +48,8 @@ class Config:
     statistics_bits: int = setting(5, "bits of the mantissa that batch statistics keep in the end")
     cut_share: float = setting(0.1, "share of the kernel weights that must be dead before the network is cut")
     shift: int = setting(1, "largest shift of a training image, pixels")
-    ramp: float = setting(0.0, "first share of the steps, over which gamma rises from 0", later=True)
+    ramp: float = setting(0.0, "first share of the steps, over which gamma goes from initial_gamma", later=True)
+    initial_gamma: float = setting(0.0, "gamma at the first step of the ramp", later=True)
     distillation: float = setting(0.0, "share of a float network's answers in the labels", later=True)
     temperature: float = setting(2.0, "of these answers", later=True)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")

@@ -2,18 +2,10 @@
 
 import dataclasses
 
-import keras
-import numpy as np
-
 from scc_tf import metrics
+from scc_tf.evaluation.outputs import classifier_outputs
 
-__all__ = ["logits_of", "measure"]
-
-
-def logits_of(network, images, batch_size=500):
-    """Logits ``(N, K)`` of images ``(N, ...)``."""
-    parts = [network(images[start : start + batch_size]) for start in range(0, len(images), batch_size)]
-    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts])
+__all__ = ["measure"]
 
 
 def measure(network, data, ood_images=None):
@@ -30,7 +22,11 @@ def measure(network, data, ood_images=None):
         the top class); ``temperature``, and ``nll_scaled``, ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD
         images, ``ood``: ``{score: {"auroc", "aupr_in", "aupr_out", "fpr95"}}`` and ``confidence_ood``.
     """
-    validation, test = (logits_of(network, split.images) for split in (data.validation, data.test))
+    images = {"validation": data.validation.images, "test": data.test.images}
+    if ood_images is not None:
+        images["out"] = ood_images
+    logits = classifier_outputs(network, images).logits
+    validation, test = logits["validation"], logits["test"]
     labels, probabilities = data.test.labels, metrics.softmax(test)
     temperature = metrics.fit_temperature(validation, data.validation.labels)
     scaled = metrics.softmax(test, temperature)
@@ -53,6 +49,6 @@ def measure(network, data, ood_images=None):
     values = {name: float(value) for name, value in values.items()}
     if ood_images is None:
         return values
-    report = metrics.ood_report(test, logits_of(network, ood_images))
+    report = metrics.ood_report(test, logits["out"])
     scores = {kind: dataclasses.asdict(score) for kind, score in report.scores.items()}
     return {**values, "ood": scores, "confidence_ood": report.confidence_out}
