@@ -79,11 +79,11 @@ class Config:
     cut_share: float = setting(0.05, "share of the kernel weights that must be dead before the network is cut")
     exponent_places: int = setting(3, "binary places that exponents keep in the end")
     size_form: str = setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
-    statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end", later=True)
-    size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)", later=True)
-    exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents", later=True)
-    target_bytes: int = setting(0, "size of the file, to which gamma is steered; 0 leaves gamma alone", later=True)
-    approach: float = setting(0.5, "share of the steps after which the target size is wanted", later=True)
+    statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end", before=10)
+    size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)", before="bits")
+    exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents", before=1e-2)
+    target_bytes: int = setting(0, "size of the file, to which gamma is steered; 0 leaves gamma alone", before=0)
+    approach: float = setting(0.5, "share of the steps after which the target size is wanted", before=0.5)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):

@@ -11,15 +11,18 @@ import tensorflow as tf
 __all__ = ["check_settings", "fill_from_presets", "provenance", "setting", "settings_key"]
 
 
-def setting(default, help_text, later=False):
+_ALWAYS_THERE = object()
+
+
+def setting(default, help_text, before=_ALWAYS_THERE):
     """A field of a ``Config``; experiments make a flag with this help text from it.
 
     Args:
         default: value of those who do not ask.
         help_text: what it means.
-        later: whether it came after runs had been cached; see `settings_key`.
+        before: for a setting that came after runs had been cached, the value that describes them; see `settings_key`.
     """
-    return dataclasses.field(default=default, metadata={"help": help_text, "later": later})
+    return dataclasses.field(default=default, metadata={"help": help_text, "before": before})
 
 
 def check_settings(config, rules):
@@ -67,9 +70,9 @@ def provenance(config):
 def settings_key(config, *names):
     """A short hash of the named settings: what a stage that depends on them alone is cached under.
 
-    A setting that came later counts only where it is not at its default, so that earlier runs are still found.
+    A setting counts only where it is not what it was before it existed, so that earlier runs are still found.
     """
     fields = dataclasses.fields(config)
-    silent = {f.name for f in fields if f.metadata.get("later") and getattr(config, f.name) == f.default}
+    silent = {f.name for f in fields if getattr(config, f.name) == f.metadata.get("before", _ALWAYS_THERE)}
     chosen = json.dumps({name: getattr(config, name) for name in names if name not in silent})
     return hashlib.sha256(chosen.encode()).hexdigest()[:10]

@@ -8,9 +8,33 @@ from scc_tf.pipelines.settings import check_settings, fill_from_presets, setting
 __all__ = ["PRESETS", "Config"]
 
 PRESETS = {  # found by the error on validation
-    "lenet_300_100": {"gamma": 2.0, "epochs": 120, "batch_size": 256, "learning_rate": 3e-3},
-    "lenet_5": {"gamma": 3.4, "epochs": 70, "batch_size": 128, "learning_rate": 2e-3},
-    "mnist_cnn": {"gamma": 1.0, "epochs": 30, "batch_size": 128, "learning_rate": 2e-3},
+    "lenet_300_100": {
+        "gamma": 2.0,
+        "epochs": 120,
+        "batch_size": 256,
+        "learning_rate": 3e-3,
+        "ramp": 0.0,
+        "initial_gamma": 0.0,
+        "distillation": 0.0,
+    },
+    "lenet_5": {
+        "gamma": 4.0,
+        "epochs": 60,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "ramp": 0.3,
+        "initial_gamma": 0.0,
+        "distillation": 0.0,
+    },
+    "mnist_cnn": {
+        "gamma": 0.1,
+        "epochs": 16,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "ramp": 0.15,
+        "initial_gamma": 2.0,  # channels that die early make the steps that follow cheap
+        "distillation": 0.7,
+    },
 }
 _RULES = (  # names, what they accept, in words
     (("gamma", "initial_gamma"), lambda v: 0 <= v < math.inf, "in [0, inf)"),
@@ -48,10 +72,10 @@ class Config:
     statistics_bits: int = setting(5, "bits of the mantissa that batch statistics keep in the end")
     cut_share: float = setting(0.1, "share of the kernel weights that must be dead before the network is cut")
     shift: int = setting(1, "largest shift of a training image, pixels")
-    ramp: float = setting(0.0, "first share of the steps, over which gamma goes from initial_gamma", later=True)
-    initial_gamma: float = setting(0.0, "gamma at the first step of the ramp", later=True)
-    distillation: float = setting(0.0, "share of a float network's answers in the labels", later=True)
-    temperature: float = setting(2.0, "of these answers", later=True)
+    ramp: float = setting(None, "first share of the steps, over which gamma comes from initial_gamma", before=0.0)
+    initial_gamma: float = setting(None, "gamma at the first step of the ramp", before=0.0)
+    distillation: float = setting(None, "share of a float network's answers in the labels", before=0.0)
+    temperature: float = setting(2.0, "of these answers", before=2.0)
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
