@@ -11,13 +11,14 @@ import pytest
 import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
-from scc_tf.pipelines import self_compression
 from scc_tf.pipelines.self_compression import (
     Config,
     compress,
+    finish,
     float_model,
     restored_channels,
     run,
+    stages,
 )
 
 CONFIG = Config(
@@ -82,7 +83,7 @@ def no_training(monkeypatch):
         pytest.fail("a cached stage was trained again")
 
     monkeypatch.setattr(keras.Model, "fit", fail)
-    monkeypatch.setattr(self_compression, "select_safety_set", fail)
+    monkeypatch.setattr(stages, "select_safety_set", fail)
 
 
 # run -----------------------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def test_the_record_is_json_with_one_row_per_network(done):
     assert list(record["rows"]) == ["float", "unsafe", "safe"]
     assert list(compressed) == ["unsafe", "safe"]
     assert record["config"]["gamma"] == CONFIG.gamma
-    assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir"}
+    assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir", "float_file"}
     assert len(safety_set) == 20
     for row in record["rows"].values():
         assert all(0 <= row[name] <= 1 for name in ("test_accuracy", "validation_accuracy", "safety_accuracy"))
@@ -144,7 +145,7 @@ def test_the_finished_network_is_small_and_needs_few_bits_beside_its_codes():
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.get_layer("conv").bit_depth.assign([4, 0, 4, 4])
     images = small_data("mnist").train.images
-    finished = self_compression.finish(model, images, exponent_places=2)
+    finished = finish(model, images, exponent_places=2)
     assert finished.get_layer("conv").filters == 3
     assert model.get_layer("conv").filters == 4
     exponents = np.asarray(finished.get_layer("head").exponent)
@@ -263,7 +264,7 @@ def test_a_target_is_met_and_told(done, work_copy):
     assert [entry["step"] for entry in target["history"]][:3] == [0, 3, 6]
     assert target["history"][-1]["gamma"] > 0.1
     head = model.get_layer("head")
-    assert head.bias_exponent == self_compression.BIAS_EXPONENT
+    assert head.bias_exponent == stages.BIAS_EXPONENT
     assert len(set(np.asarray(head.exponent))) == 1
     assert "target" not in done[0]["rows"]["safe"]
 
@@ -310,6 +311,8 @@ def test_restored_channels_are_those_of_all_events():
         ("approach", 0.0),
         ("statistics_bits", 11),
         ("exponent_learning_rate", -1.0),
+        ("model", "moons_mlp"),
+        ("float_file", "no-such.keras"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):
@@ -323,16 +326,23 @@ def test_a_target_and_a_ramp_of_gamma_exclude_each_other():
 
 
 def test_stages_of_earlier_runs_are_still_found():
-    """The keys of the recorded runs, from before there were size models and targets."""
-    rows = self_compression._ROW_SETTINGS
-    assert Config().key(*rows["safe"]) == "f7b3f80bc5"
-    assert Config().key(*rows["unsafe"]) == "f58c8ae2c3"
-    assert Config(target_bytes=4000).key(*rows["safe"]) != "f7b3f80bc5"
+    """The keys of the recorded runs, from before there were size models, targets and other networks."""
+    config = Config()
+    assert (config.float_key, config.safety_key) == ("74f3b2fdb7", "f8da67b1d2")
+    assert (config.row_key("safe"), config.row_key("unsafe")) == ("f7b3f80bc5", "f58c8ae2c3")
+    assert Config(target_bytes=4000).row_key("safe") != "f7b3f80bc5"
 
 
-def test_the_key_depends_on_the_named_settings_alone():
-    assert Config().key("seed", "epochs") == Config(gamma=0.5).key("seed", "epochs")
-    assert Config().key("seed", "epochs") != Config(epochs=9).key("seed", "epochs")
+def test_a_stage_depends_on_its_own_settings_alone():
+    config = Config()
+    assert config.float_key == Config(gamma=0.5, safety_size=9).float_key != Config(float_epochs=9).float_key
+    assert config.safety_key == Config(gamma=0.5).safety_key != Config(safety_size=9).safety_key
+    assert (
+        config.row_key("unsafe") == Config(lambda_safety=1.0).row_key("unsafe") != Config(gamma=0.5).row_key("unsafe")
+    )
+    assert config.row_key("safe") != Config(lambda_safety=1.0).row_key("safe")
+    for change in ({"model": "lenet_5"}, {"data_set": "fashion_mnist"}, {"mirror": True}):
+        assert len({config.float_key, Config(**change).float_key}) == 2
 
 
 def test_every_setting_has_a_help_text():
