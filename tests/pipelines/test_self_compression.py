@@ -246,6 +246,63 @@ def test_a_stage_that_lost_a_file_is_trained_again(work_copy, name):
     assert lost.exists()
 
 
+# another network ------------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def float_file(tmp_path):
+    small_net(seed=5).save(path := tmp_path / "float.keras")
+    return path
+
+
+@pytest.mark.slow
+def test_a_float_network_from_a_file_is_taken_as_it_is(done, float_file, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, mode="unsafe", epochs=1, mirror=True, model="lenet_5", float_file=str(float_file)
+    )
+    record, _, _ = run(config, tmp_path / "work", verbose=0)
+    row = record["rows"]["float"]
+    answers = keras.models.load_model(float_file).predict(small_data("mnist").test.images, verbose=0).argmax(axis=1)
+    assert row["test_accuracy"] == pytest.approx(np.mean(answers == small_data("mnist").test.labels))
+    assert "seconds" not in row and "float_file" not in record["config"]
+    assert (record["config"]["model"], record["config"]["mirror"]) == ("lenet_5", True)
+    float_file.rename(moved := float_file.with_name("moved.keras"))
+    model, again = float_model(
+        dataclasses.replace(config, float_file=str(moved)), small_data("mnist"), tmp_path / "work"
+    )
+    assert again == {name: row[name] for name in ("validation_accuracy", "test_accuracy")}
+    np.testing.assert_array_equal(model.get_weights()[0], small_net(seed=5).get_weights()[0])
+
+
+@pytest.mark.slow
+def test_another_content_of_the_file_is_another_stage(float_file):
+    config = Config(float_file=str(float_file))
+    keys = [config.float_key, config.safety_key, config.row_key("safe")]
+    assert dataclasses.replace(config, float_epochs=9).float_key == keys[0] != Config().float_key
+    small_net(seed=6).save(float_file)
+    assert not {config.float_key, config.safety_key, config.row_key("safe")} & set(keys)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_network_for_the_data_is_named(tmp_path):
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(path := tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=r"from \(28, 28, 1\) to 10 classes in float_file. Received: .*other.keras"):
+        float_model(Config(float_file=str(path)), small_data("mnist"), tmp_path / "work")
+    path.write_bytes(b"no network")
+    with pytest.raises(ValueError, match=r"other\.keras, which is damaged"):
+        float_model(Config(float_file=str(path)), small_data("mnist"), tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_data_set_and_network_are_settings(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: asked.append(name) or small_data(name))
+    monkeypatch.setattr(models, "lenet_5", lambda seed: asked.append("lenet_5") or small_net(seed))
+    config = dataclasses.replace(CONFIG, mode="unsafe", epochs=1, data_set="digits", model="lenet_5")
+    run(config, tmp_path, verbose=0)
+    assert asked == ["digits", "lenet_5"]
+
+
 # target_bytes ---------------------------------------------------------------------------------------------------------
 
 
