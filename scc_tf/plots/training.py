@@ -34,7 +34,8 @@ def training_curves(record: dict, path: str | os.PathLike) -> None:
             axes.plot(epochs, train, color=ORANGE, label="training images, augmented, while they are learned", **look)
             axes.plot(epochs, validation, color=BLUE, label="validation images", **look)
             axes.set_ylabel(name)
-        panels[0].set_title(f"{100 * test:.2f} % on test after {epochs[-1]:.0f} epoch{'s' * (epochs[-1] > 1)}", pad=12)
+        count = f"{epochs[-1]:.0f} epoch{'s' if epochs[-1] > 1 else ''}"
+        panels[0].set_title(f"{100 * test:.2f} % on test after {count}", pad=12)
         below.plot(epochs, rate, color=GREY, **look)
         below.set_ylabel("rate")
         below.set_ylim(bottom=0)

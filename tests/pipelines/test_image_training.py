@@ -1,4 +1,3 @@
-import csv
 import dataclasses
 import json
 
@@ -68,7 +67,8 @@ def test_the_record_is_json_and_says_what_happened(done, work_dir):
     for row in record["epochs"]:
         assert 0 <= row["train_accuracy"] <= 1 and 0 <= row["validation_accuracy"] <= 1
         assert row["train_loss"] > 0 and row["validation_loss"] > 0
-    assert record["epochs"][-1]["learning_rate"] == pytest.approx(0, abs=1e-9) < record["epochs"][0]["learning_rate"]
+    rates = [row["learning_rate"] for row in record["epochs"]]
+    assert rates[0] > rates[1] > rates[2] == pytest.approx(0, abs=1e-9)
     assert record["parameters"] == 36 + 8 + 640 + 10
     assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir"}
     assert list(record["classes"]) == list("0123456789")
@@ -142,8 +142,6 @@ def test_another_schedule_and_a_share_of_the_images(tmp_path):
     record, _ = run(config, tmp_path, verbose=0)
     rates = [row["learning_rate"] for row in record["epochs"]]
     assert rates == pytest.approx([0.005, 0.0005])  # 6 steps in all: it falls after 3 and 4, and an epoch has 3
-    (log,) = tmp_path.rglob("epochs.csv")
-    assert len(list(csv.DictReader(log.open()))) == 2
     assert list(record["candidates"]) == ["last", "last, new statistics"]
 
 

@@ -5,13 +5,14 @@ with the same batches. Everything is chosen by the validation split, which is he
 set is evaluated once, in the end, with the moving statistics of batch normalization.
 """
 
-import csv
+import json
 
 import keras
 import numpy as np
 from absl import logging
 
 from scc_tf import datasets, models
+from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.image_training.augmentation import Augmentation
@@ -66,18 +67,17 @@ def run(config, work_dir, verbose=1):
     if stage.is_finished:
         record = stage.load(model)
     else:
-        last, log = _LastWeights(), stage.folder / "epochs.csv"
-        stage.folder.mkdir(parents=True, exist_ok=True)  # which the logger does not
+        last, log = _LastWeights(), _EpochLog(stage.folder / "epochs.json", stage.finished_epochs)
         callbacks = [
             last,
-            keras.callbacks.CSVLogger(log, append=stage.finished_epochs > 0),
+            log,
             keras.callbacks.TensorBoard(stage.folder / "tensorboard", write_graph=False),
         ]
         validation = (data.validation.images, data.validation.labels)
         seconds = stage.fit(model, batches, config.epochs, callbacks, verbose, validation, keep_backup=True)
         record = {
             "seconds": seconds,
-            "epochs": _epochs(log, schedule, batches[1]),
+            "epochs": _epochs(log.rows, schedule, batches[1]),
             **_choose(model, last.weights, config.average, train.images[:STATISTICS_IMAGES], data.validation),
             **_score(model, data),
         }
@@ -98,7 +98,7 @@ def normalization_of(images):
         >>> normalization_of(np.array([0.2, 0.6], np.float32).reshape(2, 1, 1, 1))
         ([5.0], [-2.0])
     """
-    mean, deviation = (np.float64(f(images, axis=(0, 1, 2), dtype=np.float64)) for f in (np.mean, np.std))
+    mean, deviation = (f(images, axis=(0, 1, 2), dtype=np.float64) for f in (np.mean, np.std))
     return np.round(1 / deviation, 3).tolist(), np.round(-mean / deviation, 3).tolist()
 
 
@@ -151,6 +151,26 @@ class _LastWeights(keras.callbacks.Callback):
         self.weights = self.model.get_weights()
 
 
+class _EpochLog(keras.callbacks.Callback):
+    """Keeps what Keras says of every epoch in a file, for a session to come.
+
+    `keras.callbacks.CSVLogger` would append epochs that are trained a second time, and stays open when interrupted.
+    """
+
+    def __init__(self, path, finished_epochs):
+        super().__init__()
+        self._path, self.rows = path, []
+        if finished_epochs:
+            with intact(path):
+                self.rows = [row for row in json.loads(path.read_text()) if row["epoch"] < finished_epochs]
+
+    def on_epoch_end(self, epoch, logs=None):
+        """Add an epoch."""
+        self.rows.append({"epoch": epoch, **{name: float(logs[name]) for name in _COLUMNS}})
+        with atomic_path(self._path) as partial:
+            partial.write_text(json.dumps(self.rows, indent=1))
+
+
 def _part(split, share, seed):
     """So many of the examples, each class with its share."""
     chosen = datasets.stratified_holdout(split.labels, round(share * len(split.labels)), seed)
@@ -162,14 +182,12 @@ def _augmentation(config):
     return Augmentation(**{name: getattr(config, name) for name in names})
 
 
-def _epochs(log, schedule, steps):
-    """The rows of Keras's log, named as in the record."""
-    with intact(log), log.open(newline="") as file:
-        rows = [{name: float(value) for name, value in row.items()} for row in csv.DictReader(file)]
+def _epochs(rows, schedule, steps):
+    """The rows of the log, named as in the record, with the learning rate at the end of the epoch."""
     return [
         {
-            "epoch": int(row["epoch"]) + 1,
-            "learning_rate": float(schedule((int(row["epoch"]) + 1) * steps)),
+            "epoch": row["epoch"] + 1,
+            "learning_rate": float(schedule((row["epoch"] + 1) * steps)),
             **{ours: row[theirs] for theirs, ours in _COLUMNS.items()},
         }
         for row in rows
