@@ -19,7 +19,7 @@ def save_with_card(model_dir, name, model, command, **measured):
 def save_keras_with_card(model_dir, name, model, command, **measured):
     """Write ``<name>.keras``, without the optimizer, and ``<name>.json``, a card as that of a packed file."""
     with atomic_path(model_dir / f"{name}.keras") as partial:
-        keras.Model(model.input, model.output, name=model.name).save(partial)  # not compiled
+        keras.Model(model.inputs[0], model.outputs[0], name=model.name).save(partial)  # not compiled
     parts = {**measured, "stored_bytes": (model_dir / f"{name}.keras").stat().st_size}
     _write_card(model_dir / f"{name}.json", command, parts, f'keras.models.load_model("saved_models/{name}.keras")')
 

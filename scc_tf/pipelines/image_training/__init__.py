@@ -160,7 +160,7 @@ class _EpochLog(keras.callbacks.Callback):
     def __init__(self, path, finished_epochs):
         super().__init__()
         self._path, self.rows = path, []
-        if finished_epochs:
+        if finished_epochs and path.exists():  # it may have been stopped just before its first row
             with intact(path):
                 self.rows = [row for row in json.loads(path.read_text()) if row["epoch"] < finished_epochs]
 

@@ -75,7 +75,7 @@ def _loaded(config, data, stage):
     """The network of a file, as it is; its record has no ``seconds``."""
     with intact(config.float_file):
         model = keras.models.load_model(config.float_file, compile=False)
-    shapes = [tuple(tensor.shape[1:]) for tensor in (model.input, model.output)]
+    shapes = [tuple(tensor.shape[1:]) for tensor in (model.inputs[0], model.outputs[0])]
     if shapes != [data.train.images.shape[1:], (data.num_classes,)]:
         raise ValueError(
             f"Expected a network from {data.train.images.shape[1:]} to {data.num_classes} classes in float_file. "
