@@ -37,7 +37,7 @@ def training_curves(record: dict, path: str | os.PathLike) -> None:
         count = f"{epochs[-1]:.0f} epoch{'s' if epochs[-1] > 1 else ''}"
         panels[0].set_title(f"{100 * test:.2f} % on test after {count}", pad=12)
         below.plot(epochs, rate, color=GREY, **look)
-        below.set_ylabel("rate")
+        below.set_ylabel("learning\nrate")
         below.set_ylim(bottom=0)
         below.set_xlabel("epoch")
         below.xaxis.set_major_locator(MaxNLocator(integer=True))
