@@ -1,8 +1,9 @@
 """What does self-compression cost per training step?
 
 python benchmarks/step_time.py --batch_size=512 --rounds=30
+python benchmarks/step_time.py --model=resnet20 --batch_size=128 --jit_compile=false --out=step_time_resnet20.json
 
-Times the compiled train function that ``fit`` calls, on synthetic images, for the plain MNIST network, for its
+Times the compiled train function that ``fit`` calls, on synthetic images, for the plain network, for its
 self-compressing twin (gamma > 0), for the twin with the entropy model of the size, and, for information, for the twin
 with a safety batch of 64 beside the batch. They take turns, so that a slow spell of the machine meets all of them.
 Prints the median step of each, and the
@@ -28,6 +29,7 @@ ROOT = Path(__file__).resolve().parents[1]
 SAFETY_BATCH = 64
 JIT = {"auto": "auto", "true": True, "false": False}
 
+flags.DEFINE_enum("model", "mnist_cnn", ["mnist_cnn", "lenet_5", "cifar_cnn", "resnet20"], "network")
 flags.DEFINE_integer("batch_size", 512, "examples per step", lower_bound=1)
 flags.DEFINE_enum("jit_compile", "auto", list(JIT), "as in Keras's compile; auto compiles with XLA where it can")
 flags.DEFINE_integer("rounds", 30, "measurements of each step", lower_bound=1)
@@ -35,13 +37,12 @@ flags.DEFINE_integer("warm_up", 3, "steps of each before the first measurement",
 flags.DEFINE_string("out", str(ROOT / "experiments" / "results" / "step_time.json"), "file of the record")
 
 
-def compiled_models(jit_compile):
+def compiled_models(plain, jit_compile):
     """The networks to compare, by name; the first is what the others are compared with."""
     settings = {"loss": keras.losses.SparseCategoricalCrossentropy(from_logits=True), "metrics": ["accuracy"]}
     rng = np.random.default_rng(1)
-    safety_set = SimpleNamespace(images=rng.random((1000, 28, 28, 1)), labels=rng.integers(0, 10, 1000))
+    safety_set = SimpleNamespace(images=rng.random((1000, *plain.input_shape[1:])), labels=rng.integers(0, 10, 1000))
     safety = {"lambda_safety": 0.1, "safety_set": safety_set, "safety_batch_size": SAFETY_BATCH}
-    plain = scc_tf.models.mnist_cnn(seed=0)
     compared = {
         "plain": (plain, {}),
         "self-compressing": (scc_tf.self_compress(plain), {"gamma": 0.01}),
@@ -85,9 +86,10 @@ def main(argv):
     del argv
     values = flags.FLAGS
     rng = np.random.default_rng(0)
-    images = rng.random((values.batch_size, 28, 28, 1), np.float32)
+    plain = getattr(scc_tf.models, values.model)(seed=0)
+    images = rng.random((values.batch_size, *plain.input_shape[1:]), np.float32)
     labels = rng.integers(0, 10, values.batch_size)
-    models = compiled_models(JIT[values.jit_compile])
+    models = compiled_models(plain, JIT[values.jit_compile])
     seconds = measure(
         {name: stepper(model, images, labels) for name, model in models.items()}, values.rounds, values.warm_up
     )
@@ -97,8 +99,9 @@ def main(argv):
         low, middle, high = np.quantile(taken / seconds["plain"], [0.25, 0.5, 0.75])
         rows[name] = {"median_ms": 1e3 * float(np.median(taken)), "ratio": middle, "ratio_quartiles": [low, high]}
         print(f"{name:18}{rows[name]['median_ms']:>16.1f}{middle:>24.3f}{f'{low:.3f}-{high:.3f}':>16}")
+    network = "" if values.model == "mnist_cnn" else f"--model={values.model} "
     record = {
-        "command": f"python benchmarks/step_time.py --batch_size={values.batch_size} --rounds={values.rounds} "
+        "command": f"python benchmarks/step_time.py {network}--batch_size={values.batch_size} --rounds={values.rounds} "
         f"--warm_up={values.warm_up} --jit_compile={values.jit_compile}",
         "jit_compile": {name: bool(model.jit_compile) for name, model in models.items()},
         "devices": [device.name for device in tf.config.list_logical_devices()],

@@ -20,7 +20,7 @@ from scc_tf.atomic import atomic_path
 from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
-define_flags(self_compression.Config, leave_out=("gamma", "mode"), epochs=1)
+define_flags(self_compression.Config, leave_out=("gamma", "mode", *self_compression.NETWORK_SETTINGS), epochs=1)
 flags.DEFINE_list("gammas", ["0.03", "0.1", "0.3", "1"], "weights of the size term")
 flags.DEFINE_integer("runs", 1, "number of seeds, from --seed on", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")

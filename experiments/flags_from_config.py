@@ -9,8 +9,13 @@ from pathlib import Path
 
 from absl import flags
 
-_DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
-_OF_THIS_MACHINE = re.compile(r".*_dir|out|verbose")  # where things lie here, and how much is said
+_DEFINE = {
+    bool: flags.DEFINE_boolean,
+    int: flags.DEFINE_integer,
+    float: flags.DEFINE_float,
+    str: flags.DEFINE_string,
+}
+_OF_THIS_MACHINE = re.compile(r".*_(dir|file)|out|verbose")  # where things lie here, and how much is said
 _FILE = re.compile(r"model")  # likewise, unless it is a setting: the name of a network
 _ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"
 

@@ -11,14 +11,13 @@ import json
 import tempfile
 from pathlib import Path
 
-import numpy as np
 from absl import app, flags
 from flags_from_config import command_line
+from tflite_measures import measured
 
 import scc_tf
 from scc_tf import datasets
 from scc_tf.atomic import atomic_path
-from scc_tf.export import run_tflite
 
 ROOT = Path(__file__).resolve().parent
 flags.DEFINE_string("model", str(ROOT.parent / "saved_models" / "mnist_safe.scc"), "the compressed model")
@@ -44,21 +43,7 @@ def measure(model, test, calibration, folder):
     logits = model.predict(test.images, batch_size=500, verbose=0)
     rows = {}
     for name, arguments in exports(calibration).items():
-        path = folder / f"{name}.tflite"
-        report = scc_tf.export_tflite(model, path, **arguments)
-        outputs = run_tflite(path, test.images)
-        rows[name] = {
-            "bytes": report.bytes,
-            "of_float32": report.bytes / report.float32_bytes,
-            "agreement": float((outputs.argmax(1) == logits.argmax(1)).mean()),
-            "test_accuracy": float((outputs.argmax(1) == test.labels).mean()),
-            "largest_difference": float(np.abs(outputs - logits).max()),
-            "fallbacks": report.fallbacks,
-        }
-        print(
-            "{:22} {bytes:>8,} B {of_float32:7.1%} of float32  same class {agreement:.2%}  test {test_accuracy:.2%}  "
-            "largest difference {largest_difference:.2g}".format(name, **rows[name])
-        )
+        rows[name] = measured(model, folder / f"{name}.tflite", test, logits, **arguments)
     return rows
 
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from absl import app, flags, logging
 from flags_from_config import command_line
+from two_models import compared
 
 import scc_tf
 from scc_tf.atomic import atomic_path
@@ -53,14 +54,6 @@ def float_networks(data, work_dir):
     return float_model
 
 
-def numbers(report):
-    """A report as plain JSON, without the curves of its page."""
-    record = json.loads(report.to_json())
-    for side in ("before", "after"):
-        del record[side]["curves"]
-    return record
-
-
 def main(argv):
     if len(argv) > 1:
         raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
@@ -73,10 +66,7 @@ def main(argv):
     reports = {}
     for name in values.names or [name for name in NETWORKS if (model_dir / f"{name}.scc").exists()]:
         before, after = float_model(NETWORKS[name]), scc_tf.load_packed(model_dir / f"{name}.scc")
-        report = scc_tf.evaluate_compression(before, after, data, ood, names=("float", name))
-        print(report, flush=True)
-        report.save_figure(out_dir / f"mnist_ood_{name}.png")
-        reports[name] = numbers(report)
+        reports[name] = compared(before, after, data, ood, name, out_dir / f"mnist_ood_{name}.png")
     with atomic_path(out_dir / "mnist_ood.json") as partial:
         partial.write_text(json.dumps({"command": command_line(__name__), "reports": reports}, indent=1))
     print(f"Record and pages: {out_dir}")

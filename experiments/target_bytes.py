@@ -21,7 +21,7 @@ from scc_tf.pipelines import self_compression
 ROOT = Path(__file__).resolve().parent
 define_flags(
     self_compression.Config,
-    leave_out=("target_bytes", "mode"),
+    leave_out=("target_bytes", "mode", *self_compression.NETWORK_SETTINGS),
     size_model="entropy",
     epochs=10,
     gamma=0.1,

@@ -12,7 +12,7 @@ Batch normalization uses ``epsilon=1e-5`` and ``momentum=0.9`` (Keras's defaults
 channels with small quantization steps the variance lies below 1e-3 and the signal would die.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import keras
 import numpy as np
@@ -137,7 +137,9 @@ def moons_mlp(seed: int | None = None) -> keras.Model:
     return keras.Model(inputs, _dense(2, "head", kernels)(x), name="moons_mlp")
 
 
-def resnet20(seed: int | None = None) -> keras.Model:
+def resnet20(
+    seed: int | None = None, normalization: tuple[Sequence[float], Sequence[float]] | None = None
+) -> keras.Model:
     """ResNet-20 for CIFAR-10: three stages of three blocks, 16, 32 and 64 channels wide.
 
     ``(N, 32, 32, 3) -> (N, 10)``. Shortcuts have no weights (option A): where a stage halves the image and
@@ -154,12 +156,19 @@ def resnet20(seed: int | None = None) -> keras.Model:
 
     Args:
         seed: of the initial weights, see the module.
+        normalization: ``(scale, offset)`` per colour, three numbers each: the first layer, ``normalize``, then makes
+            ``scale * image + offset`` of the image, so that the network still takes what the others take. Without it
+            there is no such layer.
+
+    Raises:
+        ValueError: if there is not one scale and one offset per colour.
 
     Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2.
     """
     kernels = _initializers(seed)
     inputs = keras.Input((32, 32, 3), name="image")
-    x = _conv(16, 3, "stem_conv", kernels, padding="same", use_bias=False)(inputs)
+    x = inputs if normalization is None else _rescaling(normalization)(inputs)
+    x = _conv(16, 3, "stem_conv", kernels, padding="same", use_bias=False)(x)
     x = _norm("stem_norm")(x)
     x = layers.ReLU(name="stem_relu")(x)
     for stage, channels in enumerate((16, 32, 64), start=1):
@@ -167,6 +176,14 @@ def resnet20(seed: int | None = None) -> keras.Model:
             x = _residual_block(x, channels, f"stage{stage}_block{block}", kernels)
     x = layers.GlobalAveragePooling2D(name="pool")(x)
     return keras.Model(inputs, _dense(10, "head", kernels)(x), name="resnet20")
+
+
+def _rescaling(normalization) -> keras.layers.Rescaling:
+    """The ``normalize`` layer; its numbers are plain floats, which any configuration can hold."""
+    scale, offset = (np.asarray(values, float).tolist() for values in normalization)
+    if np.shape(scale) != (3,) or np.shape(offset) != (3,):
+        raise ValueError(f"Expected three scales and three offsets. Received: normalization={normalization!r}")
+    return layers.Rescaling(scale, offset, name="normalize")
 
 
 def _residual_block(x, channels: int, name: str, kernels: Iterator[keras.Initializer]):

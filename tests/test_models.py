@@ -161,3 +161,26 @@ def test_dropout_stands_behind_the_hidden_layers(build, places):
     dropped = dropping(inputs, training=True)
     assert not np.allclose(plain(inputs), dropped)
     np.testing.assert_array_equal(build(seed=3, dropout=0.25)(inputs, training=True), dropped)
+
+
+NORMALIZATION = ([4.0, 4.1, 3.8], [-2.0, -1.9, -1.7])
+
+
+@pytest.mark.slow
+def test_resnet_normalizes_its_images_if_asked():
+    plain, normal = models.resnet20(seed=0), models.resnet20(seed=0, normalization=NORMALIZATION)
+    assert [layer.name for layer in normal.layers if layer.name != "normalize"] == [
+        layer.name for layer in plain.layers
+    ]
+    assert normal.layers[1].name == "normalize"
+    for one, same in zip(normal.get_weights(), plain.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    images = np.random.default_rng(0).random((2, 32, 32, 3), np.float32)
+    scale, offset = np.float32(NORMALIZATION)
+    np.testing.assert_allclose(normal(images), plain(images * scale + offset), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("normalization", [([1.0], [0.0]), ([1.0, 1.0, 1.0], [0.0]), (2.0, 0.0)])
+def test_a_normalization_that_is_not_per_colour_is_refused(normalization):
+    with pytest.raises(ValueError, match="Expected three scales and three offsets"):
+        models.resnet20(normalization=normalization)

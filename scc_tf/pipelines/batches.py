@@ -4,7 +4,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["hold_then_cosine", "one_cycle", "training_batches"]
+__all__ = ["hold_then_cosine", "multi_step", "one_cycle", "training_batches"]
 
 
 def one_cycle(peak, steps, warm_up=0.15):
@@ -16,6 +16,16 @@ def one_cycle(peak, steps, warm_up=0.15):
     return keras.optimizers.schedules.CosineDecay(
         peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
     )
+
+
+def multi_step(peak, steps, falls=(0.5, 0.75), factor=0.1):
+    """Learning rate that starts at ``peak`` and is multiplied by ``factor`` after each of these shares of the steps.
+
+    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2: 32,000 and 48,000 of 64,000.
+    """
+    rates = [peak * factor**n for n in range(len(falls) + 1)]
+    # PiecewiseConstantDecay still has the old rate at its boundary
+    return keras.optimizers.schedules.PiecewiseConstantDecay([round(share * steps) - 1 for share in falls], rates)
 
 
 def hold_then_cosine(peak, steps, hold, warm_up=200):
@@ -43,7 +53,9 @@ class _HoldThenCosine(keras.optimizers.schedules.LearningRateSchedule):
         return self.settings
 
 
-def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=False, soft_labels=None):
+def training_batches(
+    split, batch_size, seed, shift=0, skip_epochs=0, mirror=False, soft_labels=None, augmentation=None
+):
     """Endlessly shuffled batches of a split, each image shifted by up to ``shift`` pixels in both directions.
 
     Args:
@@ -55,13 +67,20 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=Fal
         mirror: whether every other image, at random, is flipped left to right.
         soft_labels: float array ``(2 shift + 1, 2 shift + 1, examples, classes)`` that takes the place of the labels:
             those of an image by the row and the column at which it begins in the padded image.
+        augmentation: function ``(images, seed, number of the batch) -> images`` of tensors that takes the place of
+            shifts and mirroring.
 
     Returns:
         ``(tf.data.Dataset, steps per epoch)``.
 
     Raises:
-        ValueError: if the split has fewer examples than a batch.
+        ValueError: if the split has fewer examples than a batch, or ``augmentation`` comes with what it replaces.
     """
+    if augmentation is not None and (shift or mirror or soft_labels is not None):
+        raise ValueError(
+            "Expected augmentation in place of shift, mirror and soft_labels. "
+            f"Received: shift={shift}, mirror={mirror}, soft_labels={'some' if soft_labels is not None else None}"
+        )
     count = len(split.labels)
     if count < batch_size:
         raise ValueError(f"Expected batch_size to be at most {count}, all examples. Received: batch_size={batch_size}")
@@ -88,5 +107,7 @@ def training_batches(split, batch_size, seed, shift=0, skip_epochs=0, mirror=Fal
     batches = batches.repeat().batch(batch_size, drop_remainder=True)
     steps = count // batch_size
     batches = batches.enumerate().skip(skip_epochs * steps)  # a batch keeps its number, which decides its shifts
+    if augmentation is not None:
+        return batches.map(lambda index, batch: (augmentation(batch[0], seed, index), batch[1])).prefetch(2), steps
     moving = shift or mirror or table is not None
     return batches.map(move if moving else lambda index, batch: batch).prefetch(2), steps

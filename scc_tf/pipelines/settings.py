@@ -60,9 +60,9 @@ def fill_from_presets(config, presets):
 
 
 def provenance(config):
-    """What every record begins with: ``config`` without the place of the data, and the ``versions`` it ran on."""
+    """What every record begins with: ``config`` without places of folders and files, and the ``versions`` it ran on."""
     return {
-        "config": {name: value for name, value in dataclasses.asdict(config).items() if name != "data_dir"},
+        "config": {k: v for k, v in dataclasses.asdict(config).items() if not k.endswith(("_dir", "_file"))},
         "versions": {"keras": keras.__version__, "tensorflow": tf.__version__, "numpy": np.__version__},
     }
 

@@ -59,12 +59,13 @@ class Stage:
             model.save_weights(partial)
         _write_json(self._record, record)
         self._seconds.unlink(missing_ok=True)
+        self.forget()
 
     def forget(self):
         """Drop the backup of an interrupted training, which starts over then."""
         shutil.rmtree(self._backup, ignore_errors=True)
 
-    def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None):
+    def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None, *, keep_backup=False):
         """Train, from where an interrupted training stopped.
 
         Args:
@@ -74,13 +75,15 @@ class Stage:
             callbacks: what else happens during ``fit``.
             verbose: as in ``fit``.
             validation: ``(inputs, labels)`` to evaluate after every epoch, or None.
+            keep_backup: whether the backup stays until `save`, so that nothing is lost if what comes after a long
+                training is interrupted. Not with callbacks whose own backups end with ``fit``.
 
         Returns:
             Seconds of all sessions.
         """
         clock = Clock(self._seconds, going_on=self.finished_epochs > 0)
         dataset, steps = batches
-        backup = keras.callbacks.BackupAndRestore(self._backup)
+        backup = keras.callbacks.BackupAndRestore(self._backup, delete_checkpoint=not keep_backup)
         model.fit(
             dataset,
             epochs=epochs,

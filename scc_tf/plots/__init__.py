@@ -8,6 +8,7 @@ from scc_tf.plots.lottery import lottery_curves, lottery_ood
 from scc_tf.plots.safety_set import safety_gallery
 from scc_tf.plots.target import target_sizes
 from scc_tf.plots.time_course import network_and_step_time, restoration_events, size_and_accuracy
+from scc_tf.plots.training import training_curves
 from scc_tf.plots.two_models import compression_page
 
 __all__ = [
@@ -27,4 +28,5 @@ __all__ = [
     "size_and_accuracy",
     "storage_breakdown",
     "target_sizes",
+    "training_curves",
 ]

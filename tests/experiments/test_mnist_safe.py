@@ -1,4 +1,3 @@
-import json
 import subprocess
 import sys
 from types import SimpleNamespace
@@ -7,6 +6,7 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from safe_records import record, strict
 from script_flags import EXPERIMENTS, imported
 
 import scc_tf
@@ -19,69 +19,13 @@ def script(monkeypatch):
         yield module
 
 
-def row(test_accuracy=0.99, integer_bytes=12_345.0, **more):
-    size = {"stored_bytes": 9_876, "integer_bytes": integer_bytes, "entropy_bytes": 1e4, "nominal_bits": 8e4}
-    return {
-        "test_accuracy": test_accuracy,
-        "safety_accuracy": 0.9,
-        "seconds": 61.0,
-        "size": {**size, "float32_bytes": 350_632},
-        "dead_channels": 5,
-        "events": [{"step": 3, "restored": {"a": 2, "b": 1}}, {"step": 9, "restored": {}}],
-        **more,
-    }
-
-
-def record(seed=0, **more):
-    float_row = {"test_accuracy": 0.98, "safety_accuracy": 0.95, "seconds": 10.0, "size": {"float32_bytes": 350_632}}
-    return {"config": {"seed": seed}, "rows": {"float": float_row, "safe": row(**more)}}
-
-
-def strict(text):
-    """JSON as others read it: no NaN."""
-
-    def refuse(constant):
-        raise AssertionError(f"{constant} is not JSON")
-
-    return json.loads(text, parse_constant=refuse)
-
-
-def test_the_summary_is_mean_and_sample_deviation(script):
-    table = script.summary([record(test_accuracy=a) for a in (0.98, 0.99, 0.97)])
-    assert table["safe"]["test acc. %"] == pytest.approx([98.0, 1.0])
-    assert table["safe"]["dead ch."] == [5.0, 0.0]
-    assert table["safe"]["restored"] == [3.0, 0.0]
-    assert table["safe"]["nominal B"] == [10_000.0, 0.0]
-    assert table["float"]["integer B"] == [350_632.0, 0.0]
-    assert table["float"]["entropy B"] == [None, None]
-    assert strict(json.dumps(table)) == table
-
-
-def test_one_seed_has_no_deviation(script):
-    assert script.summary([record()])["safe"]["test acc. %"] == [pytest.approx(99.0), None]
-
-
-def test_the_table_is_aligned_and_says_what_it_counts(script):
-    for records in ([record()], [record(seed) for seed in (4, 5)]):
-        text = script.format_table(script.summary(records), [r["config"]["seed"] for r in records])
-        head, *rows, note = text.splitlines()
-        assert [line.split()[0] for line in rows] == ["float", "safe"]
-        assert {len(line) for line in (head, *rows)} == {len(head)}
-        assert "12,345" in rows[1] and "12,345" not in rows[0]
-        assert "9,876" in rows[1]
-        assert "-" in rows[0].split()
-        assert ("±" in text) == (len(records) > 1)
-        assert "nan" not in text.lower()
-        assert "exponents" in note and str([r["config"]["seed"] for r in records]) in note
-
-
 def test_every_setting_is_a_flag_with_its_default_and_help(script):
     flags.FLAGS(["mnist_safe.py"])
-    assert script.config_from_flags(Config) == Config()
+    assert script.safe_report.config_from_flags(Config) == Config()
     assert "weight of the size term" in flags.FLAGS["gamma"].help
     flags.FLAGS.unparse_flags()
     flags.FLAGS(["mnist_safe.py", "--gamma=0.25", "--mode=compare", "--epochs=7"])
-    assert script.config_from_flags(Config, seed=3) == Config(gamma=0.25, mode="compare", epochs=7, seed=3)
+    assert script.safe_report.config_from_flags(Config, seed=3) == Config(gamma=0.25, mode="compare", epochs=7, seed=3)
 
 
 @pytest.mark.parametrize("arguments", [["--epochs=two"], ["--runs=0"], ["--gama=1"]])
@@ -122,7 +66,7 @@ def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monk
 
     modes = {"safe": ["safe"], "compare": ["unsafe", "safe"]}
     monkeypatch.setattr(script.self_compression, "run", run)
-    monkeypatch.setattr(script, "write_figures", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(script.safe_report, "write_figures", lambda *arguments: drawn.append(arguments))
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
     monkeypatch.setattr(sys, "argv", ["mnist_safe.py", "--runs=2", "--seed=7", f"--mode={mode}", *folders])
     flags.FLAGS(sys.argv)

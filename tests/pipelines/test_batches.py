@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from scc_tf import datasets
-from scc_tf.pipelines.batches import hold_then_cosine, one_cycle, training_batches
+from scc_tf.pipelines.batches import hold_then_cosine, multi_step, one_cycle, training_batches
 
 
 @pytest.mark.slow
@@ -166,3 +166,9 @@ def test_hold_then_cosine_survives_its_configuration():
     config = keras.optimizers.schedules.serialize(schedule)
     again = keras.optimizers.schedules.deserialize(config)
     assert [float(again(step)) for step in (0, 50, 99)] == [float(schedule(step)) for step in (0, 50, 99)]
+
+
+def test_multi_step_falls_at_its_shares_of_the_steps():
+    schedule = multi_step(0.4, 100, (0.5, 0.75))
+    rates = [float(schedule(step)) for step in (0, 49, 50, 74, 75, 99)]
+    assert rates == pytest.approx([0.4, 0.4, 0.04, 0.04, 0.004, 0.004])

@@ -11,13 +11,14 @@ import pytest
 import scc_tf
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
-from scc_tf.pipelines import self_compression
 from scc_tf.pipelines.self_compression import (
     Config,
     compress,
+    finish,
     float_model,
     restored_channels,
     run,
+    stages,
 )
 
 CONFIG = Config(
@@ -82,7 +83,7 @@ def no_training(monkeypatch):
         pytest.fail("a cached stage was trained again")
 
     monkeypatch.setattr(keras.Model, "fit", fail)
-    monkeypatch.setattr(self_compression, "select_safety_set", fail)
+    monkeypatch.setattr(stages, "select_safety_set", fail)
 
 
 # run -----------------------------------------------------------------------------------------------------------------
@@ -95,7 +96,7 @@ def test_the_record_is_json_with_one_row_per_network(done):
     assert list(record["rows"]) == ["float", "unsafe", "safe"]
     assert list(compressed) == ["unsafe", "safe"]
     assert record["config"]["gamma"] == CONFIG.gamma
-    assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir"}
+    assert set(record["config"]) == {f.name for f in dataclasses.fields(Config)} - {"data_dir", "float_file"}
     assert len(safety_set) == 20
     for row in record["rows"].values():
         assert all(0 <= row[name] <= 1 for name in ("test_accuracy", "validation_accuracy", "safety_accuracy"))
@@ -144,7 +145,7 @@ def test_the_finished_network_is_small_and_needs_few_bits_beside_its_codes():
     model.compile("adam", keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     model.get_layer("conv").bit_depth.assign([4, 0, 4, 4])
     images = small_data("mnist").train.images
-    finished = self_compression.finish(model, images, exponent_places=2)
+    finished = finish(model, images, exponent_places=2)
     assert finished.get_layer("conv").filters == 3
     assert model.get_layer("conv").filters == 4
     exponents = np.asarray(finished.get_layer("head").exponent)
@@ -245,6 +246,68 @@ def test_a_stage_that_lost_a_file_is_trained_again(work_copy, name):
     assert lost.exists()
 
 
+# another network ------------------------------------------------------------------------------------------------------
+
+
+def save_functional(seed, path):
+    net = small_net(seed)
+    keras.Model(net.inputs[0], net.outputs[0], name="float").save(path)
+
+
+@pytest.fixture
+def float_file(tmp_path):
+    save_functional(5, path := tmp_path / "float.keras")
+    return path
+
+
+@pytest.mark.slow
+def test_a_float_network_from_a_file_is_taken_as_it_is(done, float_file, tmp_path):
+    config = dataclasses.replace(
+        CONFIG, mode="unsafe", epochs=1, mirror=True, model="lenet_5", float_file=str(float_file)
+    )
+    record, _, _ = run(config, tmp_path / "work", verbose=0)
+    row = record["rows"]["float"]
+    answers = keras.models.load_model(float_file).predict(small_data("mnist").test.images, verbose=0).argmax(axis=1)
+    assert row["test_accuracy"] == pytest.approx(np.mean(answers == small_data("mnist").test.labels))
+    assert "seconds" not in row and "float_file" not in record["config"]
+    assert (record["config"]["model"], record["config"]["mirror"]) == ("lenet_5", True)
+    float_file.rename(moved := float_file.with_name("moved.keras"))
+    model, again = float_model(
+        dataclasses.replace(config, float_file=str(moved)), small_data("mnist"), tmp_path / "work"
+    )
+    assert again == {name: row[name] for name in ("validation_accuracy", "test_accuracy")}
+    np.testing.assert_array_equal(model.get_weights()[0], small_net(seed=5).get_weights()[0])
+
+
+@pytest.mark.slow
+def test_another_content_of_the_file_is_another_stage(float_file):
+    config = Config(float_file=str(float_file))
+    keys = [config.float_key, config.safety_key, config.row_key("safe")]
+    assert dataclasses.replace(config, float_epochs=9).float_key == keys[0] != Config().float_key
+    save_functional(6, float_file)
+    assert not {config.float_key, config.safety_key, config.row_key("safe")} & set(keys)
+
+
+@pytest.mark.slow
+def test_a_file_that_is_no_network_for_the_data_is_named(tmp_path):
+    keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]).save(path := tmp_path / "other.keras")
+    with pytest.raises(ValueError, match=r"from \(28, 28, 1\) to 10 classes in float_file. Received: .*other.keras"):
+        float_model(Config(float_file=str(path)), small_data("mnist"), tmp_path / "work")
+    path.write_bytes(b"no network")
+    with pytest.raises(ValueError, match=r"other\.keras, which is damaged"):
+        float_model(Config(float_file=str(path)), small_data("mnist"), tmp_path / "work")
+
+
+@pytest.mark.slow
+def test_data_set_and_network_are_settings(tmp_path, monkeypatch):
+    asked = []
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: asked.append(name) or small_data(name))
+    monkeypatch.setattr(models, "lenet_5", lambda seed: asked.append("lenet_5") or small_net(seed))
+    config = dataclasses.replace(CONFIG, mode="unsafe", epochs=1, data_set="digits", model="lenet_5")
+    run(config, tmp_path, verbose=0)
+    assert asked == ["digits", "lenet_5"]
+
+
 # target_bytes ---------------------------------------------------------------------------------------------------------
 
 
@@ -263,7 +326,7 @@ def test_a_target_is_met_and_told(done, work_copy):
     assert [entry["step"] for entry in target["history"]][:3] == [0, 3, 6]
     assert target["history"][-1]["gamma"] > 0.1
     head = model.get_layer("head")
-    assert head.bias_exponent == self_compression.BIAS_EXPONENT
+    assert head.bias_exponent == stages.BIAS_EXPONENT
     assert len(set(np.asarray(head.exponent))) == 1
     assert "target" not in done[0]["rows"]["safe"]
 
@@ -310,6 +373,8 @@ def test_restored_channels_are_those_of_all_events():
         ("approach", 0.0),
         ("statistics_bits", 11),
         ("exponent_learning_rate", -1.0),
+        ("model", "moons_mlp"),
+        ("float_file", "no-such.keras"),
     ],
 )
 def test_settings_out_of_range_are_refused(name, value):
@@ -323,16 +388,23 @@ def test_a_target_and_a_ramp_of_gamma_exclude_each_other():
 
 
 def test_stages_of_earlier_runs_are_still_found():
-    """The keys of the recorded runs, from before there were size models and targets."""
-    rows = self_compression._ROW_SETTINGS
-    assert Config().key(*rows["safe"]) == "f7b3f80bc5"
-    assert Config().key(*rows["unsafe"]) == "f58c8ae2c3"
-    assert Config(target_bytes=4000).key(*rows["safe"]) != "f7b3f80bc5"
+    """The keys of the recorded runs, from before there were size models, targets and other networks."""
+    config = Config()
+    assert (config.float_key, config.safety_key) == ("74f3b2fdb7", "f8da67b1d2")
+    assert (config.row_key("safe"), config.row_key("unsafe")) == ("f7b3f80bc5", "f58c8ae2c3")
+    assert Config(target_bytes=4000).row_key("safe") != "f7b3f80bc5"
 
 
-def test_the_key_depends_on_the_named_settings_alone():
-    assert Config().key("seed", "epochs") == Config(gamma=0.5).key("seed", "epochs")
-    assert Config().key("seed", "epochs") != Config(epochs=9).key("seed", "epochs")
+def test_a_stage_depends_on_its_own_settings_alone():
+    config = Config()
+    assert config.float_key == Config(gamma=0.5, safety_size=9).float_key != Config(float_epochs=9).float_key
+    assert config.safety_key == Config(gamma=0.5).safety_key != Config(safety_size=9).safety_key
+    assert (
+        config.row_key("unsafe") == Config(lambda_safety=1.0).row_key("unsafe") != Config(gamma=0.5).row_key("unsafe")
+    )
+    assert config.row_key("safe") != Config(lambda_safety=1.0).row_key("safe")
+    for change in ({"model": "lenet_5"}, {"data_set": "fashion_mnist"}, {"mirror": True}):
+        assert len({config.float_key, Config(**change).float_key}) == 2
 
 
 def test_every_setting_has_a_help_text():

@@ -130,6 +130,23 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers
 
 
 @pytest.mark.slow
+def test_a_backup_that_is_kept_stays_until_the_stage_is_saved(stage, numbers):
+    def fit():
+        batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
+        model, watch = compiled(), Watch()
+        stage.fit(model, batches, 2, [watch], verbose=0, keep_backup=True)
+        return model, watch.epochs
+
+    model, epochs = fit()
+    again, none = fit()
+    assert (stage.finished_epochs, epochs, none) == (2, [0, 1], [])
+    for one, same in zip(model.get_weights(), again.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+    stage.save(model, {})
+    assert stage.finished_epochs == 0
+
+
+@pytest.mark.slow
 def test_a_fit_that_diverges_stops(stage, numbers):
     x, y = numbers
     batches = training_batches(datasets.Split(x, y * np.nan), 4, 0)

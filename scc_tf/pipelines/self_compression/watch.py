@@ -1,0 +1,96 @@
+"""The callbacks of one compression, and what they saw."""
+
+import dataclasses
+
+import keras
+
+from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
+from scc_tf.pipelines.finishing import finished_bytes
+from scc_tf.safety import safety_accuracy
+
+__all__ = ["Watch"]
+
+AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
+
+
+class Watch:
+    """The callbacks of one compression, and what they saw.
+
+    Args:
+        config: `scc_tf.pipelines.self_compression.Config`.
+        safe: whether to restore what a drop of safety asks for; otherwise the monitor only watches.
+        safety_set: `scc_tf.SafetySet`.
+        statistics_images: training images ``(N, H, W, C)`` to re-estimate batch statistics from.
+        steps: of the whole training.
+        stage: `scc_tf.pipelines.stage.Stage` that keeps what an interrupted training needs.
+    """
+
+    def __init__(self, config, safe, safety_set, statistics_images, steps, stage):
+        self.threshold_points = config.threshold_points
+        every, kept = config.check_every, stage.folder / "backup" / "safety"
+        self.sizes = SizeLogger(every, backup_dir=kept)
+        self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images, backup_dir=kept)
+        self.restoration = None
+        self.callbacks = []
+        if config.ramp:
+            rise = max(1, round(config.ramp * steps))
+            self.callbacks.append(GammaScheduler(keras.optimizers.schedules.PolynomialDecay(0.0, rise, config.gamma)))
+        self.callbacks += [self.sizes, self.monitor]
+        self.target = None
+        if safe:
+            self.restoration = KernelRestoration(
+                self.monitor,
+                config.threshold_points / 100,
+                restore_fraction=config.restore_fraction,
+                restore_bits=config.restore_bits,
+                seed=config.seed,
+                backup_dir=kept,
+            )
+        if config.target_bytes:
+            self.target = TargetSize(
+                AIM * config.target_bytes,
+                every,
+                measure=lambda model: finished_bytes(model, config.exponent_places, config.statistics_bits),
+                restoration=self.restoration,
+                approach=max(1, round(config.approach * steps)),
+                backup_dir=kept,
+            )
+        self.callbacks += [callback for callback in (self.target, self.restoration) if callback]
+        self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration, backup_dir=kept)
+        self.callbacks.append(self.removal)
+
+    def drop(self, accuracy):
+        """Points of safety accuracy below the reference."""
+        return 100 * (self.monitor.reference_accuracy - accuracy)
+
+    def is_safe(self, model):
+        """Whether a finished model keeps the contract; the unsafe row has none."""
+        if self.restoration is None:
+            return True
+        accuracy = safety_accuracy(model, self.monitor.safety_set)
+        return self.drop(accuracy) <= self.threshold_points + 1e-7  # a difference of rounded fractions
+
+    def target_record(self, fit, accuracy):
+        """What became of the size that was asked for, as plain JSON."""
+        first = "; safety went first" if fit.refused else ""
+        return {
+            **dataclasses.asdict(fit),
+            "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
+            "safety_drop_points": self.drop(accuracy),
+            "safe": self.drop(accuracy) <= self.threshold_points + 1e-7,
+            "outcome": f"{fit}{first}. In training: {self.target.outcome}",
+            "history": self.target.history,
+        }
+
+    def record(self):
+        """What happened during ``fit``, as plain JSON."""
+        sizes = {entry["step"]: entry for entry in self.sizes.history}
+        reverted = self.restoration is not None and self.restoration.reverted
+        return {
+            "threshold_points": self.threshold_points,
+            "safety_accuracy_start": self.monitor.history[0]["safety_accuracy"],
+            "reverted_to_step": self.restoration.safe_step if reverted else None,
+            "events": self.restoration.events if self.restoration else [],
+            "network": [{k: v for k, v in look.items() if v == v} for look in self.removal.history],  # NaN: not timed
+            "history": [{**sizes[c["step"]], **c} for c in self.monitor.history if c["step"] in sizes],
+        }

@@ -1,0 +1,66 @@
+import math
+
+import pytest
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+from scc_tf import plots
+
+
+def a_training(epochs=40):
+    rows = [
+        {
+            "epoch": epoch,
+            "learning_rate": 0.2 * (1 - epoch / epochs),
+            "train_loss": 2.0 * 0.95**epoch,
+            "train_accuracy": 1 - 0.6 * 0.95**epoch,
+            "validation_loss": 2.1 * 0.95**epoch,
+            "validation_accuracy": 1 - 0.7 * 0.95**epoch,
+        }
+        for epoch in range(1, epochs + 1)
+    ]
+    return {"test_accuracy": 0.91234, "epochs": rows}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("epochs", [1, 40])
+def test_a_training_is_drawn_whole(epochs, tmp_path, monkeypatch):
+    figures, save = [], Figure.savefig
+
+    def kept(self, *arguments, **options):
+        figures.append(self)
+        return save(self, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", kept)
+    plots.training_curves(a_training(epochs), path := tmp_path / "training.png")
+    (figure,) = figures
+    assert imread(path).shape[1] > 800 and path.stat().st_size < 200_000
+    accuracy, loss, rate = figure.axes
+    assert accuracy.get_title(loc="left") == f"91.23 % on test after {epochs} epoch{'s' if epochs > 1 else ''}"
+    assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1]
+    assert all(len(line.get_xdata()) == epochs for axes in figure.axes for line in axes.lines)
+    assert accuracy.lines[1].get_ydata()[-1] == pytest.approx(100 * (1 - 0.7 * 0.95**epochs))
+    assert loss.lines[0].get_ydata()[0] == pytest.approx(1.9)
+    assert rate.get_xlabel() == "epoch"
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"epochs": []}, "Received: none"),
+        ({"epochs": [{"epoch": 1}]}, "none of learning_rate"),
+        ({"test_accuracy": math.nan}, "Expected finite numbers"),
+    ],
+)
+def test_a_malformed_record_is_named(change, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        plots.training_curves({**a_training(), **change}, tmp_path / "training.png")
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.parametrize("name", ["epochs", "test_accuracy"])
+def test_a_missing_field_is_named(name, tmp_path):
+    record = a_training()
+    del record[name]
+    with pytest.raises(ValueError, match=name):
+        plots.training_curves(record, tmp_path / "training.png")
