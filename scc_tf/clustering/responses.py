@@ -29,7 +29,8 @@ def channel_responses(model, chains, images):
     layers = [chain.readers[0].layout.layer for chain in chains]
     if nested := [layer.name for layer in layers if layer not in model.layers]:
         raise ValueError(f"Expected chains of the model itself, not of models nested in it. Received: {nested}")
-    taps = keras.Model(model.inputs, [layer.input for layer in layers])
+    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input  # the structure as it is
+    taps = keras.Model(inputs, [layer.input for layer in layers])
     rng = np.random.default_rng(0)
     grams = [np.zeros((chain.channels, chain.channels)) for chain in chains]
     images = images[:IMAGES]

@@ -10,12 +10,14 @@ from scipy.cluster import hierarchy
 __all__ = ["cluster_filters", "first_members", "fit_scales", "merge_members", "sum_readers"]
 
 _LEAST_WEIGHT = 1e-12  # of the largest one
+_RANDOM_STARTS = 4
 
 
 def cluster_filters(points, count, weights=None, up_to_scale=False):
-    """Group filters by k-means, which starts from the clusters of Ward's method: the same ones every time.
+    """Group filters by k-means: the best of several starts, one of them the clusters of Ward's method.
 
-    With few filters that differ in many ways, random starts end in many local minima; this one begins in a good place.
+    With few filters that differ in many ways, random starts end in many local minima, and Ward's often begins in a
+    better place; it knows no weights, though. The random starts are seeded: the answer is always the same.
 
     Args:
         points: float ``(C, D)``.
@@ -55,7 +57,8 @@ def cluster_filters(points, count, weights=None, up_to_scale=False):
     count = min(count, len(np.unique(points, axis=0)))  # k-means warns of coinciding centres
     start = hierarchy.cut_tree(hierarchy.ward(points), count).ravel()
     centres = merge_members(points, start, weights=weights)
-    labels = KMeans(len(centres), init=centres, n_init=1).fit_predict(points, sample_weight=weights)
+    starts = (KMeans(count, init=centres, n_init=1), KMeans(count, n_init=_RANDOM_STARTS, random_state=0))
+    labels = min((k.fit(points, sample_weight=weights) for k in starts), key=lambda k: k.inertia_).labels_
     _, first, numbered = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[numbered]
 

@@ -19,6 +19,10 @@ def outputs(model, images=None):
     return keras.ops.convert_to_numpy(model(image_batch() if images is None else images, training=False))
 
 
+def value(variable):
+    return keras.ops.convert_to_numpy(variable).copy()
+
+
 def doubled(model, factors=1.0):
     """Give the second half of every chain's channels the filters of the first, times ``factors``.
 
@@ -34,7 +38,7 @@ def doubled(model, factors=1.0):
         scaled = [chain.layer.kernel, chain.layer.bias] if norm is None else [norm.gamma, norm.beta]
         for variable in [chain.layer.kernel, *vectors]:
             if variable is not None:
-                values = np.array(variable)
+                values = value(variable)
                 factor = factors if any(variable is v for v in scaled) else 1.0
                 values[..., half : 2 * half] = factor * values[..., :half]
                 variable.assign(values)
@@ -89,8 +93,8 @@ def test_multiples_merge_without_a_trace_where_activations_let_factors_pass(spac
 def test_filters_that_bare_weights_tell_apart_but_normalization_does_not():
     model = residual()
     layer, norm = model.get_layer("one_conv1"), model.get_layer("one_norm1")
-    kernel, gamma, beta = (np.array(v) for v in (layer.kernel, norm.gamma, norm.beta))
-    mean, deviation = np.array(norm.moving_mean), np.sqrt(np.array(norm.moving_variance) + norm.epsilon)
+    kernel, gamma, beta = (value(v) for v in (layer.kernel, norm.gamma, norm.beta))
+    mean, deviation = value(norm.moving_mean), np.sqrt(value(norm.moving_variance) + norm.epsilon)
     kernel[..., 5] = 3 * kernel[..., 0] * gamma[0] / deviation[0]  # alike once it is normalized
     gamma[5], mean[5] = deviation[5] / 3, 0.7
     beta[5] = beta[0] - gamma[0] * mean[0] / deviation[0] + gamma[5] * mean[5] / deviation[5]
@@ -119,18 +123,19 @@ def test_as_many_clusters_as_filters_change_nothing():
     same, report = cluster_filters(model, 100)
     np.testing.assert_array_equal(outputs(same), outputs(model))
     assert report.parameters[0] == report.parameters[1]
-    assert same is not model and [layer.name for layer in same.layers] == [layer.name for layer in model.layers]
+    assert same is not model
+    assert [layer.name for layer in same.layers[1:]] == [layer.name for layer in model.layers[1:]]
 
 
 @pytest.mark.parametrize("space", ["responses", "raw"])
 def test_statistics_are_those_of_the_images(space):
     model, images = residual(), image_batch(32)
     smaller, _ = cluster_filters(model, 3, images, space=space)
-    pre = keras.Model(smaller.inputs, smaller.get_layer("one_norm1").output)
+    pre = keras.Model(smaller.input, smaller.get_layer("one_norm1").output)
     normalized = outputs(pre, images)
     norm = smaller.get_layer("one_norm1")
-    np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), norm.beta, atol=1e-3)
-    np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), np.abs(norm.gamma), rtol=1e-2)
+    np.testing.assert_allclose(normalized.mean(axis=(0, 1, 2)), value(norm.beta), atol=1e-3)
+    np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), np.abs(value(norm.gamma)), rtol=1e-2)
 
 
 def test_the_merged_channel_varies_as_much_as_its_members():
@@ -138,19 +143,19 @@ def test_the_merged_channel_varies_as_much_as_its_members():
     norm = model.get_layer("one_norm1")
     norm.gamma.assign([0.5, 0.7, -0.9, 1.1, 1.3, 1.5])
     smaller, _ = cluster_filters(model, {"one_conv1": 1}, merge="sum", weighted=False)
-    np.testing.assert_allclose(smaller.get_layer("one_norm1").gamma, [1.0], rtol=1e-5)
+    np.testing.assert_allclose(value(smaller.get_layer("one_norm1").gamma), [1.0], rtol=1e-5)
 
 
 def test_the_founding_form_is_the_mean_of_everything():
     model = residual()
     smaller, _ = cluster_filters(model, {"one_conv1": 1}, space="raw", merge="mean", weighted=False)
     for name in ("kernel",):
-        old, new = (np.array(getattr(m.get_layer("one_conv1"), name)) for m in (model, smaller))
+        old, new = (value(getattr(m.get_layer("one_conv1"), name)) for m in (model, smaller))
         np.testing.assert_allclose(new, old.mean(axis=-1, keepdims=True), rtol=1e-5)
     for name in ("gamma", "beta", "moving_mean", "moving_variance"):
-        old, new = (np.array(getattr(m.get_layer("one_norm1"), name)) for m in (model, smaller))
+        old, new = (value(getattr(m.get_layer("one_norm1"), name)) for m in (model, smaller))
         np.testing.assert_allclose(new, [old.mean()], rtol=1e-4)
-    old, new = (np.array(m.get_layer("one_conv2").kernel) for m in (model, smaller))
+    old, new = (value(m.get_layer("one_conv2").kernel) for m in (model, smaller))
     np.testing.assert_allclose(new, old.mean(axis=2, keepdims=True), rtol=1e-5)
 
 
@@ -158,7 +163,7 @@ def test_distances_of_responses_are_those_of_what_is_read():
     model, images = residual(), image_batch(40)
     chains = find_chains(model)
     (first, _) = channel_responses(model, chains, images)
-    read = outputs(keras.Model(model.inputs, model.get_layer("one_relu1").output), images).reshape(-1, 6).T
+    read = outputs(keras.Model(model.input, model.get_layer("one_relu1").output), images).reshape(-1, 6).T
     wanted = np.square(read[:, None] - read).mean(axis=2)
     got = np.square(first[:, None] - first).sum(axis=2)
     np.testing.assert_allclose(got, wanted, rtol=0.35, atol=0.02)  # 8 of 64 positions
