@@ -51,28 +51,28 @@ class ClusterBudget:
         return self.multiply_accumulates if self.parameters is None else self.parameters
 
 
-def chain_errors(model, images, options, clustered):
+def chain_errors(images, options, clustered):
     """How much the outputs of a model change when one chain alone is clustered.
 
     Args:
-        model: Keras model.
         images: inputs ``(N, …)``.
         options: one list of numbers of clusters per chain, all its channels first.
-        clustered: function ``counts -> model``, one number per chain.
+        clustered: function ``counts -> model``, one number per chain. The model with all its channels is made by it as
+            well: what it does to batch statistics is no error.
 
     Returns:
         One list of float per chain: the squared change of the outputs over their own squared deviation from the mean
         answer, for each option; 0 for the first one.
     """
-    wanted = _outputs(model, images)
-    spread_ = np.square(wanted - wanted.mean(axis=0)).sum()
     full = [chain[0] for chain in options]
+    wanted = _outputs(clustered(full), images)
+    deviation = max(np.square(wanted - wanted.mean(axis=0)).sum(), np.finfo(float).tiny)
     errors = []
     for number, counts in enumerate(options):
         own = [0.0]
         for count in counts[1:]:
             changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), images)
-            own.append(float(np.square(changed - wanted).sum() / max(spread_, np.finfo(float).tiny)))
+            own.append(float(np.square(changed - wanted).sum() / deviation))
         errors.append(own)
     return errors
 

@@ -17,6 +17,8 @@ from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
 
+_SENSITIVITY_IMAGES = 512  # what a chain costs in accuracy need not be known closely, and is asked for dozens of times
+
 
 @dataclasses.dataclass(frozen=True)
 class ClusterReport:
@@ -106,7 +108,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
     costs, errors = ChainCosts(model, chains), None
     responses = channel_responses(model, chains, images) if space == "responses" else [None] * len(chains)
 
-    def clustered(counts):
+    def clustered(counts, images):
         smaller, labels = _clustered(model, counts, responses, space=space, merge=merge, weighted=weighted)
         if images is not None:
             reestimate_batch_statistics(smaller, images)
@@ -114,7 +116,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
 
     if isinstance(clusters, ClusterBudget):
         options = [clusters.options(chain.channels) for chain in chains]
-        found = chain_errors(model, images, options, lambda counts: clustered(counts)[0])
+        few = images[:_SENSITIVITY_IMAGES]
+        found = chain_errors(few, options, lambda counts: clustered(counts, few)[0])
         counts = spread(options, found, clusters.cost(costs), clusters.limit)
         errors = {
             chain.name: dict(zip(numbers, own, strict=True))
@@ -122,7 +125,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         }
     else:
         counts = chain_counts(chains, clusters)
-    smaller, labels = clustered(counts)
+    smaller, labels = clustered(counts, images)
     named = {chain.name: tuple(own.tolist()) for chain, own in zip(chains, labels, strict=True)}
     return smaller, ClusterReport(named, (costs.parameters(costs.full), _trainable(smaller)), errors)
 

@@ -4,6 +4,8 @@ A filter is a row of ``points`` ``(C, D)``: what the channel multiplies its inpu
 one. Where the filters of a cluster are equal, one of them and the *sum* of what reads them compute the same.
 """
 
+import warnings
+
 import numpy as np
 from scipy.cluster import hierarchy
 
@@ -42,6 +44,7 @@ def cluster_filters(points, count, weights=None, up_to_scale=False):
         [0, 1, 0, 1]
     """
     from sklearn.cluster import KMeans  # imported late: `import scc_tf` stays cheap
+    from sklearn.exceptions import ConvergenceWarning
 
     points, weights = _checked(points, weights)
     if not 1 <= count <= len(points):
@@ -54,11 +57,13 @@ def cluster_filters(points, count, weights=None, up_to_scale=False):
         weights = weights * lengths**2
     weights = weights / weights.max() if weights.any() else np.ones(len(points))
     weights = np.maximum(weights, _LEAST_WEIGHT)  # a centre needs some weight
-    count = min(count, len(np.unique(points, axis=0)))  # k-means warns of coinciding centres
+    count = min(count, len(np.unique(points, axis=0)))
     start = hierarchy.cut_tree(hierarchy.ward(points), count).ravel()
     centres = merge_members(points, start, weights=weights)
     starts = (KMeans(count, init=centres, n_init=1), KMeans(count, n_init=_RANDOM_STARTS, random_state=0))
-    labels = min((k.fit(points, sample_weight=weights) for k in starts), key=lambda k: k.inertia_).labels_
+    with warnings.catch_warnings():  # of filters that differ by rounding alone
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        labels = min((k.fit(points, sample_weight=weights) for k in starts), key=lambda k: k.inertia_).labels_
     _, first, numbered = np.unique(labels, return_index=True, return_inverse=True)
     return np.argsort(np.argsort(first))[numbered]
 

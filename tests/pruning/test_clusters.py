@@ -35,6 +35,13 @@ def test_equal_filters_are_together_whatever_their_order():
     assert cluster_filters(four[order], 9).max() == 3  # no more clusters than filters that differ
 
 
+def test_filters_that_differ_by_rounding_alone_are_together():
+    points = np.repeat(filters(3), 2, axis=0) * (1 + 1e-16 * np.arange(6)[:, None] + 2e-16)
+    points[::2] *= 1 + 3e-16
+    labels = cluster_filters(points, 5)
+    assert all(len(set(labels[labels == k])) == 1 for k in labels) and labels[0] != labels[2] != labels[4]
+
+
 def test_the_closest_pair_goes_first():
     points = filters(10)
     labels = cluster_filters(points, 9)
