@@ -11,7 +11,7 @@ from absl import flags
 
 _DEFINE = {int: flags.DEFINE_integer, float: flags.DEFINE_float, str: flags.DEFINE_string}
 _OF_THIS_MACHINE = re.compile(r".*_dir|out|verbose")  # where things lie here, and how much is said
-_FILE = re.compile(r"model")  # likewise, unless it is a setting: the name of a network
+_FILE = re.compile(r"model|network")  # likewise, unless it is a setting: the name of a network
 _ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"
 
 

@@ -13,6 +13,7 @@ from scc_tf.pipelines import filter_clustering
 from scc_tf.pipelines.distillation import with_teacher
 from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Config, Point, Study, correlations, run
 from scc_tf.pipelines.filter_clustering.measures import measure
+from scc_tf.pipelines.stage import Stage
 
 CONFIG = Config(batch_size=20, statistics_images=60, shift=1, learning_rate=0.01)
 
@@ -63,7 +64,29 @@ def test_the_record_is_json_with_the_measures_of_every_point(done):
     budget, tuned = done["rows"][-2:]
     assert budget["parameters"] <= 400 and budget["label"] == "400 parameters"
     assert tuned["epochs"] == 2 and tuned["seconds"] > 0
-    assert tuned["test_accuracy"] >= done["rows"][0]["test_accuracy"]
+
+
+@pytest.mark.slow
+def test_fine_tuning_learns_and_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, learning_rate=0.05, distillation=0.0, shift=0)
+    point, epochs = Point("clusters", (7, 5), epochs=20), []
+
+    class Stop(Exception):
+        """An interruption."""
+
+    class Counted(keras.callbacks.Callback):
+        def on_epoch_begin(self, epoch, logs=None):
+            epochs.append(epoch)
+            if len(epochs) == 6:
+                raise Stop
+
+    fit = Stage.fit
+    monkeypatch.setattr(Stage, "fit", lambda self, *a, **o: fit(self, *a, callbacks=[Counted()], **o))
+    with pytest.raises(Stop):
+        Study(small_net(), config, tmp_path, verbose=0).row(point)
+    row = Study(small_net(), config, tmp_path, verbose=0).row(point)
+    assert epochs == [0, 1, 2, 3, 4, 5, *range(5, 20)]
+    assert row["test_accuracy"] > 0.5
 
 
 @pytest.mark.slow

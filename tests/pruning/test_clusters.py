@@ -63,10 +63,10 @@ def test_multiples_are_alike_only_up_to_scale():
     assert cluster_filters(points, 2).tolist() == [0, 1, 0, 1]
 
 
-def test_a_heavy_filter_is_left_alone():
+def test_heavy_filters_are_kept_apart():
     points = np.array([[0.0], [1.0], [2.1]])
     assert cluster_filters(points, 2).tolist() == [0, 0, 1]
-    assert cluster_filters(points, 2, weights=[1e6, 1, 1]).tolist() == [0, 1, 1]
+    assert cluster_filters(points, 2, weights=[1e6, 1e6, 1]).tolist() == [0, 1, 1]
 
 
 def test_scales_are_the_multiples():
