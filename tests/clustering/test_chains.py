@@ -24,6 +24,7 @@ def test_chains_of_a_residual_network_are_the_inner_convolutions():
     }
 
 
+@pytest.mark.slow
 def test_a_plain_network_is_a_chain_of_chains():
     assert described(plain()) == {
         "a": (None, ["b"]),
@@ -79,6 +80,7 @@ def test_what_an_addition_an_output_or_a_second_call_reads_is_no_chain():
         chain_counts([], 2)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", [plain, residual, two_readers])
 def test_costs_are_those_of_the_model_that_is_cut(build):
     model = build()

@@ -91,6 +91,7 @@ def test_multiples_merge_without_a_trace_where_activations_let_factors_pass(spac
     assert np.abs(outputs(summed) - wanted).max() > 0.05
 
 
+@pytest.mark.slow
 def test_filters_that_bare_weights_tell_apart_but_normalization_does_not():
     model = residual()
     layer, norm = model.get_layer("one_conv1"), model.get_layer("one_norm1")
@@ -106,6 +107,7 @@ def test_filters_that_bare_weights_tell_apart_but_normalization_does_not():
     np.testing.assert_allclose(outputs(smaller), outputs(model), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_a_channel_whose_normalization_is_zero_stays_a_constant():
     model = residual()
     norm = model.get_layer("one_norm1")
@@ -119,6 +121,7 @@ def test_a_channel_whose_normalization_is_zero_stays_a_constant():
     np.testing.assert_allclose(outputs(smaller), outputs(model), rtol=1e-4, atol=1e-4)
 
 
+@pytest.mark.slow
 def test_as_many_clusters_as_filters_change_nothing():
     model = residual()
     same, report = cluster_filters(model, 100)
@@ -128,6 +131,7 @@ def test_as_many_clusters_as_filters_change_nothing():
     assert [layer.name for layer in same.layers[1:]] == [layer.name for layer in model.layers[1:]]
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("space", ["responses", "raw"])
 def test_statistics_are_those_of_the_images(space):
     model, images = residual(), image_batch(32)
@@ -139,6 +143,7 @@ def test_statistics_are_those_of_the_images(space):
     np.testing.assert_allclose(normalized.std(axis=(0, 1, 2)), np.abs(value(norm.gamma)), rtol=1e-2)
 
 
+@pytest.mark.slow
 def test_the_merged_channel_varies_as_much_as_its_members():
     model = residual()
     norm = model.get_layer("one_norm1")
@@ -147,6 +152,7 @@ def test_the_merged_channel_varies_as_much_as_its_members():
     np.testing.assert_allclose(value(smaller.get_layer("one_norm1").gamma), [1.0], rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_the_founding_form_is_the_mean_of_everything():
     model = residual()
     smaller, _ = cluster_filters(model, {"one_conv1": 1}, space="raw", merge="mean", weighted=False)
@@ -160,6 +166,7 @@ def test_the_founding_form_is_the_mean_of_everything():
     np.testing.assert_allclose(new, old.mean(axis=2, keepdims=True), rtol=1e-5)
 
 
+@pytest.mark.slow
 def test_distances_of_responses_are_those_of_what_is_read():
     model, images = residual(), image_batch(40)
     chains = find_chains(model)
@@ -170,6 +177,7 @@ def test_distances_of_responses_are_those_of_what_is_read():
     np.testing.assert_allclose(got, wanted, rtol=0.35, atol=0.02)  # 8 of 64 positions
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("build", NETS)
 def test_dropped_filters_are_those_whose_readers_get_nothing(build):
     model = build()
@@ -243,6 +251,7 @@ def test_bad_options(arguments, message):
         cluster_filters(residual(), **{"clusters": 2, **arguments})
 
 
+@pytest.mark.slow
 def test_masks_that_do_not_fit():
     for kept in ({"stem": np.ones(4, bool)}, {"one_conv1": np.ones(5, bool)}, {"one_conv1": np.zeros(6, bool)}):
         with pytest.raises(ValueError, match="Expected masks"):
