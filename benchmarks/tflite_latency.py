@@ -13,19 +13,17 @@ import json
 import os
 import platform
 import tempfile
-import time
 from pathlib import Path
 
 import ai_edge_litert
 import keras
-import numpy as np
 import tensorflow as tf
 from absl import app, flags
-from ai_edge_litert.interpreter import Interpreter
 
 import scc_tf
 from scc_tf.atomic import atomic_path
-from scc_tf.export import export_tflite
+from scc_tf.export import export_tflite, measure_latency
+from scc_tf.export.tflite.latency import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 CALIBRATION_IMAGES = 200
@@ -56,43 +54,6 @@ def write_files(model, images, folder):
     return files
 
 
-class Runner:
-    """One interpreter with one file."""
-
-    def __init__(self, path, threads):
-        self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        self.interpreter.allocate_tensors()
-        entry = self.interpreter.get_input_details()[0]
-        self.interpreter.set_tensor(entry["index"], np.random.default_rng(0).random(entry["shape"], np.float32))
-
-    def microseconds(self, calls):
-        """Mean latency of some calls in a row, µs."""
-        started = time.perf_counter()
-        for _ in range(calls):
-            self.interpreter.invoke()
-        return 1e6 * (time.perf_counter() - started) / calls
-
-
-def measure(runners, rounds, calls, warm_up):
-    """Microseconds ``{name: (rounds,)}``; the files take turns."""
-    for runner in runners.values():
-        runner.microseconds(warm_up)
-    taken = [[runner.microseconds(calls) for runner in runners.values()] for _ in range(rounds)]
-    return dict(zip(runners, np.transpose(taken), strict=True))
-
-
-def row(taken, original, report):
-    """One line of the table."""
-    return {
-        "bytes": report.bytes,
-        "median_us": float(np.median(taken)),
-        "quartiles_us": np.quantile(taken, [0.25, 0.75]).tolist(),
-        "ratio": float(np.median(taken / original)),
-        "ratio_quartiles": np.quantile(taken / original, [0.25, 0.75]).tolist(),
-        "fallbacks": report.fallbacks,
-    }
-
-
 def print_table(rows):
     """One line per file."""
     print(f"{'':18}{'bytes':>10}{'median, us':>12}{'quartiles':>16}{'ratio':>8}{'quartiles':>14}")
@@ -104,14 +65,6 @@ def print_table(rows):
         )
 
 
-def processor():
-    """The processor's name and whether it has the instructions that int8 kernels want."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
-    return {"name": (names or [platform.processor()])[0], "features": [name for name in known if name in info.split()]}
-
-
 def main(argv):
     """Export, measure, print, and write the record."""
     del argv
@@ -120,11 +73,12 @@ def main(argv):
     model = scc_tf.load_packed(values.model)
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(model, data.train.images[:CALIBRATION_IMAGES], Path(folder))
-        runners = {name: Runner(path, values.threads) for name, (path, _) in files.items()}
-        taken = measure(runners, values.rounds, values.calls, values.warm_up)
-    rows = {}
-    for name, (_, report) in files.items():
-        rows[name] = row(taken[name], taken["original float32"], report)
+        paths = {name: path for name, (path, _) in files.items()}
+        taken = measure_latency(paths, values.threads, values.rounds, values.calls, values.warm_up)
+    rows = {
+        name: {"bytes": report.bytes, **taken[name], "fallbacks": report.fallbacks}
+        for name, (_, report) in files.items()
+    }
     print_table(rows)
     record = {
         "command": f"python benchmarks/tflite_latency.py --threads={values.threads} --rounds={values.rounds} "

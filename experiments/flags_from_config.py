@@ -16,7 +16,7 @@ _DEFINE = {
     str: flags.DEFINE_string,
 }
 _OF_THIS_MACHINE = re.compile(r".*_(dir|file)|out|verbose")  # where things lie here, and how much is said
-_FILE = re.compile(r"model")  # likewise, unless it is a setting: the name of a network
+_FILE = re.compile(r"model|network")  # likewise, unless it is a setting: the name of a network
 _ONE_DNN = "TF_ENABLE_ONEDNN_OPTS"
 
 

@@ -1,6 +1,7 @@
 """Safety-driven self-compressing neural networks for Keras 3."""
 
 from scc_tf import callbacks, datasets, layers, models
+from scc_tf.clustering import ClusterBudget, ClusterReport, cluster_filters
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.evaluation import CompressionReport, evaluate_compression
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
@@ -12,6 +13,8 @@ from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels
 from scc_tf.training import SelfCompressingModel
 
 __all__ = [
+    "ClusterBudget",
+    "ClusterReport",
     "CompressionReport",
     "ConversionReport",
     "PackedReport",
@@ -24,6 +27,7 @@ __all__ = [
     "TFLiteReport",
     "add_masks",
     "callbacks",
+    "cluster_filters",
     "datasets",
     "evaluate_compression",
     "export_tflite",

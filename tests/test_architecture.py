@@ -14,7 +14,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"masked_layers"},
     {"graph", "side_information", "dead_zone"},
     {"flops", "safety", "size", "surgery"},
-    {"rate"},
+    {"rate", "clustering"},
     {"training"},
     {"conversion"},
     {"export"},

@@ -43,6 +43,11 @@ class Stage:
         return self._weights.exists() and self._record.exists()
 
     @property
+    def record(self):
+        """Of a finished stage."""
+        return _read_json(self._record)
+
+    @property
     def finished_epochs(self):
         """How many epochs of an interrupted training its backup holds."""
         return _read_json(self._backup / "training_metadata.json").get("epoch", 0)
@@ -51,7 +56,7 @@ class Stage:
         """Put the weights of a finished stage into the model; returns the record."""
         with intact(self._weights):
             model.load_weights(self._weights)
-        return _read_json(self._record)
+        return self.record
 
     def save(self, model, record):
         """Finish: write the model's weights and the record."""

@@ -1,6 +1,7 @@
 """Figures from records, reports and safety sets: the only package that imports matplotlib."""
 
 from scc_tf.plots.channels import bits_per_layer, code_histograms
+from scc_tf.plots.clusters import class_reports, cluster_correlations, cluster_tradeoff
 from scc_tf.plots.comparison import collapse_study, compare_rows
 from scc_tf.plots.compression import byte_budgets, compression_tradeoff, storage_breakdown
 from scc_tf.plots.front import size_accuracy_front
@@ -14,6 +15,9 @@ from scc_tf.plots.two_models import compression_page
 __all__ = [
     "bits_per_layer",
     "byte_budgets",
+    "class_reports",
+    "cluster_correlations",
+    "cluster_tradeoff",
     "code_histograms",
     "collapse_study",
     "compare_rows",

@@ -1,9 +1,10 @@
 """What a network can do without: masks of weights, on plain NumPy arrays.
 
-`magnitude` keeps large weights, one by one or in patterns; `neurons` keeps whole neurons and filters; `knapsack` keeps
-the edges that are worth most under a budget of bytes.
+`magnitude` keeps large weights, one by one or in patterns; `neurons` keeps whole neurons and filters; `clusters` merges
+filters that are alike; `knapsack` keeps the edges that are worth most under a budget of bytes.
 """
 
+from scc_tf.pruning.clusters import cluster_filters, first_members, fit_scales, merge_members, sum_readers
 from scc_tf.pruning.knapsack import (
     edge_bits,
     exact_knapsack,
@@ -18,14 +19,18 @@ from scc_tf.pruning.neurons import kept_count, largest_neurons, neuron_scores, r
 
 __all__ = [
     "block_mask",
+    "cluster_filters",
     "edge_bits",
     "exact_knapsack",
+    "first_members",
+    "fit_scales",
     "fractional_bound",
     "global_masks",
     "greedy_knapsack",
     "kept_count",
     "largest_neurons",
     "magnitude_mask",
+    "merge_members",
     "n_of_m_mask",
     "neuron_scores",
     "parse_neurons",
@@ -33,4 +38,5 @@ __all__ = [
     "random_neurons",
     "reduce_layer",
     "reduce_neuron",
+    "sum_readers",
 ]

@@ -1,0 +1,126 @@
+"""Spread a budget over the chains of a model: where clusters are missed least, there are fewer."""
+
+import dataclasses
+import math
+
+import keras
+import numpy as np
+
+__all__ = ["ClusterBudget", "chain_errors", "spread"]
+
+_BATCH_SIZE = 256
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterBudget:
+    """How large a model may be when its filters have been clustered; give one of the two.
+
+    Attributes:
+        parameters: trainable parameters at most.
+        multiply_accumulates: of one example, at most; twice that are floating-point operations.
+        fractions: of a chain's channels that are tried as numbers of clusters, each in (0, 1).
+
+    Raises:
+        ValueError: if both or none are given, or a number is out of range.
+    """
+
+    parameters: int | None = None
+    multiply_accumulates: int | None = None
+    fractions: tuple = (0.875, 0.75, 0.5, 0.25, 0.125)
+
+    def __post_init__(self):
+        """Refuse what is no budget."""
+        given = [value for value in (self.parameters, self.multiply_accumulates) if value is not None]
+        if len(given) != 1 or given[0] < 1 or not self.fractions or not all(0 < f < 1 for f in self.fractions):
+            raise ValueError(
+                "Expected either parameters or multiply_accumulates, at least 1, and fractions in (0, 1). "
+                f"Received: {self}"
+            )
+
+    def options(self, channels):
+        """Numbers of clusters of a chain to choose from, descending; all its channels come first."""
+        return sorted({channels, *(max(math.floor(f * channels), 1) for f in self.fractions)}, reverse=True)
+
+    def cost(self, costs):
+        """The function ``counts -> int`` that the budget limits, of `scc_tf.clustering.costs.ChainCosts`."""
+        return costs.multiply_accumulates if self.parameters is None else costs.parameters
+
+    @property
+    def limit(self):
+        """What that may be at most."""
+        return self.multiply_accumulates if self.parameters is None else self.parameters
+
+
+def chain_errors(images, options, clustered):
+    """How much the outputs of a model change when one chain alone is clustered.
+
+    Args:
+        images: inputs ``(N, …)``.
+        options: one list of numbers of clusters per chain, all its channels first.
+        clustered: function ``counts -> model``, one number per chain. The model with all its channels is made by it as
+            well: what it does to batch statistics is no error.
+
+    Returns:
+        One list of float per chain: the squared change of the outputs over their own squared deviation from the mean
+        answer, for each option; 0 for the first one.
+    """
+    full = [chain[0] for chain in options]
+    wanted = _outputs(clustered(full), images)
+    deviation = max(np.square(wanted - wanted.mean(axis=0)).sum(), np.finfo(float).tiny)
+    errors = []
+    for number, counts in enumerate(options):
+        own = [0.0]
+        for count in counts[1:]:
+            changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), images)
+            own.append(float(np.square(changed - wanted).sum() / deviation))
+        errors.append(own)
+    return errors
+
+
+def _outputs(model, images):
+    parts = [model(images[start : start + _BATCH_SIZE], training=False) for start in range(0, len(images), _BATCH_SIZE)]
+    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float64)
+
+
+def spread(options, errors, cost, limit):
+    """Choose a number of clusters for every chain, greedily: what costs the least error per saving goes first.
+
+    A step may leap over options, so a chain follows the lower convex hull of its errors. The errors of several chains
+    are taken to add up.
+
+    Args:
+        options: one list of numbers per chain, descending.
+        errors: likewise, float.
+        cost: function ``counts -> number``, smaller for smaller counts.
+        limit: what the cost may be at most.
+
+    Returns:
+        List of int.
+
+    Raises:
+        ValueError: if the smallest options cost more.
+
+    Example:
+        >>> spread([[4, 2], [4, 2]], [[0, 0.1], [0, 0.2]], sum, 6)
+        [2, 4]
+    """
+    places = [0] * len(options)
+
+    def counts(at):
+        return [numbers[place] for numbers, place in zip(options, at, strict=True)]
+
+    while (now := cost(counts(places))) > limit:
+        best = None
+        for chain, place in enumerate(places):
+            for further in range(place + 1, len(options[chain])):
+                moved = [*places[:chain], further, *places[chain + 1 :]]
+                saving = now - cost(counts(moved))
+                rate = (errors[chain][further] - errors[chain][place]) / max(saving, 1e-12)
+                if best is None or rate < best[0]:
+                    best = rate, moved
+        if best is None:
+            raise ValueError(
+                f"Expected a budget of at least {now}, the smallest numbers of clusters. Received: {limit}"
+            )
+        places = best[1]
+    return counts(places)

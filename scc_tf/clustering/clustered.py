@@ -1,0 +1,175 @@
+"""Cluster the filters of a model: what users call."""
+
+import dataclasses
+import json
+
+import numpy as np
+
+from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.clustering.budget import ClusterBudget, chain_errors, spread
+from scc_tf.clustering.chains import find_chains
+from scc_tf.clustering.costs import ChainCosts
+from scc_tf.clustering.counts import chain_counts
+from scc_tf.clustering.merging import MERGES, SPACES, copied, cut_chains, merge_chain
+from scc_tf.clustering.responses import channel_responses
+from scc_tf.graph import check_functional
+from scc_tf.pruning import first_members
+
+__all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
+
+_SENSITIVITY_IMAGES = 512  # what a chain costs in accuracy need not be known closely, and is asked for dozens of times
+
+
+@dataclasses.dataclass(frozen=True)
+class ClusterReport:
+    """What was merged.
+
+    Attributes:
+        clusters: ``{layer: tuple of int (C,)}``: the cluster of each of its filters.
+        parameters: ``(before, after)``, trainable ones.
+        errors: with a budget, ``{layer: {number of clusters: error}}``: how much the outputs change when that layer
+            alone is clustered, see `scc_tf.clustering.budget.chain_errors`; otherwise None.
+    """
+
+    clusters: dict
+    parameters: tuple
+    errors: dict | None = None
+
+    @property
+    def channels(self):
+        """``{layer: (before, after)}``."""
+        return {name: (len(labels), len(set(labels))) for name, labels in self.clusters.items()}
+
+    def to_json(self):
+        """The report as one JSON string."""
+        return json.dumps(dataclasses.asdict(self))
+
+    def __str__(self):
+        """One line per layer, then the parameters."""
+        lines = [f"{name:<40}{after:>6} of {before} filters" for name, (before, after) in self.channels.items()]
+        return "\n".join([*lines, f"{'parameters':<40}{self.parameters[1]:>6,} of {self.parameters[0]:,}"])
+
+
+def cluster_filters(model, clusters, images=None, space=None, merge="scaled", weighted=True):
+    """Merge the filters of a model that are alike; the original is untouched.
+
+    For each convolution or Dense layer whose channels only other such layers read (`find_chains`), with or without a
+    BatchNormalization behind it, the filters are clustered by k-means. A cluster becomes one filter, its mean, the
+    normalization included; what read its members reads that, with the sum of their weights. So filters that are equal
+    merge without a change of the outputs.
+
+    What is alike is decided in one of three ways. ``"responses"``: what the next layer is given, behind normalization
+    and activation, sampled on images: what differs there is what the outputs feel. ``"effective"``: the filters as the
+    normalization scales and shifts them (``w gamma / sigma``). ``"raw"``: the bare weights, whatever normalization does
+    to them afterwards; its weights and statistics are averaged.
+
+    Args:
+        model: built Sequential or functional model.
+        clusters: filters that are left: an int for all such layers (no more than they have); ``{layer name: int}``,
+            where other layers stay as they are; a sequence with one int per layer, or per stage (a run of layers with
+            equally many channels); or a `ClusterBudget`.
+        images: some training inputs ``(N, …)``, a few hundred or thousand. If they are given, the statistics of all
+            BatchNormalization layers are estimated on them afterwards.
+        space: "responses", "effective" or "raw", see above; None is "responses" with images, "effective" without.
+        merge: "sum": see above. "scaled": likewise, and filters that are positive multiples of each other are alike:
+            each member's reader counts by the member's scale. This is exact behind ReLU, its leaky form and pooling;
+            behind other activations it is "sum". "mean": readers are averaged, which makes what a cluster says smaller
+            by its number of members.
+        weighted: whether a filter counts by the squared weights of what reads it.
+
+    Returns:
+        ``(smaller model, ClusterReport)``: a plain functional model with the same names of layers, not compiled.
+
+    Raises:
+        ValueError: if the model is subclassed or not built, has no such layer, or ``clusters`` does not fit it; if an
+            option is unknown; if images are missing for the space "responses" or a budget; if no choice is within the
+            budget.
+
+    Source: the founding notebook that clusters the filters of a ResNet-20 has the raw space and the mean. Statistics
+        that are estimated again when channels have been averaged: Jordan et al. 2023, "REPAIR: REnormalizing Permuted
+        Activations for Interpolation Repair" (arXiv 2211.08403).
+
+    Example:
+        >>> import keras, scc_tf
+        >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="a", activation="relu"),
+        ...     keras.layers.Flatten(), keras.layers.Dense(2)])
+        >>> smaller, report = scc_tf.cluster_filters(model, 3)
+        >>> report.channels, smaller.get_layer("a").filters
+        ({'a': (4, 3)}, 3)
+    """
+    check_functional(model)
+    space = space or ("effective" if images is None else "responses")
+    if space not in SPACES or merge not in MERGES:
+        raise ValueError(f"Expected space in {SPACES} and merge in {MERGES}. Received: {space=}, {merge=}")
+    needs_images = space == "responses" or isinstance(clusters, ClusterBudget)
+    if needs_images and (images is None or len(images) == 0):
+        raise ValueError('Expected images for the space "responses" and for a budget. Received: none')
+    chains = find_chains(model)
+    costs, errors = ChainCosts(model, chains), None
+    responses = channel_responses(model, chains, images) if space == "responses" else [None] * len(chains)
+
+    def clustered(counts, images):
+        smaller, labels = _clustered(model, counts, responses, space=space, merge=merge, weighted=weighted)
+        if images is not None:
+            reestimate_batch_statistics(smaller, images)
+        return smaller, labels
+
+    if isinstance(clusters, ClusterBudget):
+        options = [clusters.options(chain.channels) for chain in chains]
+        few = images[:_SENSITIVITY_IMAGES]
+        found = chain_errors(few, options, lambda counts: clustered(counts, few)[0])
+        counts = spread(options, found, clusters.cost(costs), clusters.limit)
+        errors = {
+            chain.name: dict(zip(numbers, own, strict=True))
+            for chain, numbers, own in zip(chains, options, found, strict=True)
+        }
+    else:
+        counts = chain_counts(chains, clusters)
+    smaller, labels = clustered(counts, images)
+    named = {chain.name: tuple(own.tolist()) for chain, own in zip(chains, labels, strict=True)}
+    return smaller, ClusterReport(named, (costs.parameters(costs.full), _trainable(smaller)), errors)
+
+
+def _clustered(model, counts, responses, **options):
+    copy = copied(model)
+    chains = find_chains(copy)
+    labels = [
+        merge_chain(chain, count, responses=own, **options)
+        for chain, count, own in zip(chains, counts, responses, strict=True)
+    ]
+    return cut_chains(copy, [(chain, first_members(own)) for chain, own in zip(chains, labels, strict=True)]), labels
+
+
+def keep_filters(model, kept, images=None):
+    """Keep some filters of a model and drop the others with all that they say; the original is untouched.
+
+    The control of `cluster_filters`: the same layers, the same cut, but nothing takes the place of what goes.
+
+    Args:
+        model: built Sequential or functional model.
+        kept: ``{layer name: bool array (C,)}``, True stays; not none of a layer. Other layers stay as they are.
+        images: as for `cluster_filters`.
+
+    Returns:
+        The smaller model, as of `cluster_filters`.
+
+    Raises:
+        ValueError: if the model is subclassed or not built, or a mask is not of a layer that `find_chains` finds.
+    """
+    copy = copied(model)
+    chains = {chain.name: chain for chain in find_chains(copy)}
+    masks = {name: np.asarray(mask) for name, mask in kept.items()}
+    for name, mask in masks.items():
+        if name not in chains or mask.shape != (chains[name].channels,) or mask.dtype != bool or not mask.any():
+            raise ValueError(
+                f"Expected masks, not all False, of { ({n: c.channels for n, c in chains.items()}) }. "
+                f"Received: {name!r}: {mask.dtype} {mask.shape}"
+            )
+    smaller = cut_chains(copy, [(chains[name], mask) for name, mask in masks.items()])
+    if images is not None:
+        reestimate_batch_statistics(smaller, images)
+    return smaller
+
+
+def _trainable(model):
+    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

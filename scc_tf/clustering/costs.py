@@ -1,0 +1,67 @@
+"""Parameters and multiply-accumulates of a model, by how many channels its chains keep: no model is built for it."""
+
+import functools
+import math
+
+import keras
+
+from scc_tf.flops import count_operations
+
+__all__ = ["ChainCosts"]
+
+
+class ChainCosts:
+    """The size and the work of a model whose chains have other numbers of channels.
+
+    Args:
+        model: built Sequential or functional model.
+        chains: list of its `scc_tf.clustering.chains.Chain`.
+
+    Attributes:
+        full: channels of every chain, as the model is.
+    """
+
+    def __init__(self, model, chains):
+        self.full = [chain.channels for chain in chains]
+        self._model = model
+        self._kernels = {}  # id of a layer -> [layer, its own chain, the chain that it reads]
+        self._per_channel = []
+        for number, chain in enumerate(chains):
+            self._kernels.setdefault(id(chain.layer), [chain.layer, None, None])[1] = number
+            for reader in chain.readers:
+                layer = reader.layout.layer
+                self._kernels.setdefault(id(layer), [layer, None, None])[2] = number
+            vectors = [chain.layer.bias, *(() if chain.norm is None else (chain.norm.gamma, chain.norm.beta))]
+            self._per_channel.append(sum(v is not None and v.trainable for v in vectors))
+
+    def parameters(self, counts):
+        """Trainable parameters of the model with these numbers of channels, one per chain."""
+        removed = sum(n * (c - k) for n, c, k in zip(self._per_channel, self.full, counts, strict=True))
+        total = sum(math.prod(w.shape) for w in self._model.trainable_weights)
+        return total - removed - self._removed(counts, lambda layer: int(layer.kernel.trainable))
+
+    def multiply_accumulates(self, counts):
+        """Multiply-accumulates of one example likewise; see `scc_tf.flops.count_operations`.
+
+        Raises:
+            ValueError: if the size of an input of a kernel is not fixed.
+        """
+        return self._operations - self._removed(counts, _positions)
+
+    @functools.cached_property
+    def _operations(self):
+        return count_operations(self._model).multiply_accumulates
+
+    def _removed(self, counts, factor):
+        removed = 0
+        for layer, *chains in self._kernels.values():
+            numbers = [number for number in chains if number is not None]
+            before, after = (math.prod(sizes[n] for n in numbers) for sizes in (self.full, counts))
+            removed += math.prod(layer.kernel.shape) // before * (before - after) * factor(layer)
+        return removed
+
+
+def _positions(layer):
+    """How often a kernel is applied to one example."""
+    tensor = layer.input if isinstance(layer, keras.layers.Dense) else layer.output
+    return math.prod(tensor.shape[1:-1])

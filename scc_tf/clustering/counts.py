@@ -1,0 +1,67 @@
+"""How many clusters each chain gets, from what the caller says."""
+
+from collections.abc import Mapping, Sequence
+from numbers import Integral
+
+__all__ = ["chain_counts", "stages"]
+
+
+def stages(chains):
+    """The stages of a model: runs of chains with equally many channels.
+
+    Args:
+        chains: list of `scc_tf.clustering.chains.Chain`.
+
+    Returns:
+        The number of its stage for every chain, from 0 on.
+    """
+    numbers = []
+    for place, chain in enumerate(chains):
+        new = place > 0 and chain.channels != chains[place - 1].channels
+        numbers.append(numbers[-1] + new if numbers else 0)
+    return numbers
+
+
+def chain_counts(chains, clusters):
+    """One number of clusters per chain.
+
+    Args:
+        chains: list of `scc_tf.clustering.chains.Chain`.
+        clusters: an int for all chains (no more than their channels); ``{layer name: int}``, other chains stay as they
+            are; or a sequence, one int per chain or one per stage (see `stages`).
+
+    Returns:
+        List of int.
+
+    Raises:
+        ValueError: if there are no chains, a name is not that of one chain, a sequence has another length, or a number
+            is not from 1 to the chain's channels.
+    """
+    if not chains:
+        raise ValueError("Expected a model with a convolution whose channels only other kernels read. Received: none")
+    if isinstance(clusters, Mapping):
+        counts = _by_name(chains, clusters)
+    elif isinstance(clusters, Integral):
+        counts = [min(clusters, chain.channels) for chain in chains]
+    elif isinstance(clusters, Sequence) and not isinstance(clusters, str):
+        numbers = stages(chains)
+        if len(clusters) == len(chains):
+            numbers = range(len(chains))
+        elif len(clusters) != numbers[-1] + 1:
+            raise ValueError(
+                f"Expected one number per chain, {len(chains)}, or per stage, {numbers[-1] + 1}. Received: {clusters}"
+            )
+        counts = [clusters[number] for number in numbers]
+    else:
+        raise ValueError(f"Expected an int, a dict, a sequence or a ClusterBudget. Received: {clusters!r}")
+    for chain, count in zip(chains, counts, strict=True):
+        if not isinstance(count, Integral) or not 1 <= count <= chain.channels:
+            raise ValueError(f"Expected from 1 to {chain.channels} clusters for {chain.name!r}. Received: {count!r}")
+    return [int(count) for count in counts]
+
+
+def _by_name(chains, clusters):
+    names = [chain.name for chain in chains]
+    if unknown := [name for name in clusters if names.count(name) != 1]:
+        raise ValueError(f"Expected names of chains, each once in the model, of {names}. Received: {unknown}")
+    return [clusters.get(chain.name, chain.channels) for chain in chains]

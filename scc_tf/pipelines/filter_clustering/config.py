@@ -1,0 +1,90 @@
+"""Settings of filter clustering, and the points that are asked for."""
+
+import dataclasses
+import math
+
+from scc_tf.clustering import ClusterBudget
+from scc_tf.clustering.merging import MERGES, SPACES
+from scc_tf.pipelines.settings import check_settings, setting, settings_key
+
+__all__ = ["METHODS", "Config", "Point"]
+
+METHODS = ("clusters", "founding", "l1", "random")
+_RULES = (  # names, what they accept, in words
+    (("space",), lambda v: v in SPACES, f"to be one of {SPACES}"),
+    (("merge",), lambda v: v in MERGES, f"to be one of {MERGES}"),
+    (("batch_size", "statistics_images"), lambda v: v >= 1, ">= 1"),
+    (("seed", "shift"), lambda v: v >= 0, ">= 0"),
+    (("learning_rate", "temperature"), lambda v: 0 < v < math.inf, "> 0"),
+    (("weight_decay",), lambda v: 0 <= v < math.inf, "in [0, inf)"),
+    (("distillation",), lambda v: 0 <= v <= 1, "in [0, 1]"),
+)
+_CLUSTERED = ("seed", "space", "merge", "statistics_images", "data", "data_dir")
+
+
+@dataclasses.dataclass(frozen=True)
+class Config:
+    """Settings of one run; the flags of the experiment are made from these fields."""
+
+    seed: int = setting(0, "seed of random filters, order and augmentation")
+    space: str = setting("responses", "where filters of the method clusters are alike: " + ", ".join(SPACES))
+    merge: str = setting("scaled", "what reads a merged filter: " + ", ".join(MERGES))
+    statistics_images: int = setting(4096, "training images for responses and batch statistics")
+    batch_size: int = setting(128, "examples per step of fine-tuning")
+    learning_rate: float = setting(0.03, "peak learning rate of fine-tuning (one cycle, SGD with momentum 0.9)")
+    weight_decay: float = setting(5e-4, "decoupled weight decay, times the learning rate")
+    distillation: float = setting(0.5, "weight of the original network's answers in the labels; 0: labels alone")
+    temperature: float = setting(2.0, "by which the logits of the original network are divided")
+    shift: int = setting(4, "largest shift of a training image, pixels; images are mirrored, too")
+    data: str = setting("cifar10", "data set")
+    data_dir: str = setting("", "folder of the data sets")
+
+    def __post_init__(self):
+        """Refuse what cannot run."""
+        check_settings(self, _RULES)
+
+    def key(self, tuned):
+        """A short hash of the settings that a row with or without fine-tuning depends on."""
+        names = [field.name for field in dataclasses.fields(self)]
+        return settings_key(self, *(names if tuned else _CLUSTERED))
+
+
+@dataclasses.dataclass(frozen=True)
+class Point:
+    """One smaller network.
+
+    Attributes:
+        method: "clusters"; "founding", the form of the founding document: bare weights, means; or what it is compared
+            with: "l1" keeps the filters with the largest L1 norm, "random" any.
+        clusters: filters that stay, a tuple with one int per layer or per stage, or a `scc_tf.ClusterBudget` for the
+            method "clusters".
+        epochs: of fine-tuning.
+
+    Raises:
+        ValueError: if the method is unknown, only clustering takes the budget, or the epochs are negative.
+    """
+
+    method: str
+    clusters: tuple | ClusterBudget
+    epochs: int = 0
+
+    def __post_init__(self):
+        """Refuse what is no point."""
+        budget = isinstance(self.clusters, ClusterBudget)
+        if self.method not in METHODS or (budget and self.method != "clusters") or self.epochs < 0:
+            raise ValueError(
+                f"Expected a method of {METHODS}, a budget for clusters alone, and epochs >= 0. Received: {self}"
+            )
+
+    @property
+    def series(self):
+        """The method; "budget" where a budget was spread."""
+        return "budget" if isinstance(self.clusters, ClusterBudget) else self.method
+
+    @property
+    def label(self):
+        """What was asked for, for a table or a folder: "8/16/32", "135754 parameters"."""
+        if not isinstance(self.clusters, ClusterBudget):
+            return "/".join(map(str, self.clusters))
+        named = "multiply-accumulates" if self.clusters.parameters is None else "parameters"
+        return f"{self.clusters.limit} {named}"

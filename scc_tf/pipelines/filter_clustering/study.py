@@ -1,0 +1,106 @@
+"""One network made smaller in several ways; every row is cached."""
+
+import hashlib
+
+import keras
+import numpy as np
+from absl import logging
+
+from scc_tf import datasets
+from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
+from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.distillation import with_teacher
+from scc_tf.pipelines.filter_clustering.measures import measure
+from scc_tf.pipelines.stage import Stage
+from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
+
+__all__ = ["Study"]
+
+_OPTIONS = {"founding": {"space": "raw", "merge": "mean", "weighted": False}}
+
+
+class Study:
+    """What the rows have in common.
+
+    Args:
+        network: Keras model of logits, functional; left untouched.
+        config: `scc_tf.pipelines.filter_clustering.Config`.
+        work_dir: folder (`pathlib.Path`) of the cached rows.
+        verbose: as in ``fit``.
+    """
+
+    def __init__(self, network, config, work_dir, verbose=1):
+        self.network, self.config, self.work_dir, self.verbose = network, config, work_dir, verbose
+        self.data = datasets.load(config.data, config.data_dir or None)
+        self.statistics_images = self.data.train.images[: config.statistics_images]
+        weights = b"".join(np.ascontiguousarray(w).tobytes() for w in network.get_weights())
+        self._fingerprint = hashlib.sha256(weights).hexdigest()[:8]
+
+    def baseline(self):
+        """The measures of the network itself."""
+        stage = self._stage("baseline", tuned=False)
+        if not stage.is_finished:
+            stage.save(self.network, measure(self.network, self.data))
+        return stage.record
+
+    def row(self, point):
+        """Make a smaller network, fine-tune it if asked to, and measure it; or take the measures of an earlier call.
+
+        Args:
+            point: `scc_tf.pipelines.filter_clustering.Point`.
+
+        Returns:
+            `measure`'s dictionary with ``method`` (`Point.series`), ``label``, ``clusters`` (one int per layer) and
+            ``epochs``; with fine-tuning also its ``seconds``.
+        """
+        stage = self._stage(f"{point.series}-{point.label.replace('/', '-')}-{point.epochs}", point.epochs > 0)
+        if not stage.is_finished:
+            smaller = self.smaller(point)
+            counts = [chain.channels for chain in find_chains(smaller)]
+            if point.epochs:
+                self._fine_tune(smaller, stage, point.epochs, counts)
+            else:
+                stage.save(smaller, {"clusters": counts, **measure(smaller, self.data)})
+        record = stage.record
+        named = {"method": point.series, "label": point.label, "epochs": point.epochs}
+        logging.info("%s: %.2f %% on test", named, 100 * record["test_accuracy"])
+        return {**named, **record}
+
+    def smaller(self, point):
+        """The network of a point before fine-tuning."""
+        config, images = self.config, self.statistics_images
+        if point.method in ("clusters", "founding"):
+            own = {"space": config.space, "merge": config.merge}
+            return cluster_filters(self.network, point.clusters, images, **_OPTIONS.get(point.method, own))[0]
+        chains, rng = find_chains(self.network), np.random.default_rng(config.seed)
+        kept = {}
+        for chain, count in zip(chains, chain_counts(chains, point.clusters), strict=True):
+            if point.method == "l1":
+                scores = neuron_scores(keras.ops.convert_to_numpy(chain.layer.kernel))
+                kept[chain.name] = largest_neurons(scores, count)
+            else:
+                kept[chain.name] = random_neurons(chain.channels, count, rng)
+        return keep_filters(self.network, kept, images)
+
+    def _fine_tune(self, model, stage, epochs, counts):
+        config, train = self.config, self.data.train
+        batches, steps = training_batches(
+            train, config.batch_size, config.seed, config.shift, stage.finished_epochs, mirror=True
+        )
+        batches = with_teacher(batches, self.network, config.distillation, config.temperature, self.data.num_classes)
+        schedule = one_cycle(config.learning_rate, steps * epochs)
+        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
+        # without XLA, whose convolutions take two to three times as long on a processor
+        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+
+        def finish(model):
+            reestimate_batch_statistics(model, self.statistics_images)
+            return {"clusters": counts, **measure(model, self.data)}
+
+        stage.train(model, (batches, steps), epochs, finish, self.verbose)
+
+    def _stage(self, label, tuned):
+        key = f"{self._fingerprint}-{self.config.key(tuned)}"
+        return Stage(self.work_dir / f"filters-{label.replace(' ', '-')}-{key}", backup="backup")

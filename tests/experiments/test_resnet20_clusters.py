@@ -1,0 +1,63 @@
+import json
+
+import pytest
+from script_flags import imported, parse
+
+from scc_tf import models
+from scc_tf.clustering import ChainCosts, chain_counts, find_chains
+
+
+@pytest.fixture
+def script(monkeypatch):
+    with imported("resnet20_clusters", monkeypatch) as module:
+        yield module
+
+
+def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script):
+    parse("resnet20_clusters.py")
+    points = script.points(script.flags.FLAGS)
+    assert len(points) == len(set(points)) == 8 * 4 + (27 - 3) + 1 + 3  # three points of the sweep are in the grid
+    assert [point.epochs for point in points] == [0] * (len(points) - 3) + [10] * 3
+    assert {point.label for point in points if point.method == "l1"} == {*script.CURVE}
+
+
+@pytest.mark.slow
+def test_the_record_has_tables_latency_and_figures(script, monkeypatch, tmp_path, capsys):
+    network = models.resnet20(seed=0)
+    network.save(tmp_path / "it.keras")
+    chains = find_chains(network)
+    costs = ChainCosts(network, chains)
+    classes = {"cat": {"precision": 0.5, "recall": 0.6, "f1": 0.55}}
+
+    def row(point):
+        share = 0.5 if point.series == "budget" else costs.parameters(chain_counts(chains, point.clusters)) / 269_722
+        return {
+            "method": point.series, "label": point.label, "epochs": point.epochs, "classes": classes,
+            "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
+            "multiply_accumulates": round(4e7 * share),
+        }  # fmt: skip
+
+    def run(loaded, points, config, work_dir, verbose):
+        assert loaded.count_params() == network.count_params() and config.data == "cifar10"
+        baseline = {
+            "test_accuracy": 0.91,
+            "parameters": 269_722,
+            "multiply_accumulates": 40_000_000,
+            "classes": classes,
+        }
+        return {"config": {}, "versions": {}, "baseline": baseline, "rows": [row(point) for point in points]}
+
+    monkeypatch.setattr(script.filter_clustering, "run", run)
+    folders = [f"--network={tmp_path / 'it.keras'}", f"--out_dir={tmp_path / 'out'}"]
+    parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2")
+    script.main(["resnet20_clusters.py"])
+    record = json.loads((tmp_path / "out" / "resnet20_clusters.json").read_text())
+    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+        f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")
+    }
+    assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --rounds=2"
+    assert record["latency"]["2/2/2"]["ratio"] < 1 == record["latency"]["original"]["ratio"]
+    assert record["correlations"]["pearson"][2][4] == pytest.approx(0.967899, abs=5e-5)
+    assert all(("classes" in row) == (row["label"] in script.CURVE) for row in record["rows"])
+    out = capsys.readouterr().out
+    assert "0.967899" in out and "(0.938141)" in out and "13,054" in out
