@@ -181,21 +181,25 @@ def _normalise(maps):
 
 
 def _with_logits(model):
-    """A plain functional view of the model, or, where it ends in a softmax, a clone that returns the logits.
+    """A plain functional view of the model, or a clone; where it ends in a softmax, it returns the logits.
 
-    tf-keras-vis has ReplaceToLinear for this, but it reads `model.output_names`, which Keras 3 dropped.
+    A Sequential model is cloned: where layers were added one by one, as they are when it is loaded from a file, each was
+    called several times, and its `output` is that of the first call, which the model does not read.
+
+    tf-keras-vis has ReplaceToLinear for the softmax, but it reads `model.output_names`, which Keras 3 dropped.
     """
     view = keras.Model(model.inputs[0], model.outputs[0])
+    has_softmax = getattr(view.outputs[0]._keras_history.operation, "activation", None) is keras.activations.softmax
+    if has_softmax or isinstance(model, keras.Sequential):
+        view, pairs = clone_graph(view, copy_layer)
+        for layer, copy in pairs:
+            copy_weights(layer, copy)
     head = view.outputs[0]._keras_history.operation
     if isinstance(head, keras.layers.Softmax):
         return keras.Model(view.inputs[0], head.input)
-    if getattr(head, "activation", None) is not keras.activations.softmax:
-        return view
-    clone, pairs = clone_graph(view, copy_layer)
-    for layer, copy in pairs:
-        copy_weights(layer, copy)
-    clone.outputs[0]._keras_history.operation.activation = keras.activations.linear
-    return clone
+    if has_softmax:
+        head.activation = keras.activations.linear
+    return view
 
 
 @functools.cache

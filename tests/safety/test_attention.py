@@ -127,6 +127,18 @@ def test_features_and_probabilities_are_those_of_the_model():
 
 
 @pytest.mark.slow
+def test_layers_that_were_added_one_by_one_and_a_file(tmp_path):
+    """Keras builds such a model anew for every layer: what the first calls returned is not what it reads."""
+    model, grown = plain(), keras.Sequential([L.Input((9, 8, 2))])
+    for layer in plain().layers:
+        grown.add(layer)
+    grown.set_weights(model.get_weights())
+    model.save(tmp_path / "model.keras")
+    for other in (grown, keras.models.load_model(tmp_path / "model.keras")):
+        np.testing.assert_allclose(maps_of(other, IMAGES), maps_of(model, IMAGES), atol=1e-5)
+
+
+@pytest.mark.slow
 @pytest.mark.parametrize("kind", ["dense", "layer", "activation"])
 def test_a_softmax_model_is_explained_by_its_logits_and_left_untouched(kind):
     model = plain()
