@@ -183,8 +183,8 @@ def _normalise(maps):
 def _with_logits(model):
     """A plain functional view of the model, or a clone; where it ends in a softmax, it returns the logits.
 
-    A Sequential model is cloned: where layers were added one by one, as they are when it is loaded from a file, each was
-    called several times, and its `output` is that of the first call, which the model does not read.
+    A Sequential model is cloned: where layers were added one by one, as they are when it is loaded from a file, each
+    was called several times, and its `output` is that of the first call, which the model does not read.
 
     tf-keras-vis has ReplaceToLinear for the softmax, but it reads `model.output_names`, which Keras 3 dropped.
     """
