@@ -1,4 +1,5 @@
 import dataclasses
+import functools
 import json
 
 import keras
@@ -33,6 +34,8 @@ def small(monkeypatch):
     monkeypatch.setattr(datasets, "load", lambda *arguments: data)
     monkeypatch.setattr(models, "lenet_300_100", small_net)
     monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
+    eager = functools.partialmethod(keras.Model.compile, run_eagerly=True)  # tracing would take most of the time
+    monkeypatch.setattr(keras.Model, "compile", eager)
 
 
 @pytest.mark.slow
