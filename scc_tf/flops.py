@@ -1,4 +1,4 @@
-"""How much a model computes for one example: multiply-accumulates, counted over the graph of its layers."""
+"""How large a model is and how much it computes for one example: trainable parameters, multiply-accumulates."""
 
 import dataclasses
 import json
@@ -10,9 +10,19 @@ import numpy as np
 from scc_tf.graph import check_functional, kernels_of, walk
 from scc_tf.layers import einsum_letters
 
-__all__ = ["KernelOperations", "OperationCount", "count_operations"]
+__all__ = ["KernelOperations", "OperationCount", "count_operations", "count_trainable"]
 
 _LOOK_UPS = (keras.layers.Embedding, keras.layers.Normalization, keras.layers.PReLU)  # no kernel, whatever their rank
+
+
+def count_trainable(model):
+    """Trainable parameters of a built model, as papers count them: without running statistics.
+
+    Example:
+        >>> count_trainable(keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]))
+        15
+    """
+    return sum(math.prod(weight.shape) for weight in model.trainable_weights)
 
 
 @dataclasses.dataclass(frozen=True)

@@ -3,15 +3,7 @@ import numpy as np
 import pytest
 from keras import layers
 
-from scc_tf.graph import check_functional, clone_graph, copy_layer, copy_weights, walk
-
-
-def copied(model):
-    """A clone with the same weights."""
-    clone, pairs = clone_graph(model, copy_layer)
-    for layer, copy in pairs:
-        copy_weights(layer, copy)
-    return clone
+from scc_tf.graph import check_functional, copy_model, walk
 
 
 def assert_same(model, clone, *shape):
@@ -37,7 +29,7 @@ def two_layers(kind, name=None):
 def test_a_lambda_keeps_its_surroundings():
     factor = np.float32(3)
     scale = layers.Lambda(lambda x, power: factor * x**power, arguments={"power": 2}, name="scale", dtype="float64")
-    clone = copied(keras.Sequential([keras.Input((4,)), scale]))
+    clone = copy_model(keras.Sequential([keras.Input((4,)), scale]))
     assert_same(keras.Sequential([keras.Input((4,)), scale]), clone, 4)
     copy = clone.get_layer("scale")
     assert copy is not scale
@@ -48,17 +40,17 @@ def test_an_adapted_normalization_keeps_its_statistics():
     normalize = layers.Normalization()
     normalize.adapt(np.random.default_rng(0).normal(3, 2, (50, 4)).astype("float32"))
     inner = keras.Sequential([keras.Input((4,)), normalize], name="inner")
-    assert_same(inner, copied(keras.Sequential([keras.Input((4,)), inner, layers.Identity()])), 4)
+    assert_same(inner, copy_model(keras.Sequential([keras.Input((4,)), inner, layers.Identity()])), 4)
     boxed = layers.TimeDistributed(normalize)
     model = keras.Sequential([keras.Input((2, 4)), boxed])
-    assert_same(model, copied(model), 2, 4)
+    assert_same(model, copy_model(model), 2, 4)
 
 
 def test_a_nested_model_keeps_the_sizes_that_it_leaves_open():
     inner_input = keras.Input((None, None, 3))
     inner = keras.Model(inner_input, layers.GlobalAveragePooling2D()(layers.Conv2D(2, 3)(inner_input)), name="inner")
     one, two = keras.Input((8, 8, 3)), keras.Input((5, 6, 3))
-    clone = copied(keras.Model([one, two], layers.Add()([inner(one), inner(two)])))
+    clone = copy_model(keras.Model([one, two], layers.Add()([inner(one), inner(two)])))
     assert clone.get_layer("inner").input_shape == (None, None, None, 3)
     assert_same(inner, clone.get_layer("inner"), 9, 7, 3)
 
@@ -78,6 +70,6 @@ def test_a_nested_model_with_a_call_of_its_own_is_a_layer(kind, seen):
     kinds = []
     walk(model, [None], lambda layer, tensors, values, outputs: kinds.append(type(layer).__name__) or [None])
     assert kinds == seen
-    clone = copied(model)
+    clone = copy_model(model)
     assert_same(model, clone, 4)
     assert isinstance(clone.get_layer("nested"), OwnCall if kind is OwnCall else keras.Model)

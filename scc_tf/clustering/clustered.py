@@ -10,9 +10,10 @@ from scc_tf.clustering.budget import ClusterBudget, chain_errors, spread
 from scc_tf.clustering.chains import find_chains
 from scc_tf.clustering.costs import ChainCosts
 from scc_tf.clustering.counts import chain_counts
-from scc_tf.clustering.merging import MERGES, SPACES, copied, cut_chains, merge_chain
+from scc_tf.clustering.merging import MERGES, SPACES, cut_chains, merge_chain
 from scc_tf.clustering.responses import channel_responses
-from scc_tf.graph import check_functional
+from scc_tf.flops import count_trainable
+from scc_tf.graph import check_functional, copy_model
 from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
@@ -127,11 +128,11 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         counts = chain_counts(chains, clusters)
     smaller, labels = clustered(counts, images)
     named = {chain.name: tuple(own.tolist()) for chain, own in zip(chains, labels, strict=True)}
-    return smaller, ClusterReport(named, (costs.parameters(costs.full), _trainable(smaller)), errors)
+    return smaller, ClusterReport(named, (costs.parameters(costs.full), count_trainable(smaller)), errors)
 
 
 def _clustered(model, counts, responses, **options):
-    copy = copied(model)
+    copy = copy_model(model)
     chains = find_chains(copy)
     labels = [
         merge_chain(chain, count, responses=own, **options)
@@ -156,7 +157,7 @@ def keep_filters(model, kept, images=None):
     Raises:
         ValueError: if the model is subclassed or not built, or a mask is not of a layer that `find_chains` finds.
     """
-    copy = copied(model)
+    copy = copy_model(model)
     chains = {chain.name: chain for chain in find_chains(copy)}
     masks = {name: np.asarray(mask) for name, mask in kept.items()}
     for name, mask in masks.items():
@@ -169,7 +170,3 @@ def keep_filters(model, kept, images=None):
     if images is not None:
         reestimate_batch_statistics(smaller, images)
     return smaller
-
-
-def _trainable(model):
-    return sum(int(np.prod(weight.shape)) for weight in model.trainable_weights)

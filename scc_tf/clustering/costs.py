@@ -5,7 +5,7 @@ import math
 
 import keras
 
-from scc_tf.flops import count_operations
+from scc_tf.flops import count_operations, count_trainable
 
 __all__ = ["ChainCosts"]
 
@@ -37,7 +37,7 @@ class ChainCosts:
     def parameters(self, counts):
         """Trainable parameters of the model with these numbers of channels, one per chain."""
         removed = sum(n * (c - k) for n, c, k in zip(self._per_channel, self.full, counts, strict=True))
-        total = sum(math.prod(w.shape) for w in self._model.trainable_weights)
+        total = count_trainable(self._model)
         return total - removed - self._removed(counts, lambda layer: int(layer.kernel.trainable))
 
     def multiply_accumulates(self, counts):

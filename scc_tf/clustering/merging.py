@@ -3,23 +3,14 @@
 import keras
 import numpy as np
 
-from scc_tf.graph import clone_graph, copy_layer, copy_weights
 from scc_tf.pruning import cluster_filters, first_members, fit_scales, merge_members, sum_readers
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.removal import cut_channels
 
-__all__ = ["MERGES", "SPACES", "copied", "cut_chains", "effective_filters", "merge_chain"]
+__all__ = ["MERGES", "SPACES", "cut_chains", "effective_filters", "merge_chain"]
 
 SPACES = ("responses", "effective", "raw")
 MERGES = ("sum", "mean", "scaled")
-
-
-def copied(model):
-    """A plain functional copy of a model, not compiled."""
-    copy, pairs = clone_graph(model, copy_layer)
-    for layer, clone in pairs:
-        copy_weights(layer, clone)
-    return copy
 
 
 def cut_chains(model, kept):

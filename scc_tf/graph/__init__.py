@@ -1,6 +1,6 @@
 """The channels of a functional Keras model: how they run through its layers, and which kernels read them."""
 
-from scc_tf.graph.clone import clone_graph, copy_layer, copy_weights
+from scc_tf.graph.clone import clone_graph, copy_layer, copy_model, copy_weights
 from scc_tf.graph.kernels import KernelLayout, kernels_of
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
@@ -14,6 +14,7 @@ __all__ = [
     "check_functional",
     "clone_graph",
     "copy_layer",
+    "copy_model",
     "copy_weights",
     "is_elementwise",
     "kernels_of",

@@ -4,7 +4,7 @@ import keras
 
 from scc_tf.graph.walk import check_functional, is_graph
 
-__all__ = ["clone_graph", "copy_layer", "copy_weights"]
+__all__ = ["clone_graph", "copy_layer", "copy_model", "copy_weights"]
 
 
 def copy_layer(layer):
@@ -51,6 +51,14 @@ class _Nested:
             )
             self.clone = self.cloned(self.model, inputs)
         return self.clone(*args, **kwargs)
+
+
+def copy_model(model):
+    """A plain functional copy of a model with its weights, not compiled; see `clone_graph`."""
+    copy, pairs = clone_graph(model, copy_layer)
+    for layer, clone in pairs:
+        copy_weights(layer, clone)
+    return copy
 
 
 def clone_graph(model, clone_layer, model_class=keras.Model):

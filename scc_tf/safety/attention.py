@@ -13,7 +13,7 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from scc_tf.graph import clone_graph, copy_layer, copy_weights
+from scc_tf.graph import copy_model
 from scc_tf.safety.uncertainty import class_probabilities
 
 __all__ = [
@@ -191,9 +191,7 @@ def _with_logits(model):
     view = keras.Model(model.inputs[0], model.outputs[0])
     has_softmax = getattr(view.outputs[0]._keras_history.operation, "activation", None) is keras.activations.softmax
     if has_softmax or isinstance(model, keras.Sequential):
-        view, pairs = clone_graph(view, copy_layer)
-        for layer, copy in pairs:
-            copy_weights(layer, copy)
+        view = copy_model(view)
     head = view.outputs[0]._keras_history.operation
     if isinstance(head, keras.layers.Softmax):
         return keras.Model(view.inputs[0], head.input)

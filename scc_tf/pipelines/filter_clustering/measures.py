@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from sklearn.metrics import classification_report
 
-from scc_tf.flops import count_operations
+from scc_tf.flops import count_operations, count_trainable
 
 __all__ = ["classes_of", "measure"]
 
@@ -33,7 +33,7 @@ def measure(network, data):
     )
     columns = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
     return {
-        "parameters": sum(int(np.prod(weight.shape)) for weight in network.trainable_weights),
+        "parameters": count_trainable(network),
         "multiply_accumulates": count_operations(network).multiply_accumulates,
         "validation_accuracy": float(np.mean(validation == data.validation.labels)),
         "test_accuracy": float(np.mean(test == data.test.labels)),

@@ -14,6 +14,7 @@ from absl import logging
 from scc_tf import datasets, models
 from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.flops import count_trainable
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.image_training.augmentation import Augmentation
 from scc_tf.pipelines.image_training.config import SCHEDULES, Config
@@ -82,8 +83,7 @@ def run(config, work_dir, verbose=1):
             **_score(model, data),
         }
         stage.save(model, record)
-    parameters = sum(int(np.prod(variable.shape)) for variable in model.trainable_variables)
-    return {**provenance(config), "parameters": parameters, **record}, model
+    return {**provenance(config), "parameters": count_trainable(model), **record}, model
 
 
 def normalization_of(images):

@@ -8,6 +8,7 @@ import keras
 import numpy as np
 
 from scc_tf.conversion import add_masks
+from scc_tf.flops import count_trainable
 from scc_tf.graph import kernels_of
 from scc_tf.masked_layers import Masked
 from scc_tf.pruning import global_masks, kept_count, largest_neurons, neuron_scores, random_neurons
@@ -101,8 +102,7 @@ class Weights:
 def parameter_count(network):
     """Weights and biases that are left: pruned entries of masked kernels do not count."""
     gone = [1 - mask for layer in network.layers if isinstance(layer, Masked) for mask in layer.masks.values()]
-    trainable = sum(int(np.prod(weight.shape)) for weight in network.trainable_weights)
-    return trainable - sum(int(keras.ops.sum(entries)) for entries in gone)
+    return count_trainable(network) - sum(int(keras.ops.sum(entries)) for entries in gone)
 
 
 def widths(network):
