@@ -14,9 +14,10 @@ has no safe row), as .scc and as .tflite. Those of an earlier run are replaced. 
 from pathlib import Path
 
 import safe_report
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from model_card import save_with_card
+from run_script import run
 from tflite_measures import measured
 from two_models import compared
 
@@ -52,10 +53,7 @@ flags.DEFINE_string(
 flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
-    logging.set_verbosity(logging.INFO)
+def main():
     values = flags.FLAGS
     out_dir, model_dir, command = Path(values.out_dir), Path(values.model_dir), command_line(__name__)
     records, safety_set, compressed = safe_report.run_seeds(values, **NETWORK)
@@ -78,4 +76,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

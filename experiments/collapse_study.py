@@ -12,8 +12,9 @@ import json
 import math
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from run_script import run
 
 from scc_tf import datasets, plots
 from scc_tf.atomic import atomic_path
@@ -62,8 +63,7 @@ def collapsed(points):
     return counts
 
 
-def main(argv):
-    del argv
+def main():
     values = flags.FLAGS
     work_dir, out_dir = Path(values.work_dir), Path(values.out_dir)
     points = []
@@ -98,4 +98,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

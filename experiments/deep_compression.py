@@ -11,9 +11,10 @@ was stopped) goes on where it was.
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from model_card import save_with_card
+from run_script import run
 from seeds import mean_and_deviation
 
 from scc_tf import plots
@@ -86,11 +87,8 @@ def format_summary(table, paper, seeds):
     return "\n".join([*lines, f"seeds {seeds}; files are whole; the paper leaves out Huffman tables and biases"])
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     out_dir, work_dir, command = Path(values.out_dir), Path(values.work_dir), command_line(__name__)
     seeds = range(values.seed, values.seed + values.runs)
     records, first = [], None
@@ -116,4 +114,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -8,8 +8,9 @@ Loads the compressed network of the main job from saved_models/ and scores the t
 import json
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from flags_from_config import command_line
+from run_script import run
 
 from scc_tf import datasets, load_packed
 from scc_tf.atomic import atomic_path
@@ -21,8 +22,7 @@ flags.DEFINE_string("data_dir", "", "folder of the data sets; MNIST is embedded"
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record")
 
 
-def main(argv):
-    del argv
+def main():
     values = flags.FLAGS
     test = datasets.load_split("mnist", "test", values.data_dir or None)
     model = load_packed(values.model)
@@ -37,4 +37,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -14,9 +14,10 @@ from pathlib import Path
 
 import keras
 import numpy as np
-from absl import app, flags
+from absl import flags
 from flags_from_config import command_line
 from keras import layers
+from run_script import run
 
 import scc_tf
 from scc_tf import models
@@ -128,8 +129,7 @@ def measure(build, seed, dead, folder):
     }
 
 
-def main(argv):
-    del argv
+def main():
     values = flags.FLAGS
     rows = {}
     for name, build in NETWORKS.items():
@@ -148,4 +148,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -11,8 +11,9 @@ Writes a JSON record and figures to --out_dir; those of an earlier run are repla
 from pathlib import Path
 
 import lottery_report
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from run_script import run
 
 from scc_tf.pipelines import lottery
 
@@ -23,11 +24,8 @@ flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages
 flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     config = config_from_flags(lottery.Config, model="cifar_cnn")
     record = lottery.run(config, Path(values.work_dir), values.verbose)
     name = "lottery_cifar10" if config.structure == "structured" else "lottery_cifar10_unstructured"
@@ -36,4 +34,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

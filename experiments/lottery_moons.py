@@ -12,8 +12,9 @@ from pathlib import Path
 
 import lottery_report
 import tensorflow as tf
-from absl import app, flags
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from run_script import run
 
 from scc_tf.pipelines import lottery
 
@@ -24,9 +25,7 @@ flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages
 flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
     config = config_from_flags(lottery.Config, model="moons_mlp")
     record = lottery.run(config, Path(values.work_dir), values.verbose)
@@ -40,4 +39,4 @@ if __name__ == "__main__":
     # operations this small take longer to hand to another thread than to do
     tf.config.threading.set_inter_op_parallelism_threads(1)
     tf.config.threading.set_intra_op_parallelism_threads(1)
-    app.run(main)
+    run(main)

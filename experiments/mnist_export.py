@@ -11,8 +11,9 @@ import json
 import tempfile
 from pathlib import Path
 
-from absl import app, flags
+from absl import flags
 from flags_from_config import command_line
+from run_script import run
 from tflite_measures import measured
 
 import scc_tf
@@ -47,8 +48,7 @@ def measure(model, test, calibration, folder):
     return rows
 
 
-def main(argv):
-    del argv
+def main():
     values = flags.FLAGS
     test = datasets.load_split("mnist", "test", values.data_dir or None)
     train = datasets.load("mnist", values.data_dir or None).train
@@ -73,4 +73,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

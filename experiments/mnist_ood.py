@@ -12,8 +12,9 @@ import functools
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line
+from run_script import run
 from two_models import compared
 
 import scc_tf
@@ -54,11 +55,8 @@ def float_networks(data, work_dir):
     return float_model
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     out_dir, model_dir = Path(values.out_dir), Path(values.model_dir)
     data = scc_tf.datasets.load("mnist")
     ood = scc_tf.datasets.load_split("fashion_mnist", "test", values.data_dir or None)
@@ -73,4 +71,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -12,9 +12,10 @@ stopped) goes on where it was.
 from pathlib import Path
 
 import safe_report
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, define_flags
 from model_card import save_with_card
+from run_script import run
 
 from scc_tf.pipelines import self_compression
 
@@ -29,9 +30,7 @@ flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of t
 flags.DEFINE_integer("verbose", 1, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
-def main(argv):
-    del argv
-    logging.set_verbosity(logging.INFO)
+def main():
     values = flags.FLAGS
     out_dir, command = Path(values.out_dir), command_line(__name__)
     records, safety_set, compressed = safe_report.run_seeds(values)
@@ -43,4 +42,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

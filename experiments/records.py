@@ -11,10 +11,11 @@ was.
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from fresh_process import scored
 from model_card import save_with_card
+from run_script import run
 from seeds import mean_and_deviation
 
 from scc_tf.atomic import atomic_path
@@ -32,11 +33,8 @@ flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epo
 SUMMARY = ("stored_bytes", "test_error", "validation_error", "seconds")
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     out_dir, command = Path(values.out_dir), command_line(__name__)
     records, first = [], None
     for seed in range(values.seed, values.seed + values.runs):
@@ -59,4 +57,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -15,8 +15,9 @@ import tempfile
 from pathlib import Path
 
 import keras
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from run_script import run
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -122,11 +123,8 @@ def format_tables(found):
     return "\n".join(lines)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     config, out_dir = config_from_flags(filter_clustering.Config), Path(values.out_dir)
     network = keras.saving.load_model(values.network, compile=False)
     record = filter_clustering.run(network, points(values), config, Path(values.work_dir), values.verbose)
@@ -155,4 +153,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

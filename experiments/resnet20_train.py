@@ -11,9 +11,10 @@ was stopped goes on where it was; TensorBoard reads its logs there.
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from model_card import save_keras_with_card
+from run_script import run
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -37,11 +38,8 @@ def format_classes(record):
     return "\n".join(lines)
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
     out_dir, command = Path(values.out_dir), command_line(__name__)
     config = config_from_flags(image_training.Config)
     record, model = image_training.run(config, Path(values.work_dir), values.verbose)
@@ -60,4 +58,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

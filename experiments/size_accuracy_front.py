@@ -3,7 +3,8 @@
 python experiments/size_accuracy_front.py
 python experiments/size_accuracy_front.py --models=lenet_5 --gammas=0.5,1,2,4
 
-Every point is one short training (see --share) of seed 0, written to a packed file and scored in a fresh process.
+Every point is one short training (see --share) of seed 0, written to a packed file and scored in a fresh process. The
+networks that records.py has trained in full are drawn in, from the records in --out_dir.
 Finished trainings are cached in --work_dir, so a rerun goes on where it was, and a longer list of gammas costs the new
 ones only. Writes front.json and front.png to --out_dir.
 """
@@ -12,9 +13,10 @@ import dataclasses
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line
 from fresh_process import scored
+from run_script import run
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -43,16 +45,24 @@ def points(name):
         yield record
 
 
-def main(argv):
-    if len(argv) > 1:
-        raise app.UsageError(f"Expected flags only. Received: {argv[1:]}")
+def trained_in_full(name, out_dir):
+    """Size and error of each seed that records.py has left; an empty list where it has not run."""
+    path = out_dir / f"record_{name}.json"
+    seeds = json.loads(path.read_text())["records"] if path.exists() else []
+    return [{key: seed[key] for key in ("stored_bytes", "test_error")} for seed in seeds]
+
+
+def main():
     values = flags.FLAGS
-    logging.set_verbosity(logging.INFO)
+    command, out_dir = command_line(__name__), Path(values.out_dir)
     networks = {
-        name: {"points": list(points(name)), "published": entropy_compression.PUBLISHED[name]} for name in values.models
+        name: {
+            "points": list(points(name)),
+            "records": trained_in_full(name, out_dir),
+            "published": entropy_compression.PUBLISHED[name],
+        }
+        for name in values.models
     }
-    command = command_line(__name__)
-    out_dir = Path(values.out_dir)
     with atomic_path(out_dir / "front.json") as partial:
         partial.write_text(json.dumps({"command": command, "networks": networks}, indent=1))
     plots.size_accuracy_front({"networks": networks}, out_dir / "front.png")
@@ -60,4 +70,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -11,8 +11,9 @@ every target.
 import json
 from pathlib import Path
 
-from absl import app, flags, logging
+from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from run_script import run
 
 from scc_tf import datasets, plots
 from scc_tf.atomic import atomic_path
@@ -58,9 +59,7 @@ def write(record, out_dir):
     plots.target_sizes(record, out_dir / "target_bytes.png")
 
 
-def main(argv):
-    del argv
-    logging.set_verbosity(logging.INFO)
+def main():
     values = flags.FLAGS
     work_dir, out_dir = Path(values.work_dir), Path(values.out_dir)
     start = config_from_flags(self_compression.Config)
@@ -89,4 +88,4 @@ def main(argv):
 
 
 if __name__ == "__main__":
-    app.run(main)
+    run(main)

@@ -18,8 +18,7 @@ ORDERS = {
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("variable", [None, "0"])
-@pytest.mark.parametrize("order", ORDERS)
+@pytest.mark.parametrize(("order", "variable"), [*((order, None) for order in ORDERS), ("keras first", "0")])
 def test_the_legacy_variable_and_tf_keras_are_as_before(order, variable):
     environment = {k: v for k, v in os.environ.items() if k != "TF_USE_LEGACY_KERAS"}
     environment |= {} if variable is None else {"TF_USE_LEGACY_KERAS": variable}

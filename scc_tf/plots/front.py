@@ -5,7 +5,7 @@ import os
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, GREY, INK, drawing, fields, numbers
+from scc_tf.plots.canvas import BLUE, GREY, INK, ORANGE, drawing, fields, numbers
 
 __all__ = ["size_accuracy_front"]
 
@@ -14,8 +14,9 @@ def size_accuracy_front(record: dict, path: str | os.PathLike) -> None:
     """Draw the test error against the stored bytes, one panel per network, with the published points.
 
     Args:
-        record: under ``networks`` ``{name: {"points": […], "published": […]}}``; a point has ``stored_bytes`` and
-            ``test_error`` (per cent), a published one is ``(name, bytes, test error)``.
+        record: under ``networks`` ``{name: {"points": […], "published": […], "records": […]}}``; a point and a record
+            (a network trained in full; there may be none) have ``stored_bytes`` and ``test_error`` (per cent), a
+            published one is ``(name, bytes, test error)``.
         path: the PNG file to write.
 
     Raises:
@@ -32,13 +33,16 @@ def size_accuracy_front(record: dict, path: str | os.PathLike) -> None:
 
 
 def _draw(axes, name, network):
-    points, published = fields(network, "points", "published")
+    points, published, records = fields(network, "points", "published", "records")
     sizes, errors = numbers(points, "stored_bytes", "test_error")
     others = np.array([row[1:] for row in published], float).reshape(-1, 2)
     if min(sizes.min(), *others[:, 0], np.inf) <= 0:
         raise ValueError(f"Expected positive bytes. Received: {sizes.min():g}")
     order = np.argsort(sizes)
-    axes.plot(sizes[order], errors[order], color=BLUE, marker="o", ms=7, mec="white", mew=0.7, label="scc_tf")
+    axes.plot(sizes[order], errors[order], color=BLUE, marker="o", ms=7, mec="white", mew=0.7, label="scc_tf, short")
+    if records:
+        best = numbers(records, "stored_bytes", "test_error")
+        axes.plot(*best, "*", color=ORANGE, ms=12, mec="white", mew=0.7, label="scc_tf, in full")
     axes.plot(*others.T, "D", color=GREY, ms=6, mec="white", mew=0.7, label="published")
     axes.set_xscale("log")
     axes.margins(x=0.14, y=0.16)

@@ -68,7 +68,7 @@ def test_main_writes_files_record_and_figures(script, network, tmp_path, monkeyp
     network.save(float_file := tmp_path / "float.keras")
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
     parse("it", f"--float_file={float_file}", f"--mode={mode}", "--runs=2", *folders)
-    script.main(["it"])
+    script.main()
     assert [(config.seed, config.data_set, config.model) for config in configs] == [
         (0, "cifar10", "resnet20"),
         (1, "cifar10", "resnet20"),

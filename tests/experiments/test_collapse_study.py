@@ -90,7 +90,7 @@ def test_main_runs_every_gamma_seed_and_row_and_writes_the_study(script, tmp_pat
         "--verbose",
         "0",
     )
-    script.main([])
+    script.main()
     assert runs == [(s, g, name) for s in (3, 4) for g in (0.1, 1.0) for name in ("unsafe", "safe")]
     written = json.loads((tmp_path / "collapse_study.json").read_text())
     assert written["command"] == "python experiments/collapse_study.py --seed=3 --gammas=0.1,1 --runs=2"

@@ -108,7 +108,7 @@ def test_records_figures_and_the_network_are_written(script, tmp_path, monkeypat
     monkeypatch.setattr(script.deep_compression, "run", run)
     out, work, saved = (tmp_path / name for name in ("out", "work", "saved"))
     flags.FLAGS(["it", "--model=lenet_5", "--runs=2", f"--out_dir={out}", f"--work_dir={work}", f"--model_dir={saved}"])
-    script.main(["it"])
+    script.main()
     assert runs == [("lenet_5", 0, True, work, 0), ("lenet_5", 1, False, work, 0)]
     names = ["deep_lenet_5.json", "deep_lenet_5_storage.png", "deep_lenet_5_tradeoff.png"]
     assert sorted(path.name for path in out.iterdir()) == names
@@ -136,7 +136,7 @@ def test_without_comparison_there_is_no_tradeoff(script, tmp_path, monkeypatch):
     monkeypatch.setattr(script.plots, "compression_tradeoff", lambda *arguments: pytest.fail("no points"))
     monkeypatch.setattr(script.plots, "storage_breakdown", lambda record, path: drawn.append(path.name))
     flags.FLAGS(["it", "--nocompare", f"--out_dir={tmp_path}"])
-    script.main(["it"])
+    script.main()
     assert drawn == ["deep_lenet_300_100_storage.png"]
     command = json.loads((tmp_path / "deep_lenet_300_100.json").read_text())["command"]
     assert command == "python experiments/deep_compression.py --nocompare"
@@ -160,13 +160,7 @@ def test_a_bad_value_is_one_clear_error_before_anything_is_trained(script, monke
     monkeypatch.setattr(script.deep_compression, "run", lambda *arguments: pytest.fail("trained"))
     flags.FLAGS(["it", argument])
     with pytest.raises(SystemExit, match=message):
-        script.main(["it"])
-
-
-def test_arguments_that_are_no_flags_are_refused(script):
-    flags.FLAGS(["it"])
-    with pytest.raises(script.app.UsageError, match="lenet_5"):
-        script.main(["it", "lenet_5"])
+        script.main()
 
 
 def test_a_model_is_part_of_the_command_only_where_it_is_a_setting(monkeypatch):

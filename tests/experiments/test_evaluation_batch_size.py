@@ -27,7 +27,7 @@ def test_it_scores_every_batch_size_and_names_no_path(script, tmp_path, monkeypa
     monkeypatch.setattr(script.datasets, "load_split", lambda *arguments: split)
     monkeypatch.setattr(script, "load_packed", lambda path: Model())
     flags.FLAGS(["it", "--batch_sizes=1,4", "--out_dir", str(tmp_path), "--model", "/home/me/x.scc"])
-    script.main([])
+    script.main()
     assert json.loads((tmp_path / "evaluation_batch_size.json").read_text()) == {
         "command": "python experiments/evaluation_batch_size.py --batch_sizes=1,4",
         "test_accuracy": {"1": 0.25, "4": 0.75},

@@ -53,7 +53,7 @@ def ran(script, monkeypatch, tmp_path, *arguments, **more):
     monkeypatch.setattr(script.lottery, "run", run)
     name = script.__name__
     parse(f"{name}.py", *arguments, f"--out_dir={tmp_path / 'out'}", f"--work_dir={tmp_path / 'work'}")
-    script.main([name])
+    script.main()
     (path,) = (tmp_path / "out").glob("*.json")
     return json.loads(path.read_text()), configs[0], sorted(p.name for p in (tmp_path / "out").iterdir())
 
@@ -97,7 +97,7 @@ def test_single_weights_have_a_record_of_their_own(script, monkeypatch, tmp_path
 def test_a_bad_setting_is_one_clear_error(script):
     parse(f"{script.__name__}.py", "--ratios=1.5")
     with pytest.raises(SystemExit, match="Expected ratios in"):
-        script.main([script.__name__])
+        script.main()
 
 
 @pytest.mark.parametrize("argument", ["--model=cifar_cnn", "--ood=cifar100", "--data_dir=x"])

@@ -36,7 +36,7 @@ def test_each_network_is_compared_with_the_float_one_of_its_architecture(
     for name in ("one", "two"):
         scc_tf.save_packed(scc_tf.self_compress(network, 4), tmp_path / f"{name}.scc")
     parse("it", f"--model_dir={tmp_path}", f"--out_dir={tmp_path / 'out'}", f"--work_dir={tmp_path}")
-    script.main(["it"])
+    script.main()
     assert asked == ["wide", "deep"]
     record = json.loads((tmp_path / "out" / "mnist_ood.json").read_text())
     assert record["command"] == "python experiments/mnist_ood.py"

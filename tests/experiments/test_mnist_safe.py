@@ -70,7 +70,7 @@ def test_main_writes_the_record_the_figures_and_the_model(script, tmp_path, monk
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
     monkeypatch.setattr(sys, "argv", ["mnist_safe.py", "--runs=2", "--seed=7", f"--mode={mode}", *folders])
     flags.FLAGS(sys.argv)
-    script.main([])
+    script.main()
     assert runs == [7, 8]
     assert len(drawn) == 1
     written = strict((tmp_path / "out_dir" / f"mnist_{mode}.json").read_text())

@@ -50,7 +50,7 @@ def test_the_record_has_tables_latency_and_figures(script, monkeypatch, tmp_path
     monkeypatch.setattr(script.filter_clustering, "run", run)
     folders = [f"--network={tmp_path / 'it.keras'}", f"--out_dir={tmp_path / 'out'}"]
     parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2")
-    script.main(["resnet20_clusters.py"])
+    script.main()
     record = json.loads((tmp_path / "out" / "resnet20_clusters.json").read_text())
     assert {path.name for path in (tmp_path / "out").iterdir()} == {
         f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")

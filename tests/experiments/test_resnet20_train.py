@@ -50,7 +50,7 @@ def test_main_writes_record_figure_network_and_card(script, tmp_path, monkeypatc
     model.optimizer.build(model.trainable_variables)
     monkeypatch.setattr(script.image_training, "run", lambda config, work_dir, verbose: (a_record(), model))
     parse("it", "--epochs=2", "--name=trial", f"--out_dir={tmp_path}", f"--model_dir={tmp_path / 'models'}")
-    script.main(["it"])
+    script.main()
     written = strict((tmp_path / "trial_train.json").read_text())
     assert written["command"] == "python experiments/resnet20_train.py --epochs=2 --name=trial"
     assert written["test_accuracy"] == 0.905 and (tmp_path / "trial_train.png").exists()

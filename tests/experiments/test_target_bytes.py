@@ -63,7 +63,7 @@ def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, m
         "--data_dir=/home/me",
         "--verbose=0",
     )
-    script.main([])
+    script.main()
     assert [config.target_bytes for config in configs] == [1000, 2500, 3500]
     assert {(config.size_model, config.epochs) for config in configs} == {("entropy", 3)}
     written = json.loads((tmp_path / "target_bytes.json").read_text())

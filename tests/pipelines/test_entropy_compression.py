@@ -33,11 +33,6 @@ def _small():
 
 
 @pytest.fixture(scope="module")
-def work_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
 def done(work_dir):
     return run(CONFIG, work_dir, verbose=0)
 

@@ -34,11 +34,6 @@ def _data():
         yield
 
 
-@pytest.fixture(scope="module")
-def work_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
-
-
 POINTS = [Point(method, (4, 3)) for method in METHODS]
 POINTS += [Point("clusters", ClusterBudget(parameters=400, fractions=(0.5, 0.25))), Point("clusters", (4, 3), epochs=2)]
 

@@ -1,5 +1,4 @@
 import dataclasses
-import functools
 import json
 
 import keras
@@ -33,9 +32,6 @@ def small(monkeypatch):
     data = small_data(side=4)
     monkeypatch.setattr(datasets, "load", lambda *arguments: data)
     monkeypatch.setattr(models, "lenet_300_100", small_net)
-    monkeypatch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
-    eager = functools.partialmethod(keras.Model.compile, run_eagerly=True)  # tracing would take most of the time
-    monkeypatch.setattr(keras.Model, "compile", eager)
 
 
 @pytest.mark.slow

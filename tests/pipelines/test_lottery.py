@@ -26,11 +26,6 @@ def _no_xla():
 
 
 @pytest.fixture(scope="module")
-def work_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
-
-
-@pytest.fixture(scope="module")
 def done(work_dir, _no_xla):
     return run(CONFIG, work_dir, verbose=0)
 

@@ -53,17 +53,10 @@ def small_net(seed=None):
 
 @pytest.fixture(scope="module", autouse=True)
 def _small():
-    """A small data set and network; no XLA, whose compiler would take most of the time."""
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(datasets, "load", small_data)
         patch.setattr(models, "mnist_cnn", small_net)
-        patch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
         yield
-
-
-@pytest.fixture(scope="module")
-def work_dir(tmp_path_factory):
-    return tmp_path_factory.mktemp("work")
 
 
 @pytest.fixture(scope="module")
