@@ -1,8 +1,7 @@
 import math
 
 import pytest
-from matplotlib.figure import Figure
-from matplotlib.image import imread
+from made_up import without
 
 from scc_tf import plots
 
@@ -24,17 +23,9 @@ def a_training(epochs=40):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("epochs", [1, 40])
-def test_a_training_is_drawn_whole(epochs, tmp_path, monkeypatch):
-    figures, save = [], Figure.savefig
-
-    def kept(self, *arguments, **options):
-        figures.append(self)
-        return save(self, *arguments, **options)
-
-    monkeypatch.setattr(Figure, "savefig", kept)
-    plots.training_curves(a_training(epochs), path := tmp_path / "training.png")
-    (figure,) = figures
-    assert imread(path).shape[1] > 800 and path.stat().st_size < 200_000
+def test_a_training_is_drawn_whole(rendered, epochs):
+    figure = rendered(plots.training_curves, a_training(epochs))
+    assert figure.bbox.width > 800
     accuracy, loss, rate = figure.axes
     assert accuracy.get_title(loc="left") == f"91.23 % on test after {epochs} epoch{'s' if epochs > 1 else ''}"
     assert [len(axes.lines) for axes in figure.axes] == [2, 2, 1]
@@ -52,15 +43,10 @@ def test_a_training_is_drawn_whole(epochs, tmp_path, monkeypatch):
         ({"test_accuracy": math.nan}, "Expected finite numbers"),
     ],
 )
-def test_a_malformed_record_is_named(change, message, tmp_path):
-    with pytest.raises(ValueError, match=message):
-        plots.training_curves({**a_training(), **change}, tmp_path / "training.png")
-    assert list(tmp_path.iterdir()) == []
+def test_a_malformed_record_is_named(refused, change, message):
+    refused(plots.training_curves, {**a_training(), **change}, message)
 
 
 @pytest.mark.parametrize("name", ["epochs", "test_accuracy"])
-def test_a_missing_field_is_named(name, tmp_path):
-    record = a_training()
-    del record[name]
-    with pytest.raises(ValueError, match=name):
-        plots.training_curves(record, tmp_path / "training.png")
+def test_a_missing_field_is_named(refused, name):
+    refused(plots.training_curves, without(a_training(), name), name)
