@@ -36,12 +36,14 @@ def _draw(axes, name, network):
     points, published, records = fields(network, "points", "published", "records")
     sizes, errors = numbers(points, "stored_bytes", "test_error")
     others = np.array([row[1:] for row in published], float).reshape(-1, 2)
-    if min(sizes.min(), *others[:, 0], np.inf) <= 0:
-        raise ValueError(f"Expected positive bytes. Received: {sizes.min():g}")
+    best = numbers(records, "stored_bytes", "test_error") if records else np.empty((2, 0))
+    if not np.isfinite(others).all():
+        raise ValueError(f"Expected finite numbers. Received: published={published}")
+    if (smallest := min(*sizes, *best[0], *others[:, 0], np.inf)) <= 0:
+        raise ValueError(f"Expected positive bytes. Received: {smallest:g}")
     order = np.argsort(sizes)
     axes.plot(sizes[order], errors[order], color=BLUE, marker="o", ms=7, mec="white", mew=0.7, label="scc_tf, short")
     if records:
-        best = numbers(records, "stored_bytes", "test_error")
         axes.plot(*best, "*", color=ORANGE, ms=12, mec="white", mew=0.7, label="scc_tf, in full")
     axes.plot(*others.T, "D", color=GREY, ms=6, mec="white", mew=0.7, label="published")
     axes.set_xscale("log")

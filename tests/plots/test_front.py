@@ -85,7 +85,9 @@ def test_stars_only_where_there_are_records(drawn):
         (a_front(net=a_network(records=a_point(error=float("inf")))), "test_error"),
         (a_front(net=a_network(points=a_point(0))), "positive bytes"),
         (a_front(net=a_network(points=[*a_point(), *a_point(-1)])), "positive bytes"),
-        (a_front(net=a_network(published=[("nothing", 0, 1.0)])), "positive bytes"),
+        (a_front(net=a_network(records=a_point(0))), r"positive bytes\. Received: 0"),
+        (a_front(net=a_network(published=[("nothing", 0, 1.0)])), r"positive bytes\. Received: 0"),
+        (a_front(net=a_network(published=[("unknown", 9_000, float("nan"))])), "finite numbers"),
     ],
 )
 def test_a_malformed_record_leaves_nothing_behind(refused, record, message):
