@@ -68,7 +68,7 @@ def main():
     logits = model.predict(data.test.images, batch_size=500, verbose=0)
     more = {
         "tflite": measured(model, model_dir / f"{name}.tflite", data.test, logits),
-        "comparison": compared(before, model, data, ood, name, out_dir / f"{name}_comparison.png"),
+        "comparison": compared(before, model, data, ood, ("float", name), out_dir / f"{name}_comparison.png"),
     }
     run = f"cifar10_{values.mode}"
     safe_report.write(run, records, safety_set, command, out_dir, data.class_names, **more)

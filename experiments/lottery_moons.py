@@ -4,7 +4,7 @@ python experiments/lottery_moons.py
 
 Ten seeds; 10 to 90 % of the neurons go, by four protocols and at random. Iterative pruning rewinds to epoch 100 of the
 dense training: with 80 % of the neurons gone, that has 99.0 % on validation, and a rewind to the initial weights
-98.3 %. Writes a JSON record and a figure to --out_dir; those of an earlier run are replaced. Finished trainings are
+98.3 %. Writes a JSON record and figures to --out_dir; those of an earlier run are replaced. Finished trainings are
 cached in --work_dir, so that a run that was stopped goes on.
 """
 
@@ -13,25 +13,20 @@ from pathlib import Path
 import lottery_report
 import tensorflow as tf
 from absl import flags
-from flags_from_config import command_line, config_from_flags, define_flags
+from flags_from_config import define_flags
 from run_script import run
 
 from scc_tf.pipelines import lottery
 
 ROOT = Path(__file__).resolve().parent
 define_flags(lottery.Config, leave_out=("model", "data_dir", "ood", "shift"), runs=10, rewind_steps=100)
-flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
+flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
 def main():
-    values = flags.FLAGS
-    config = config_from_flags(lottery.Config, model="moons_mlp")
-    record = lottery.run(config, Path(values.work_dir), values.verbose)
-    name = "lottery_moons" if config.structure == "structured" else "lottery_moons_unstructured"
-    table = lottery_report.write(name, record, command_line(__name__), values.out_dir)
-    print(lottery_report.format_summary(table))
+    _, table = lottery_report.run("lottery_moons", "moons_mlp", __name__)
     print(f"Lowest accuracy of a dense network: {100 * table[0]['lowest_test_accuracy']:.2f} %")
 
 

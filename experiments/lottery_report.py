@@ -1,17 +1,20 @@
-"""What the lottery experiments write: means over the seeds, a table, a record and figures."""
+"""What the lottery experiments do and write: means over the seeds, a table, a record and figures."""
 
 import json
 from pathlib import Path
 
+from absl import flags
+from flags_from_config import command_line, config_from_flags
 from seeds import mean_and_deviation
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
+from scc_tf.pipelines import lottery
 
 FIELDS = (
     *("test_accuracy", "validation_accuracy", "epochs", "epochs_run", "epochs_in_all", "parameters", "sparsity"),
-    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "temperature"),
-    *("nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
+    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "aurc"),
+    *("temperature", "nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
 )
 DIGITS = 5  # that a record keeps of a number; hundreds of rows would fill half a megabyte otherwise
 COLUMNS = (  # field, heading, factor, decimals
@@ -60,13 +63,34 @@ def format_summary(table):
     return "\n".join(lines)
 
 
-def write(name, record, command, out_dir):
-    """Write ``<name>.json`` and its figures to a folder; returns the summary."""
-    table, out_dir = summary(record["rows"]), Path(out_dir)
+def run(name, model, script):
+    """Run the pipeline with the settings of the command line; print the table, write the record and its figures.
+
+    Args:
+        name: of record and figures; single weights have their own.
+        model: name of the network.
+        script: ``__name__`` of the experiment.
+
+    Returns:
+        ``(Config, summary)``.
+    """
+    values = flags.FLAGS
+    config = config_from_flags(lottery.Config, model=model)
+    record = lottery.run(config, Path(values.work_dir), values.verbose)
+    name = name if config.structure == "structured" else f"{name}_unstructured"
+    table = _write(name, record, command_line(script), Path(values.out_dir))
+    print(format_summary(table))
+    print(f"Trained for {record['seconds'] / 60:.1f} min. Record and figures: {values.out_dir}")
+    return config, table
+
+
+def _write(name, record, command, out_dir):
+    table = summary(record["rows"])
     record = {"command": command, "summary": table, **record}
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps(_rounded(record), separators=(",", ":")))
     plots.lottery_curves(record, out_dir / f"{name}.png")
+    plots.lottery_calibration(record, out_dir / f"{name}_calibration.png")
     if "confidence_ood" in table[0]:
         plots.lottery_ood(record, out_dir / f"{name}_ood.png")
     return table

@@ -64,7 +64,7 @@ def main():
     reports = {}
     for name in values.names or [name for name in NETWORKS if (model_dir / f"{name}.scc").exists()]:
         before, after = float_model(NETWORKS[name]), scc_tf.load_packed(model_dir / f"{name}.scc")
-        reports[name] = compared(before, after, data, ood, name, out_dir / f"mnist_ood_{name}.png")
+        reports[name] = compared(before, after, data, ood, ("float", name), out_dir / f"mnist_ood_{name}.png")
     with atomic_path(out_dir / "mnist_ood.json") as partial:
         partial.write_text(json.dumps({"command": command_line(__name__), "reports": reports}, indent=1))
     print(f"Record and pages: {out_dir}")

@@ -1,22 +1,22 @@
-"""A compressed network beside its float one: printed, drawn, and as a part of a record."""
+"""A small network beside the one that it comes from: printed, drawn, and as a part of a record."""
 
 import json
 
 import scc_tf
 
 
-def compared(before, after, data, ood, name, figure):
-    """Compare a network, called ``name``, with the float one; write the page and return plain JSON without its curves.
+def compared(before, after, data, ood, names, figure):
+    """Compare two networks; print the report, write its page and return it as plain JSON without its curves.
 
     Args:
-        before: the float network.
-        after: the compressed network.
+        before: the float or dense network.
+        after: the compressed or pruned network.
         data: `scc_tf.datasets.Dataset`.
-        ood: `scc_tf.datasets.Split` out of distribution.
-        name: of the compressed network.
+        ood: images out of distribution, as `scc_tf.evaluate_compression` takes them.
+        names: of the two.
         figure: `pathlib.Path` of the page.
     """
-    report = scc_tf.evaluate_compression(before, after, data, ood, names=("float", name))
+    report = scc_tf.evaluate_compression(before, after, data, ood, names=names)
     print(report, flush=True)
     report.save_figure(figure)
     record = json.loads(report.to_json())

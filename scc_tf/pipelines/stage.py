@@ -88,7 +88,10 @@ class Stage:
         """
         clock = Clock(self._seconds, going_on=self.finished_epochs > 0)
         dataset, steps = batches
-        backup = keras.callbacks.BackupAndRestore(self._backup, delete_checkpoint=not keep_backup)
+        # two generations: a stop in the middle of writing one leaves the other
+        backup = keras.callbacks.BackupAndRestore(
+            self._backup, double_checkpoint=True, delete_checkpoint=not keep_backup
+        )
         model.fit(
             dataset,
             epochs=epochs,

@@ -5,7 +5,7 @@ from scc_tf.plots.clusters import class_reports, cluster_correlations, cluster_t
 from scc_tf.plots.comparison import collapse_study, compare_rows
 from scc_tf.plots.compression import byte_budgets, compression_tradeoff, storage_breakdown
 from scc_tf.plots.front import size_accuracy_front
-from scc_tf.plots.lottery import lottery_curves, lottery_ood
+from scc_tf.plots.lottery import lottery_calibration, lottery_curves, lottery_ood
 from scc_tf.plots.safety_set import safety_gallery
 from scc_tf.plots.target import target_sizes
 from scc_tf.plots.time_course import network_and_step_time, restoration_events, size_and_accuracy
@@ -23,6 +23,7 @@ __all__ = [
     "compare_rows",
     "compression_page",
     "compression_tradeoff",
+    "lottery_calibration",
     "lottery_curves",
     "lottery_ood",
     "network_and_step_time",

@@ -8,7 +8,7 @@ from matplotlib.ticker import MaxNLocator
 
 from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, drawing, fields, numbers
 
-__all__ = ["lottery_curves", "lottery_ood"]
+__all__ = ["lottery_calibration", "lottery_curves", "lottery_ood"]
 
 _PROTOCOLS = {  # protocol -> colour, marker, words
     "one_shot": (BLUE, "o", "one-shot, fine-tuned"),
@@ -22,6 +22,12 @@ _CURVES = (  # field, title, factor
     ("epochs", "epochs to the lowest validation loss", 1),
     ("ece_10", "ECE, 10 bins (%)", 100),
     ("uce", "UCE, 15 bins (%)", 100),
+)
+_CALIBRATION = (
+    ("ece_15", "ECE, 15 bins (%)", 100),
+    ("ece_15_scaled", "ECE after temperature scaling (%)", 100),
+    ("nll", "negative log-likelihood (nats)", 1),
+    ("nll_scaled", "the same after temperature scaling (nats)", 1),
 )
 _OOD = (
     ("auroc_probability", "AUROC by top probability (%)", 100),
@@ -46,6 +52,19 @@ def lottery_curves(record: dict, path: str | os.PathLike) -> None:
         ValueError: if a field is missing, a protocol is unknown, or there is no dense network.
     """
     _draw(record, path, _CURVES)
+
+
+def lottery_calibration(record: dict, path: str | os.PathLike) -> None:
+    """Draw how honest the networks are before and after their temperature is fitted on validation.
+
+    Args:
+        record: as for `lottery_curves`, with ``ece_15``, ``ece_15_scaled``, ``nll`` and ``nll_scaled``.
+        path: the PNG file to write.
+
+    Raises:
+        ValueError: as for `lottery_curves`.
+    """
+    _draw(record, path, _CALIBRATION)
 
 
 def lottery_ood(record: dict, path: str | os.PathLike) -> None:

@@ -5,11 +5,13 @@ import pytest
 from absl import flags
 from script_flags import imported, parse
 
+from scc_tf.pipelines import lottery
+
 OOD = {
     kind: {"auroc": 0.7, "aupr_in": 0.6, "aupr_out": 0.5, "fpr95": 0.8} for kind in ("probability", "entropy", "energy")
 }
 MEASURES = (
-    *("nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "nll_scaled"),
+    *("nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "aurc", "nll_scaled"),
     *("ece_15_scaled", "uce_scaled", "validation_accuracy", "sparsity"),
 )
 
@@ -48,21 +50,25 @@ def ran(script, monkeypatch, tmp_path, *arguments, **more):
     def run(config, work_dir, verbose):
         configs.append(config)
         assert work_dir == tmp_path / "work"
-        return {"config": {}, "versions": {}, "rows": rows(config, **more)}
+        return {"config": {}, "versions": {}, "seconds": 90.0, "rows": rows(config, **more)}
 
-    monkeypatch.setattr(script.lottery, "run", run)
+    monkeypatch.setattr(lottery, "run", run)
+    monkeypatch.setattr(lottery, "ticket", lambda config, *point: ("dense", point[:2], "data", "out"))
+    monkeypatch.setattr(script, "compared", lambda *arguments: compared.append(arguments), raising=False)
+    compared = []
     name = script.__name__
     parse(f"{name}.py", *arguments, f"--out_dir={tmp_path / 'out'}", f"--work_dir={tmp_path / 'work'}")
     script.main()
     (path,) = (tmp_path / "out").glob("*.json")
-    return json.loads(path.read_text()), configs[0], sorted(p.name for p in (tmp_path / "out").iterdir())
+    files = sorted(p.name for p in (tmp_path / "out").iterdir())
+    return json.loads(path.read_text()), configs[0], files, compared
 
 
 @pytest.mark.slow
 def test_the_record_holds_the_summary_over_the_seeds_and_every_row(script, monkeypatch, tmp_path, capsys):
     moons = script.__name__ == "lottery_moons"
     more = {} if moons else {"ood": OOD, "confidence_ood": 0.6}
-    record, config, files = ran(script, monkeypatch, tmp_path, **more)
+    record, config, files, compared = ran(script, monkeypatch, tmp_path, **more)
     seeds = 10 if moons else 3
     assert (config.model, config.runs) == (("moons_mlp", 10) if moons else ("cifar_cnn", 3))
     assert len(config.pruned_ratios) == (9 if moons else 4)
@@ -75,9 +81,13 @@ def test_the_record_holds_the_summary_over_the_seeds_and_every_row(script, monke
     )
     assert dense["lowest_test_accuracy"] == pytest.approx(0.9)
     assert dense["seeds"] == seeds
-    assert files == [
-        f"{script.__name__}{end}" for end in ([".json", ".png"] if moons else [".json", ".png", "_ood.png"])
-    ]
+    ends = [".json", ".png", "_calibration.png", *([] if moons else ["_ood.png"])]
+    assert files == [f"{script.__name__}{end}" for end in ends]
+    if moons:
+        assert compared == []
+    else:
+        names, page = ("dense", "winning_ticket, 60% pruned"), tmp_path / "out" / "lottery_cifar10_page.png"
+        assert compared == [("dense", ("winning_ticket", 0.6), "data", "out", names, page)]
     assert ("auroc_energy" in dense) == (not moons)
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:4] == ["protocol", "ratio", "accuracy", "%"]
@@ -87,9 +97,12 @@ def test_the_record_holds_the_summary_over_the_seeds_and_every_row(script, monke
 
 @pytest.mark.slow
 def test_single_weights_have_a_record_of_their_own(script, monkeypatch, tmp_path):
-    record, config, files = ran(script, monkeypatch, tmp_path, "--structure=unstructured", "--runs=1", "--ratios=0.5")
+    record, config, files, compared = ran(
+        script, monkeypatch, tmp_path, "--structure=unstructured", "--runs=1", "--ratios=0.5"
+    )
     assert config.structure == "unstructured"
     assert files[0] == f"{script.__name__}_unstructured.json"
+    assert compared == []
     assert "--structure=unstructured" in record["command"]
     assert record["summary"][0]["test_accuracy"][1] is None
 

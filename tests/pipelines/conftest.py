@@ -1,21 +1,21 @@
 import functools
 
-import keras
 import pytest
+from keras.src.trainers import trainer
 
 
 @pytest.fixture(autouse=True, scope="module")
 def _eager():
     """The trainings here have a few steps of a tiny network: tracing and compiling would take most of the time."""
-    original = keras.Model.compile
+    compile_method = trainer.Trainer.compile
 
-    @functools.wraps(original)
+    @functools.wraps(compile_method)
     def compile_eagerly(*arguments, **settings):
-        return original(*arguments, **{"run_eagerly": True, **settings})
+        return compile_method(*arguments, **{"run_eagerly": True, **settings})
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("keras.src.trainers.trainer.model_supports_jit", lambda model: False)
-        patch.setattr(keras.Model, "compile", compile_eagerly)
+        patch.setattr(trainer, "model_supports_jit", lambda model: False)
+        patch.setattr(trainer.Trainer, "compile", compile_eagerly)
         yield
 
 

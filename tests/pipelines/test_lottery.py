@@ -8,7 +8,7 @@ import pytest
 from patterns import small_data, split
 
 from scc_tf import datasets, metrics, models
-from scc_tf.pipelines.lottery import PROTOCOLS, Config, run, tasks
+from scc_tf.pipelines.lottery import PROTOCOLS, Config, run, tasks, ticket
 from scc_tf.pipelines.lottery.early_stopping import Stop
 from scc_tf.pipelines.lottery.full_batch import FullBatch
 from scc_tf.pipelines.lottery.protocols import round_ratios
@@ -60,6 +60,23 @@ def test_a_rerun_trains_and_measures_nothing(done, work_dir, monkeypatch):
     monkeypatch.setattr(FullBatch, "fit", lambda *arguments: pytest.fail("trained again"))
     monkeypatch.setattr("scc_tf.pipelines.lottery.training.measure", lambda *arguments: pytest.fail("measured again"))
     assert run(CONFIG, work_dir, verbose=0) == done
+
+
+@pytest.mark.slow
+def test_the_time_is_that_of_every_training_once(done):
+    dense = sum(row["seconds"] for row in done["rows"] if row["protocol"] == "dense")
+    led_to = sum(row["seconds"] for row in done["rows"])  # counts the dense one in every row
+    assert dense < done["seconds"] == pytest.approx(led_to - dense * len(PROTOCOLS))
+
+
+@pytest.mark.slow
+def test_a_ticket_is_the_network_of_its_row(done, work_dir, monkeypatch):
+    monkeypatch.setattr(FullBatch, "fit", lambda *arguments: pytest.fail("trained again"))
+    dense, network, data, ood_images = ticket(CONFIG, "winning_ticket", 0.9, work_dir, verbose=0)
+    assert ood_images is None
+    for model, (protocol, ratio) in ((dense, ("dense", 0.0)), (network, ("winning_ticket", 0.9))):
+        answers = model.predict(data.test.images, verbose=0).argmax(axis=1)
+        assert row_of(done, protocol, ratio)["test_accuracy"] == pytest.approx(np.mean(answers == data.test.labels))
 
 
 @pytest.mark.slow

@@ -130,6 +130,20 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers
 
 
 @pytest.mark.slow
+def test_a_backup_that_was_half_written_costs_one_epoch(stage, tmp_path, numbers):
+    def fit(watch):
+        batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
+        stage.fit(compiled(), batches, 4, [watch], verbose=0)
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(Watch(stop_at=8))
+    (latest,) = tmp_path.rglob("latest.weights.h5")
+    latest.write_bytes(latest.read_bytes()[:-900])
+    fit(second := Watch())
+    assert (second.epochs, second.steps[0]) == ([1, 2, 3], 4)
+
+
+@pytest.mark.slow
 def test_a_backup_that_is_kept_stays_until_the_stage_is_saved(stage, numbers):
     def fit():
         batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)

@@ -17,6 +17,10 @@ def a_record(protocols=PROTOCOLS, deviation=0.01):
             "epochs": [300 + 500 * ratio, 100 * deviation],
             "ece_10": [0.02 + 0.05 * ratio, deviation],
             "uce": [0.05 + 0.2 * ratio, deviation],
+            "ece_15": [0.02 + 0.05 * ratio, deviation],
+            "ece_15_scaled": [0.01 + 0.01 * ratio, deviation],
+            "nll": [0.9 + 0.3 * ratio, deviation],
+            "nll_scaled": [0.85 + 0.3 * ratio, deviation],
             "auroc_probability": [0.8 - 0.1 * ratio, deviation],
             "auroc_energy": [0.75 - 0.1 * ratio, deviation],
             "fpr95_probability": [0.6 + 0.2 * ratio, deviation],
@@ -28,7 +32,7 @@ def a_record(protocols=PROTOCOLS, deviation=0.01):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("figure_of", [plots.lottery_curves, plots.lottery_ood])
+@pytest.mark.parametrize("figure_of", [plots.lottery_curves, plots.lottery_calibration, plots.lottery_ood])
 def test_a_legible_figure_of_four_panels(rendered, figure_of):
     figure = rendered(figure_of, a_record())
     assert figure.bbox.width >= 800

@@ -17,7 +17,7 @@ from scc_tf.pipelines.lottery.subnetworks import parameter_count, widths
 from scc_tf.pipelines.lottery.training import Trainer
 from scc_tf.pipelines.settings import provenance
 
-__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "run"]
+__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "run", "ticket"]
 
 
 def run(config, work_dir, verbose=1):
@@ -29,8 +29,9 @@ def run(config, work_dir, verbose=1):
         verbose: as in ``fit``.
 
     Returns:
-        Plain JSON: ``config``, ``versions``, and ``rows``, per seed one of the protocol "dense" with ratio 0 and one
-        for every other protocol and ratio. A row has ``seed``, ``protocol``, ``ratio``, and
+        Plain JSON: ``config``, ``versions``, ``seconds`` of all trainings, and ``rows``, per seed one of the protocol
+        "dense" with ratio 0 and one for every other protocol and ratio. A row has ``seed``, ``protocol``, ``ratio``,
+        and
 
         - of the last training, ``epochs`` to the lowest validation loss (from where it starts, which after a rewind to
           an early step is that step), that ``validation_loss``, and ``epochs_run`` until it stopped; of all trainings
@@ -39,20 +40,41 @@ def run(config, work_dir, verbose=1):
           ``operations``, the multiply-accumulates of an example with weights that are left, and ``channels`` by layer;
         - the values of `scc_tf.pipelines.lottery.measures.measure`.
     """
-    keras.utils.set_random_seed(config.seed)
-    data, ood_images = tasks.load(config)
-    trainer = Trainer(config, data, ood_images, work_dir, verbose)
+    trainer = Trainer(config, *tasks.load(config), work_dir, verbose)
     points = [("dense", 0.0), *itertools.product(config.protocols.split(","), config.pruned_ratios)]
-    rows = []
+    rows, seconds = [], 0.0
     for seed in config.seeds:
+        keras.utils.set_random_seed(seed)  # tf.data shuffles by this seed, too
         lottery = Lottery(trainer, seed)
         for protocol, ratio in points:
             network, name, trainings = lottery.prune(protocol, ratio)
             named = {"seed": seed, "protocol": protocol, "ratio": ratio}
             left = _left(network, lottery.dense)
             rows.append({**named, **_history(trainings), **left, **trainer.measured(network, name)})
-            logging.info("seed %d, %s, %g: %.4f on test", *named.values(), rows[-1]["test_accuracy"])
-    return {**provenance(config), "rows": rows}
+            own = trainings if protocol == "dense" else trainings[1:]
+            seconds += sum(training["seconds"] for training in own)
+            logging.info("seed %d, %s, %g: %.4f on validation", *named.values(), rows[-1]["validation_accuracy"])
+    return {**provenance(config), "seconds": seconds, "rows": rows}
+
+
+def ticket(config, protocol, ratio, work_dir, verbose=1):
+    """One pruned network of the first seed beside the dense one, trained as in `run` or loaded.
+
+    Args:
+        config: `Config`.
+        protocol: one of `PROTOCOLS`.
+        ratio: fraction to prune.
+        work_dir: folder (`pathlib.Path`) of the cached stages.
+        verbose: as in ``fit``.
+
+    Returns:
+        ``(dense network, pruned network, data, OOD images or None)``, the data as the networks take them.
+    """
+    keras.utils.set_random_seed(config.seed)
+    data, ood_images = tasks.load(config)
+    lottery = Lottery(Trainer(config, data, ood_images, work_dir, verbose), config.seed)
+    network, _, _ = lottery.prune(protocol, ratio)
+    return lottery.dense, network, data, ood_images
 
 
 def _history(trainings):

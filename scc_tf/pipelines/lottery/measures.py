@@ -5,7 +5,9 @@ import dataclasses
 from scc_tf import metrics
 from scc_tf.evaluation.outputs import classifier_outputs
 
-__all__ = ["measure"]
+__all__ = ["VERSION", "measure"]
+
+VERSION = 2  # of the values: what was cached by an earlier one is measured again
 
 
 def measure(network, data, ood_images=None):
@@ -19,8 +21,9 @@ def measure(network, data, ood_images=None):
     Returns:
         Plain JSON of fractions: ``validation_accuracy`` and ``test_accuracy``; ``nll`` (nats), ``brier``, ``ece_10``
         and ``ece_15`` (bins of equal width), ``ece_mass`` (15 of equal mass), ``mce``, ``uce``, ``confidence`` (mean of
-        the top class); ``temperature``, and ``nll_scaled``, ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD
-        images, ``ood``: ``{score: {"auroc", "aupr_in", "aupr_out", "fpr95"}}`` and ``confidence_ood``.
+        the top class); ``aurc``, the area under risk against coverage; ``temperature``, and ``nll_scaled``,
+        ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD images, ``ood``: ``{score: {"auroc", "aupr_in",
+        "aupr_out", "fpr95"}}`` and ``confidence_ood``.
     """
     images = {"validation": data.validation.images, "test": data.test.images}
     if ood_images is not None:
@@ -41,6 +44,7 @@ def measure(network, data, ood_images=None):
         "mce": metrics.maximum_calibration_error(probabilities, labels, bins=15),
         "uce": metrics.uncertainty_calibration_error(probabilities, labels, bins=15),
         "confidence": probabilities.max(axis=1).mean(),
+        "aurc": metrics.risk_coverage(probabilities, labels).area,
         "temperature": temperature,
         "nll_scaled": metrics.negative_log_likelihood(scaled, labels),
         "ece_15_scaled": metrics.expected_calibration_error(scaled, labels, bins=15),

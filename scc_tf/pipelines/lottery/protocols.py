@@ -28,7 +28,7 @@ from scc_tf.pipelines.lottery.subnetworks import Neurons, Weights
 __all__ = ["Lottery", "round_ratios"]
 
 _FRESH = 1_000_000  # between the seed of a run and that of its other initial weights
-_DENSE = ("model", "epochs", "patience", "start_from_epoch", "batch_size", "learning_rate", "shift", "data_dir")
+_DENSE = ("model", "epochs", "patience", "start_from_epoch", "batch_size", "learning_rate", "shift")
 _PRUNED = (*_DENSE, "structure")
 _ITERATIVE = (*_PRUNED, "rounds", "rewind_steps")
 

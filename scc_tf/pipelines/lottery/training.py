@@ -9,7 +9,7 @@ from scc_tf.atomic import atomic_path
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.lottery.early_stopping import ResumableEarlyStopping
 from scc_tf.pipelines.lottery.full_batch import FullBatch
-from scc_tf.pipelines.lottery.measures import measure
+from scc_tf.pipelines.lottery.measures import VERSION, measure
 from scc_tf.pipelines.stage import Stage, intact
 
 __all__ = ["Trainer"]
@@ -70,7 +70,7 @@ class Trainer:
 
     def measured(self, network, name):
         """`measure` of a network that `train` has finished, cached in its stage."""
-        path = self.work_dir / name / f"measures{'-' + self.config.ood if self.config.ood else ''}.json"
+        path = self.work_dir / name / f"measures-{VERSION}{'-' + self.config.ood if self.config.ood else ''}.json"
         if path.exists():
             with intact(path):
                 return json.loads(path.read_text())
