@@ -12,7 +12,7 @@ __all__ = ["TargetSize", "steered"]
 
 GAIN = 3.0  # a tenth more gamma makes a file 2 to 7 % smaller, in the end
 LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
-HELD_BACK = 0.5  # what log gamma loses where safety is beyond its contract
+HELD_BACK = 0.5  # what log gamma loses where safety stays beyond its contract
 _LOGGED = ("stored_bytes", "gamma")
 
 
@@ -55,7 +55,9 @@ class TargetSize(EveryNSteps):
     once, a far target would drive gamma far beyond what it needs. Time is counted in learning rate, relative to the
     largest so far: as it anneals the size responds less, and gamma is moved less.
 
-    With ``restoration`` safety wins: while the last check is beyond the contract gamma falls, whatever the size.
+    With ``restoration`` safety wins: at a check beyond the contract gamma waits, and from the second in a row on it
+    falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would have
+    to be caught up again.
 
     Adds to ``logs``: ``stored_bytes`` and ``gamma``. At the end of ``fit`` it says what was reached, and why not.
 
@@ -75,7 +77,7 @@ class TargetSize(EveryNSteps):
 
     Attributes:
         history: one dictionary per measurement: ``step``, ``stored_bytes``, ``wanted_bytes``, ``gamma`` (from this step
-            on), ``learning_rate``, and ``held_back``, 1.0 where safety lowered gamma, else 0.0.
+            on), ``learning_rate``, and ``held_back``, 1.0 where safety made gamma wait or fall, else 0.0.
         reached: whether the weights that ``fit`` leaves are within `tolerance` of the target.
         safe: whether they satisfy the contract; None without ``restoration``.
         outcome: the same in words.
@@ -142,7 +144,7 @@ class TargetSize(EveryNSteps):
             errors = math.log(before["stored_bytes"] / before["wanted_bytes"]), math.log(size / wanted)
             held_back = self.restoration is not None and not self.restoration.is_kept
             if held_back:
-                gamma = _within(gamma * math.exp(-HELD_BACK), self.limits)
+                gamma = _within(gamma * math.exp(-HELD_BACK * before["held_back"]), self.limits)
             elif step > before["step"]:
                 gamma = steered(gamma, errors, self._elapsed(step, rate), self.limits)
             self.model.gamma.assign(gamma)
@@ -189,7 +191,7 @@ class TargetSize(EveryNSteps):
     def _reason(self, gamma):
         held = sum(entry["held_back"] for entry in self.history)
         if held:
-            return f"safety went first and lowered gamma at {held:.0f} of {len(self.history)} measurements"
+            return f"safety went first and held gamma back at {held:.0f} of {len(self.history)} measurements"
         if gamma in self.limits:
             return f"gamma is at its limit of {gamma:g}"
         return f"the size was still on its way at gamma={gamma:.3g}; more steps, or a later end of the learning rate"

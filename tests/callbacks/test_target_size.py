@@ -219,11 +219,12 @@ class SafeFit:
 
 
 @pytest.mark.parametrize("size", [50, 100, 500])
-def test_beyond_the_contract_gamma_falls_whatever_the_size(size):
+def test_beyond_the_contract_gamma_waits_and_then_falls_whatever_the_size(size):
     fit = SafeFit()
+    assert fit.step(size, 0.9) == 1.0
     assert fit.step(size, 0.9) == pytest.approx(math.exp(-HELD_BACK))
     assert fit.step(size, 0.9) == pytest.approx(math.exp(-2 * HELD_BACK))
-    assert [entry["held_back"] for entry in fit.target.history] == [0.0, 1.0, 1.0]
+    assert [entry["held_back"] for entry in fit.target.history] == [0.0, 1.0, 1.0, 1.0]
 
 
 def test_when_safety_is_back_the_size_is_wanted_again():
@@ -241,7 +242,9 @@ def test_where_both_cannot_be_had_safety_wins_and_the_end_says_so(monkeypatch):
     fit.accuracy = 1.0  # of the state that restoration goes back to
     fit.end()
     assert (fit.target.reached, fit.target.safe) == (False, True)
-    assert "+50.0 % off the target of 100 B; safety is kept: safety went first and lowered" in fit.target.outcome
+    assert (
+        "+50.0 % off the target of 100 B; safety is kept: safety went first and held gamma back" in fit.target.outcome
+    )
     assert said[-1] == (logging.WARNING, fit.target.outcome)
 
 
