@@ -35,7 +35,7 @@ flags.DEFINE_list("grid_methods", ["clusters"], "methods of the grid; clusters i
 flags.DEFINE_list("budgets", ["135754"], "trainable parameters to spread over the layers by sensitivity")
 flags.DEFINE_list("tuned", ["8/16/32"], "settings to fine-tune")
 flags.DEFINE_list("tuned_methods", ["clusters", "l1", "random"], "methods to fine-tune")
-flags.DEFINE_integer("epochs", 10, "epochs of fine-tuning", lower_bound=1)
+flags.DEFINE_integer("epochs", 20, "epochs of fine-tuning", lower_bound=1)
 flags.DEFINE_list("timed", ["2/2/2", "4/8/16", "8/16/32", "12/24/48", "15/31/63"], "settings whose latency is measured")
 flags.DEFINE_integer("rounds", 200, "measurements of the latency of each network", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")

@@ -1,56 +1,9 @@
-"""Training batches of shifted and mirrored images, and the learning rate for a fixed number of steps."""
+"""Training batches of shifted and mirrored images."""
 
-import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["hold_then_cosine", "multi_step", "one_cycle", "training_batches"]
-
-
-def one_cycle(peak, steps, warm_up=0.15):
-    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
-
-    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
-    """
-    rising = max(1, round(warm_up * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
-    )
-
-
-def multi_step(peak, steps, falls=(0.5, 0.75), factor=0.1):
-    """Learning rate that starts at ``peak`` and is multiplied by ``factor`` after each of these shares of the steps.
-
-    Source: He et al. 2016, "Deep Residual Learning for Image Recognition", section 4.2: 32,000 and 48,000 of 64,000.
-    """
-    rates = [peak * factor**n for n in range(len(falls) + 1)]
-    # PiecewiseConstantDecay still has the old rate at its boundary
-    return keras.optimizers.schedules.PiecewiseConstantDecay([round(share * steps) - 1 for share in falls], rates)
-
-
-def hold_then_cosine(peak, steps, hold, warm_up=200):
-    """Learning rate that rises to ``peak`` in ``warm_up`` steps, stays until ``hold`` of all, then falls to 0 (cosine).
-
-    Until then the size of a network finds its balance with the loss; while the rate falls, both fall together.
-    """
-    held = max(round(hold * steps), min(warm_up, steps - 1), 1)
-    return _HoldThenCosine(peak, steps, held, min(warm_up, held))
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class _HoldThenCosine(keras.optimizers.schedules.LearningRateSchedule):
-    def __init__(self, peak, steps, held, warm_up):
-        super().__init__()
-        self.settings = {"peak": peak, "steps": steps, "held": held, "warm_up": warm_up}
-        self._falling = keras.optimizers.schedules.CosineDecay(peak, max(steps - held, 1))
-
-    def __call__(self, step):
-        step = tf.cast(step, tf.float32)
-        rising = tf.minimum(1.0, (step + 1) / self.settings["warm_up"])
-        return rising * self._falling(tf.maximum(step - self.settings["held"], 0.0))
-
-    def get_config(self):
-        return self.settings
+__all__ = ["training_batches"]
 
 
 def training_batches(

@@ -11,7 +11,8 @@ from scipy import special
 from scc_tf import models
 from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.stage import Stage, error_percent, intact
 
 __all__ = ["answers", "one_hot", "soft_labels", "with_teacher"]

@@ -9,7 +9,7 @@ from patterns import small_data
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import image_training
-from scc_tf.pipelines.image_training import Config, normalization_of, run, sgd
+from scc_tf.pipelines.image_training import Config, normalization_of, run
 
 CONFIG = Config(epochs=3, batch_size=20, learning_rate=0.05, average=0.8, shift=1, warp_share=0.5)
 STEPS = 120 // 20  # per epoch
@@ -148,21 +148,6 @@ def test_normalized_images_have_mean_0_and_deviation_1():
     np.testing.assert_allclose(normal.mean(axis=(0, 1, 2)), 0, atol=2e-3)
     np.testing.assert_allclose(normal.std(axis=(0, 1, 2)), 1, atol=2e-3)
     assert all(round(value, 3) == value for value in scale + offset)
-
-
-def test_weight_decay_shrinks_kernels_as_an_l2_penalty_does_and_nothing_else():
-    model = keras.Sequential(
-        [keras.Input((3,)), keras.layers.Dense(2, name="dense"), keras.layers.BatchNormalization()]
-    )
-    optimizer = sgd(model, 0.1, 0.9, 0.01, 0.0)
-    optimizer.build(model.trainable_variables)
-    kernel, before = model.get_layer("dense").kernel, [v.numpy() for v in model.trainable_variables]
-    for _ in range(3):
-        optimizer.apply([np.zeros(v.shape, np.float32) for v in model.trainable_variables])
-    shrunk = before[0] * (1 - 0.1 * 0.01 / (1 - 0.9)) ** 3
-    np.testing.assert_allclose(kernel.numpy(), shrunk, rtol=1e-5)
-    for variable, value in zip(model.trainable_variables[1:], before[1:], strict=True):
-        np.testing.assert_array_equal(variable.numpy(), value)
 
 
 @pytest.mark.parametrize(

@@ -10,7 +10,8 @@ from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.graph import kernels_of
 from scc_tf.masked_layers import Masked
-from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.stage import Stage, error_percent
 from scc_tf.pruning import global_masks
 from scc_tf.side_information import round_vectors

@@ -9,9 +9,10 @@ from absl import logging
 from scc_tf import datasets
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
-from scc_tf.pipelines.batches import one_cycle, training_batches
+from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.distillation import with_teacher
 from scc_tf.pipelines.filter_clustering.measures import measure
+from scc_tf.pipelines.optimization import one_cycle, sgd
 from scc_tf.pipelines.stage import Stage
 from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
 
@@ -90,7 +91,7 @@ class Study:
         )
         batches = with_teacher(batches, self.network, config.distillation, config.temperature, self.data.num_classes)
         schedule = one_cycle(config.learning_rate, steps * epochs)
-        optimizer = keras.optimizers.SGD(schedule, momentum=0.9, nesterov=True, weight_decay=config.weight_decay)
+        optimizer = sgd(model, schedule, momentum=0.9, weight_decay=config.weight_decay, average=0.0)
         loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         # without XLA, whose convolutions take two to three times as long on a processor
         model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)

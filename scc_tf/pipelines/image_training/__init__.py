@@ -18,6 +18,7 @@ from scc_tf.flops import count_trainable
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.image_training.augmentation import Augmentation
 from scc_tf.pipelines.image_training.config import SCHEDULES, Config
+from scc_tf.pipelines.optimization import sgd
 from scc_tf.pipelines.settings import provenance
 from scc_tf.pipelines.stage import Stage, accuracy, intact
 
@@ -100,41 +101,6 @@ def normalization_of(images):
     """
     mean, deviation = (f(images, axis=(0, 1, 2), dtype=np.float64) for f in (np.mean, np.std))
     return np.round(1 / deviation, 3).tolist(), np.round(-mean / deviation, 3).tolist()
-
-
-def sgd(model, learning_rate, momentum, weight_decay, average):
-    """SGD with Nesterov's momentum and an L2 penalty on kernels, for a model that is built.
-
-    Keras shrinks weights by ``learning_rate * weight_decay`` in a step, past the momentum. A penalty of the papers,
-    ``weight_decay / 2 * |w|^2`` in the loss, goes through it, where every gradient acts ``1 / (1 - momentum)`` times
-    in all: that is the factor between the two. Biases and normalization are not shrunk.
-
-    Args:
-        model: built Keras model.
-        learning_rate: number or schedule.
-        momentum: in [0, 1).
-        weight_decay: of the papers: 1e-4 in He et al. 2016.
-        average: weight of the past in the average of the weights, which they are replaced by when ``fit`` ends; 0: no
-            average.
-
-    Returns:
-        `keras.optimizers.SGD`, not built.
-
-    Example:
-        >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(1)])
-        >>> round(sgd(model, 0.1, 0.9, 1e-4, 0.0).weight_decay, 9)
-        0.001
-    """
-    optimizer = keras.optimizers.SGD(
-        learning_rate,
-        momentum,
-        nesterov=True,
-        weight_decay=weight_decay / (1 - momentum),
-        use_ema=average > 0,
-        ema_momentum=average,
-    )
-    optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
-    return optimizer
 
 
 class _LastWeights(keras.callbacks.Callback):

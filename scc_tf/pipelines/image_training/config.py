@@ -3,7 +3,7 @@
 import dataclasses
 import math
 
-from scc_tf.pipelines.batches import multi_step, one_cycle
+from scc_tf.pipelines.optimization import multi_step, one_cycle
 from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
 __all__ = ["SCHEDULES", "Config"]
