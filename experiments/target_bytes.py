@@ -24,8 +24,8 @@ define_flags(
     self_compression.Config,
     leave_out=("target_bytes", "mode", *self_compression.NETWORK_SETTINGS),
     size_model="entropy",
-    epochs=10,
-    gamma=0.1,
+    gamma=0.3,
+    check_every=100,
     statistics_bits=5,
 )
 flags.DEFINE_list("targets", ["1000", "2500", "5000", "10000", "20000"], "sizes of the files, bytes")
