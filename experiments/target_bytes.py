@@ -3,9 +3,9 @@
 python experiments/target_bytes.py
 
 For every target, gamma is steered during training so that the file of the network approaches it, and a dead zone makes
-it exact. Where size and safety cannot both be had, safety wins and the record says so. Finished runs are cached in
---work_dir; an experiment that was stopped goes on. The record and the figure of an earlier one are replaced, also after
-every target.
+it exact. The smallest takes the most epochs. Where size and safety cannot both be had, safety wins and the record says
+so. Finished runs are cached in --work_dir; an experiment that was stopped goes on. The record and the figure of an
+earlier one are replaced, also after every target.
 """
 
 import json
@@ -22,21 +22,23 @@ from scc_tf.pipelines import self_compression
 ROOT = Path(__file__).resolve().parent
 define_flags(
     self_compression.Config,
-    leave_out=("target_bytes", "mode", *self_compression.NETWORK_SETTINGS),
+    leave_out=("target_bytes", "mode", "epochs", *self_compression.NETWORK_SETTINGS),
     size_model="entropy",
     gamma=0.3,
     check_every=100,
     statistics_bits=5,
 )
 flags.DEFINE_list("targets", ["1000", "2500", "5000", "10000", "20000"], "sizes of the files, bytes")
+flags.DEFINE_list("epochs", ["8", "4"], "epochs for each target in turn; the last number is for all that follow, too")
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
 
 
-@flags.validator("targets", "Expected whole numbers of bytes from 1, separated by commas.")
-def _are_bytes(targets):
-    return bool(targets) and all(target.strip().isdecimal() and int(target) >= 1 for target in targets)
+@flags.multi_flags_validator(["targets", "epochs"], "Expected whole numbers from 1, separated by commas.")
+def _are_counts(lists):
+    numbers = [number.strip() for values in lists.values() for number in values]
+    return all(lists.values()) and all(number.isdecimal() and int(number) >= 1 for number in numbers)
 
 
 def point_of(record):
@@ -69,14 +71,14 @@ def main():
     record = {
         "command": command_line(__name__),
         "threshold_points": start.threshold_points,
-        "epochs": start.epochs,
         "float_test_error": 100 * (1 - float_record["test_accuracy"]),
         "points": [],
     }
-    for target in map(int, values.targets):
-        config = config_from_flags(self_compression.Config, target_bytes=target)
+    for number, target in enumerate(values.targets):
+        epochs = int(values.epochs[min(number, len(values.epochs) - 1)])
+        config = config_from_flags(self_compression.Config, target_bytes=int(target), epochs=epochs)
         _, row = self_compression.compress(config, "safe", model, safety_set, data, work_dir, values.verbose)
-        record["points"].append(point_of(row))
+        record["points"].append({"epochs": epochs, **point_of(row)})
         write(record, out_dir)
         print(
             "{target_bytes:,} B wanted: {stored_bytes:,} B ({error_percent:+.2f} %), validation error "

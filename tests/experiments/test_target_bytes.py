@@ -35,7 +35,10 @@ def row(target_bytes, stored_bytes):
     }
 
 
-@pytest.mark.parametrize("argument", ["--targets=", "--targets=0", "--targets=1e3", "--target_bytes=9", "--mode=safe"])
+@pytest.mark.parametrize(
+    "argument",
+    ["--targets=", "--targets=0", "--targets=1e3", "--epochs=", "--epochs=4,0", "--target_bytes=9", "--mode=safe"],
+)
 def test_bad_flags_and_those_that_mean_nothing_here_are_refused(script, argument):
     with pytest.raises(flags.Error):
         parse("target_bytes.py", argument)
@@ -58,16 +61,20 @@ def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, m
     parse(
         "target_bytes.py",
         "--targets=1000,2500,3500",
-        "--epochs=3",
+        "--epochs=5,3",
         f"--out_dir={tmp_path}",
         "--data_dir=/home/me",
         "--verbose=0",
     )
     script.main()
     assert [config.target_bytes for config in configs] == [1000, 2500, 3500]
-    assert {(config.size_model, config.epochs) for config in configs} == {("entropy", 3)}
+    assert [(config.size_model, config.epochs) for config in configs] == [
+        ("entropy", 5),
+        ("entropy", 3),
+        ("entropy", 3),
+    ]
     written = json.loads((tmp_path / "target_bytes.json").read_text())
-    assert written["command"] == "python experiments/target_bytes.py --epochs=3 --targets=1000,2500,3500"
+    assert written["command"] == "python experiments/target_bytes.py --epochs=5,3 --targets=1000,2500,3500"
     assert [point["stored_bytes"] for point in written["points"]] == [990, 2490, 4000]
     assert written["points"][0]["test_error"] == pytest.approx(1.0)
     assert written["points"][0]["history"][-1]["gamma"] == 0.5
@@ -80,4 +87,6 @@ def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, m
 
 def test_the_settings_of_the_pipeline_are_flags(script):
     flags.FLAGS(["target_bytes.py"])
-    assert script.config_from_flags(Config) == Config(size_model="entropy", epochs=10, gamma=0.1, statistics_bits=5)
+    assert script.config_from_flags(Config) == Config(
+        size_model="entropy", gamma=0.3, check_every=100, statistics_bits=5
+    )
