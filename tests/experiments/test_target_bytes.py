@@ -74,7 +74,7 @@ def test_main_runs_every_target_and_writes_record_and_figure(script, tmp_path, m
         ("entropy", 3),
     ]
     written = json.loads((tmp_path / "target_bytes.json").read_text())
-    assert written["command"] == "python experiments/target_bytes.py --epochs=5,3 --targets=1000,2500,3500"
+    assert written["command"] == "python experiments/target_bytes.py --targets=1000,2500,3500 --epochs=5,3"
     assert [point["stored_bytes"] for point in written["points"]] == [990, 2490, 4000]
     assert written["points"][0]["test_error"] == pytest.approx(1.0)
     assert written["points"][0]["history"][-1]["gamma"] == 0.5
