@@ -132,3 +132,12 @@ def test_an_augmentation_takes_the_place_of_the_other_changes(replaced):
     split = datasets.Split(noise(12), np.arange(12))
     with pytest.raises(ValueError, match="in place of shift, mirror and soft_labels"):
         training_batches(split, 4, 0, augmentation=Augmentation(), **replaced)
+
+
+def test_calm_batches_are_shifted_and_mirrored_alone():
+    images = np.random.default_rng(0).random((6, 8, 8, 3)).astype(np.float32)
+    gentle = {"shift": 2, "mirror": True}
+    strong = {**gentle, "warp_share": 1.0, "rotation": 20.0, "shear": 10.0, "scale": 0.2, "jitter": 0.3}
+    before, after = (views(images, number=number, calm_from=5, **strong) for number in (4, 5))
+    np.testing.assert_allclose(before, views(images, number=4, **strong), atol=1e-6)
+    np.testing.assert_allclose(after, views(images, number=5, **gentle), atol=1e-6)

@@ -57,8 +57,9 @@ def run(config, work_dir, verbose=1):
     train = _part(data.train, config.share, config.seed)
     model = models.resnet20(config.seed, normalization_of(train.images))
     stage = Stage(work_dir / f"resnet20-float-{config.key()}", backup="backup")
+    views = _augmentation(config, len(train.labels))
     batches = training_batches(
-        train, config.batch_size, config.seed, skip_epochs=stage.finished_epochs, augmentation=_augmentation(config)
+        train, config.batch_size, config.seed, skip_epochs=stage.finished_epochs, augmentation=views
     )
     schedule = SCHEDULES[config.schedule](config.learning_rate, batches[1] * config.epochs)
     optimizer = sgd(model, schedule, config.momentum, config.weight_decay, config.average)
@@ -143,9 +144,10 @@ def _part(split, share, seed):
     return split if share == 1 else datasets.Split(split.images[chosen], split.labels[chosen])
 
 
-def _augmentation(config):
+def _augmentation(config, examples):
     names = ("shift", "mirror", "warp_share", "rotation", "shear", "scale", "jitter")
-    return Augmentation(**{name: getattr(config, name) for name in names})
+    calm_from = round((1 - config.calm) * config.epochs * (examples // config.batch_size))
+    return Augmentation(**{name: getattr(config, name) for name in names}, calm_from=calm_from)
 
 
 def _epochs(rows, schedule, steps):

@@ -31,6 +31,8 @@ class Augmentation:
         shear: largest angle by which columns lean, degrees.
         scale: largest change of the size: factors from ``1 - scale`` to ``1 + scale``.
         jitter: largest change of brightness, contrast and saturation.
+        calm_from: number of the batch from which on images are shifted and flipped alone, or None: the end of a short
+            training sees images like those of an evaluation.
 
     Source: torchvision's RandomCrop, RandomHorizontalFlip, RandomRotation, RandomAffine and ColorJitter, with which the
         founding ResNet-20 was trained.
@@ -48,6 +50,7 @@ class Augmentation:
     shear: float = 0.0
     scale: float = 0.0
     jitter: float = 0.0
+    calm_from: int | None = None
 
     def __call__(self, images, seed, number):
         """The views of one batch.
@@ -60,16 +63,17 @@ class Augmentation:
         Returns:
             float32 tensor ``(N, H, W, C)``.
         """
-        draws = tf.random.stateless_uniform((10, images.shape[0]), (seed, number))
+        draws = tf.unstack(tf.random.stateless_uniform((10, images.shape[0]), (seed, number)))
+        strong = 1.0 if self.calm_from is None else tf.cast(number < self.calm_from, tf.float32)
         if self.shift or self.mirror or self.warp_share:
-            images = self._move(images, *tf.unstack(draws[:7]))
-        return self._light(images, *tf.unstack(draws[7:])) if self.jitter else images
+            draws[3] = strong * tf.cast(draws[3] < self.warp_share, tf.float32)
+            images = self._move(images, *draws[:7])
+        return self._light(images, strong * self.jitter, *draws[7:]) if self.jitter else images
 
     def _move(self, images, right, down, flip, warp, turn, lean, size):
         height, width = images.shape[1:3]
         right, down = (tf.floor((2 * self.shift + 1) * draw) - self.shift for draw in (right, down))
         side = tf.where(flip < 0.5, -1.0, 1.0) if self.mirror else 1.0
-        warp = tf.cast(warp < self.warp_share, tf.float32)
         angle = warp * _between(-self.rotation, self.rotation, turn) * math.pi / 180
         lean = tf.tan(warp * _between(-self.shear, self.shear, lean) * math.pi / 180)
         size = 1 + warp * _between(-self.scale, self.scale, size)
@@ -88,9 +92,9 @@ class Augmentation:
             fill_value=0.0,
         )
 
-    def _light(self, images, *draws):
+    def _light(self, images, jitter, *draws):
         brightness, contrast, saturation = (
-            _between(1 - self.jitter, 1 + self.jitter, draw)[:, None, None, None] for draw in draws
+            _between(1 - jitter, 1 + jitter, draw)[:, None, None, None] for draw in draws
         )
         images = brightness * images
         grey = tf.reduce_mean(images, axis=-1, keepdims=True)
