@@ -18,8 +18,8 @@ PRESETS = {  # found by the error on validation
         "distillation": 0.0,
     },
     "lenet_5": {
-        "gamma": 3.6,
-        "epochs": 45,
+        "gamma": 4.0,
+        "epochs": 60,
         "batch_size": 128,
         "learning_rate": 2e-3,
         "ramp": 0.3,
