@@ -17,7 +17,7 @@ def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script)
     parse("resnet20_clusters.py")
     points = script.points(script.flags.FLAGS)
     assert len(points) == len(set(points)) == 8 * 4 + (27 - 3) + 1 + 3  # three points of the sweep are in the grid
-    assert [point.epochs for point in points] == [0] * (len(points) - 3) + [10] * 3
+    assert [point.epochs for point in points] == [0] * (len(points) - 3) + [20] * 3
     assert {point.label for point in points if point.method == "l1"} == {*script.CURVE}
 
 
