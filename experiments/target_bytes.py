@@ -3,9 +3,9 @@
 python experiments/target_bytes.py
 
 For every target, gamma is steered during training so that the file of the network approaches it, and a dead zone makes
-it exact. The smallest takes the most epochs. Where size and safety cannot both be had, safety wins and the record says
-so. Finished runs are cached in --work_dir; an experiment that was stopped goes on. The record and the figure of an
-earlier one are replaced, also after every target.
+it exact. Where size and safety cannot both be had, safety wins and the record says so. Finished runs are cached in
+--work_dir; an experiment that was stopped goes on. The record and the figure of an earlier one are replaced, also after
+every target.
 """
 
 import json
@@ -29,7 +29,7 @@ define_flags(
     statistics_bits=5,
 )
 flags.DEFINE_list("targets", ["1000", "2500", "5000", "10000", "20000"], "sizes of the files, bytes")
-flags.DEFINE_list("epochs", ["8", "4"], "epochs for each target in turn; the last number is for all that follow, too")
+flags.DEFINE_list("epochs", ["4"], "epochs for each target in turn; the last number is for all that follow, too")
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figure")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
 flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epoch")
