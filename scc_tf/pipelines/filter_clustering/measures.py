@@ -2,13 +2,14 @@
 
 import keras
 import numpy as np
-from sklearn.metrics import classification_report
 
 from scc_tf.flops import count_operations, count_trainable
+from scc_tf.pipelines.class_report import class_report
 
 __all__ = ["classes_of", "measure"]
 
 _BATCH_SIZE = 500
+_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
 
 
 def measure(network, data):
@@ -23,23 +24,13 @@ def measure(network, data):
         ``test_accuracy``, and ``classes``, ``{name: {"precision", "recall", "f1"}}`` on test.
     """
     validation, test = (classes_of(network, split.images) for split in (data.validation, data.test))
-    report = classification_report(
-        data.test.labels,
-        test,
-        labels=range(data.num_classes),
-        target_names=data.class_names,
-        output_dict=True,
-        zero_division=0.0,
-    )
-    columns = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
+    report = class_report(test, data.test.labels, data.class_names)
     return {
         "parameters": count_trainable(network),
         "multiply_accumulates": count_operations(network).multiply_accumulates,
         "validation_accuracy": float(np.mean(validation == data.validation.labels)),
         "test_accuracy": float(np.mean(test == data.test.labels)),
-        "classes": {
-            name: {ours: float(report[name][theirs]) for ours, theirs in columns.items()} for name in data.class_names
-        },
+        "classes": {name: {ours: row[theirs] for ours, theirs in _COLUMNS.items()} for name, row in report.items()},
     }
 
 

@@ -16,6 +16,7 @@ from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.flops import count_trainable
 from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.class_report import class_report
 from scc_tf.pipelines.image_training.augmentation import Augmentation
 from scc_tf.pipelines.image_training.config import SCHEDULES, Config
 from scc_tf.pipelines.optimization import sgd
@@ -181,12 +182,6 @@ def _choose(model, last, average, images, validation):
 
 def _score(model, data):
     """What the record says of the test images."""
-    from sklearn.metrics import classification_report  # here, because it is slow to import
-
     answers = model.predict(data.test.images, batch_size=500, verbose=0).argmax(axis=1)
-    report = classification_report(
-        data.test.labels, answers, labels=range(data.num_classes), target_names=data.class_names,
-        output_dict=True, zero_division=0.0,
-    )  # fmt: skip
-    classes = {name: {k: float(v) for k, v in report[name].items()} for name in data.class_names}
+    classes = class_report(answers, data.test.labels, data.class_names)
     return {"test_accuracy": float(np.mean(answers == data.test.labels)), "classes": classes}
