@@ -20,6 +20,8 @@ from scc_tf.pipelines.self_compression import (
     run,
     stages,
 )
+from scc_tf.pipelines.self_compression.watch import Watch
+from scc_tf.pipelines.stage import Stage
 
 CONFIG = Config(
     mode="compare", float_epochs=1, epochs=2, batch_size=50, safety_size=20, safety_batch_size=4, check_every=3
@@ -322,6 +324,14 @@ def test_a_target_is_met_and_told(done, work_copy):
     assert head.bias_exponent == stages.BIAS_EXPONENT
     assert len(set(np.asarray(head.exponent))) == 1
     assert "target" not in done[0]["rows"]["safe"]
+
+
+@pytest.mark.parametrize(("target_bytes", "checks"), [(0, 1), (1200, 2)])
+def test_a_size_that_is_asked_for_is_not_given_up_for_a_single_check(target_bytes, checks, tmp_path):
+    config = dataclasses.replace(CONFIG, size_model="entropy", target_bytes=target_bytes)
+    stage = Stage(tmp_path / "safe", backup="backup/keras")
+    watch = Watch(config, True, patterns(20, 0), patterns(20, 1).images, steps=12, stage=stage)
+    assert watch.restoration.patience == checks
 
 
 def test_restored_channels_are_those_of_all_events():

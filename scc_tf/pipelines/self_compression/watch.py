@@ -11,6 +11,7 @@ from scc_tf.safety import safety_accuracy
 __all__ = ["Watch"]
 
 AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
+PATIENCE = 2  # checks: a revival costs bytes, so where a size is asked for, gamma waits at the first one beyond
 
 
 class Watch:
@@ -41,6 +42,7 @@ class Watch:
             self.restoration = KernelRestoration(
                 self.monitor,
                 config.threshold_points / 100,
+                patience=PATIENCE if config.target_bytes else 1,
                 restore_fraction=config.restore_fraction,
                 restore_bits=config.restore_bits,
                 seed=config.seed,
