@@ -11,7 +11,7 @@ from scc_tf.safety import safety_accuracy
 __all__ = ["Watch"]
 
 AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
-PATIENCE = 2  # checks: a revival costs bytes, so where a size is asked for, gamma waits at the first one beyond
+PATIENCE = 3  # checks: a revival costs bytes; at the first one beyond the contract gamma waits, at the second it falls
 
 
 class Watch:
