@@ -15,12 +15,11 @@ import lottery_report
 from absl import flags
 from flags_from_config import define_flags
 from run_script import run
-from two_models import compared
 
 from scc_tf.pipelines import lottery
 
 ROOT = Path(__file__).resolve().parent
-PAGE = ("winning_ticket", 0.6)  # drawn beside the dense network, seed 0
+PAGE = ("winning_ticket", 0.6)  # compared with the dense network, seed 0
 define_flags(lottery.Config, leave_out=("model",), runs=3, rounds=3)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
@@ -28,14 +27,7 @@ flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epo
 
 
 def main():
-    values = flags.FLAGS
-    config, _ = lottery_report.run("lottery_cifar10", "cifar_cnn", __name__)
-    protocol, ratio = PAGE
-    if config.structure == "structured" and protocol in config.protocols and ratio in config.pruned_ratios:
-        dense, ticket, data, ood = lottery.ticket(config, protocol, ratio, Path(values.work_dir))
-        names = ("dense", f"{protocol}, {ratio:.0%} pruned")
-        page = Path(values.out_dir) / "lottery_cifar10_page.png"
-        compared(dense, ticket, data, ood, names, page)
+    lottery_report.run("lottery_cifar10", "cifar_cnn", __name__, PAGE)
 
 
 if __name__ == "__main__":

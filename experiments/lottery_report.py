@@ -6,6 +6,7 @@ from pathlib import Path
 from absl import flags
 from flags_from_config import command_line, config_from_flags
 from seeds import mean_and_deviation
+from two_models import compared
 
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
@@ -13,8 +14,8 @@ from scc_tf.pipelines import lottery
 
 FIELDS = (
     *("test_accuracy", "validation_accuracy", "epochs", "epochs_run", "epochs_in_all", "parameters", "sparsity"),
-    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "aurc"),
-    *("temperature", "nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
+    *("operations", "nll", "brier", "ece_10", "ece_15", "ece_mass_10", "ece_mass_15", "mce", "uce", "confidence"),
+    *("aurc", "temperature", "nll_scaled", "ece_15_scaled", "uce_scaled", "confidence_ood"),
 )
 DIGITS = 5  # that a record keeps of a number; hundreds of rows would fill half a megabyte otherwise
 COLUMNS = (  # field, heading, factor, decimals
@@ -22,6 +23,7 @@ COLUMNS = (  # field, heading, factor, decimals
     ("epochs", "epochs", 1, 0),
     ("epochs_in_all", "in all", 1, 0),
     ("sparsity", "sparsity %", 100, 1),
+    ("operations", "operations", 1, 0),
     ("ece_10", "ECE %", 100, 2),
     ("ece_15_scaled", "ECE scaled %", 100, 2),
     ("uce", "UCE %", 100, 2),
@@ -38,9 +40,10 @@ def summary(rows):
     for (protocol, ratio), members in groups.items():
         names = [name for name in members[0] if name in FIELDS or name.startswith(("auroc_", "aupr_", "fpr95_"))]
         values = {name: mean_and_deviation([member[name] for member in members]) for name in names}
-        worst = min(member["test_accuracy"] for member in members)
         named = {"protocol": protocol, "ratio": ratio, "seeds": len(members), "channels": members[0]["channels"]}
-        table.append({**named, **values, "lowest_test_accuracy": worst})
+        worst = min(member["test_accuracy"] for member in members)
+        capped = sum(member["capped"] for member in members)
+        table.append({**named, **values, "lowest_test_accuracy": worst, "capped": capped})
     return table
 
 
@@ -63,25 +66,33 @@ def format_summary(table):
     return "\n".join(lines)
 
 
-def run(name, model, script):
+def run(name, model, script, page):
     """Run the pipeline with the settings of the command line; print the table, write the record and its figures.
 
     Args:
         name: of record and figures; single weights have their own.
         model: name of the network.
         script: ``__name__`` of the experiment.
+        page: ``(protocol, ratio)`` of the network of the first seed that is compared with the dense one, where it is
+            among those that were asked for.
 
     Returns:
-        ``(Config, summary)``.
+        The summary.
     """
     values = flags.FLAGS
+    out_dir, work_dir = Path(values.out_dir), Path(values.work_dir)
     config = config_from_flags(lottery.Config, model=model)
-    record = lottery.run(config, Path(values.work_dir), values.verbose)
+    record = lottery.run(config, work_dir, values.verbose)
     name = name if config.structure == "structured" else f"{name}_unstructured"
-    table = _write(name, record, command_line(script), Path(values.out_dir))
+    protocol, ratio = page
+    if protocol in config.protocols.split(",") and ratio in config.pruned_ratios:
+        networks = lottery.ticket(config, protocol, ratio, work_dir)
+        names = ("dense", f"{protocol.replace('_', ' ')}, {ratio:.0%}")
+        record["page"] = compared(*networks, names, out_dir / f"{name}_page.png")
+    table = _write(name, record, command_line(script), out_dir)
     print(format_summary(table))
-    print(f"Trained for {record['seconds'] / 60:.1f} min. Record and figures: {values.out_dir}")
-    return config, table
+    print(f"Trained for {record['seconds'] / 60:.1f} min. Record and figures: {out_dir}")
+    return table
 
 
 def _write(name, record, command, out_dir):

@@ -1,16 +1,18 @@
 """A training that is cached in the work folder, and that goes on from its last epoch where it was interrupted."""
 
 import contextlib
+import hashlib
 import json
 import shutil
 import time
 
 import keras
+import numpy as np
 
 from scc_tf.atomic import atomic_path
 from scc_tf.callbacks import RaiseOnNaN
 
-__all__ = ["Clock", "Stage", "accuracy", "error_percent", "intact"]
+__all__ = ["Clock", "Stage", "accuracy", "error_percent", "fingerprint", "intact"]
 
 
 def accuracy(model, split):
@@ -22,6 +24,14 @@ def accuracy(model, split):
 def error_percent(model, split):
     """Share of a split that a compiled model gets wrong, per cent."""
     return 100 * (1 - accuracy(model, split))
+
+
+def fingerprint(model):
+    """A short hash of a model's weights, for the names of the stages that begin with them."""
+    digest = hashlib.sha256()
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    return digest.hexdigest()[:8]
 
 
 class Stage:

@@ -11,8 +11,8 @@ OOD = {
     kind: {"auroc": 0.7, "aupr_in": 0.6, "aupr_out": 0.5, "fpr95": 0.8} for kind in ("probability", "entropy", "energy")
 }
 MEASURES = (
-    *("nll", "brier", "ece_10", "ece_15", "ece_mass", "mce", "uce", "confidence", "aurc", "nll_scaled"),
-    *("ece_15_scaled", "uce_scaled", "validation_accuracy", "sparsity"),
+    *("nll", "brier", "ece_10", "ece_15", "ece_mass_10", "ece_mass_15", "mce", "uce", "confidence"),
+    *("aurc", "nll_scaled", "ece_15_scaled", "uce_scaled", "validation_accuracy", "sparsity"),
 )
 
 
@@ -25,6 +25,7 @@ def rows(config, **more):
             **{
                 "epochs": 10 + seed,
                 "epochs_run": 15,
+                "capped": seed == 1,
                 "epochs_in_all": 30,
                 "parameters": 100,
                 "operations": 90,
@@ -54,7 +55,7 @@ def ran(script, monkeypatch, tmp_path, *arguments, **more):
 
     monkeypatch.setattr(lottery, "run", run)
     monkeypatch.setattr(lottery, "ticket", lambda config, *point: ("dense", point[:2], "data", "out"))
-    monkeypatch.setattr(script, "compared", lambda *arguments: compared.append(arguments), raising=False)
+    monkeypatch.setattr(script.lottery_report, "compared", lambda *arguments: compared.append(arguments) or {"agreement": 0.9})
     compared = []
     name = script.__name__
     parse(f"{name}.py", *arguments, f"--out_dir={tmp_path / 'out'}", f"--work_dir={tmp_path / 'work'}")
@@ -83,11 +84,11 @@ def test_the_record_holds_the_summary_over_the_seeds_and_every_row(script, monke
     assert dense["seeds"] == seeds
     ends = [".json", ".png", "_calibration.png", *([] if moons else ["_ood.png"])]
     assert files == [f"{script.__name__}{end}" for end in ends]
-    if moons:
-        assert compared == []
-    else:
-        names, page = ("dense", "winning_ticket, 60% pruned"), tmp_path / "out" / "lottery_cifar10_page.png"
-        assert compared == [("dense", ("winning_ticket", 0.6), "data", "out", names, page)]
+    point, name = (("iterative", 0.8), "iterative, 80%") if moons else (("winning_ticket", 0.6), "winning ticket, 60%")
+    page = tmp_path / "out" / f"{script.__name__}_page.png"
+    assert compared == [("dense", point, "data", "out", ("dense", name), page)]
+    assert record["page"] == {"agreement": 0.9}
+    assert dense["capped"] == 1
     assert ("auroc_energy" in dense) == (not moons)
     out = capsys.readouterr().out.splitlines()
     assert out[0].split()[:4] == ["protocol", "ratio", "accuracy", "%"]
@@ -102,7 +103,7 @@ def test_single_weights_have_a_record_of_their_own(script, monkeypatch, tmp_path
     )
     assert config.structure == "unstructured"
     assert files[0] == f"{script.__name__}_unstructured.json"
-    assert compared == []
+    assert compared == [] and "page" not in record
     assert "--structure=unstructured" in record["command"]
     assert record["summary"][0]["test_accuracy"][1] is None
 

@@ -11,11 +11,12 @@ from scc_tf import datasets, metrics, models
 from scc_tf.pipelines.lottery import PROTOCOLS, Config, run, tasks, ticket
 from scc_tf.pipelines.lottery.early_stopping import Stop
 from scc_tf.pipelines.lottery.full_batch import FullBatch
-from scc_tf.pipelines.lottery.protocols import round_ratios
+from scc_tf.pipelines.lottery.protocols import Lottery, round_ratios
 from scc_tf.pipelines.lottery.training import Trainer
 from scc_tf.pipelines.stage import Stage
+from scc_tf.pruning import random_neurons
 
-CONFIG = Config(epochs=30, patience=5, ratios="0,0.9", rounds=2, runs=2, learning_rate=0.05)
+CONFIG = Config(epochs=30, patience=5, ratios="0,0.9", rounds=2, runs=2, learning_rate=0.05, rewind_steps=2)
 
 
 @pytest.fixture(scope="module", autouse=True)
@@ -47,7 +48,9 @@ def test_the_record_is_json_with_a_row_for_every_seed_protocol_and_ratio(done):
         assert row["parameters"] == 5 * neurons + 2
         assert row["operations"] == 4 * neurons
         assert row["sparsity"] == 1 - row["parameters"] / 152
-        assert 1 <= row["epochs"] <= row["epochs_run"] <= 30
+        rewound = 2 * (row["protocol"] == "iterative")
+        assert 1 <= row["epochs"] - rewound <= row["epochs_run"] <= 30
+        assert row["capped"] == (row["epochs_run"] == 30)
         assert 0 <= row["test_accuracy"] <= 1 and 0 <= row["ece_15_scaled"] <= 1 and 0 <= row["uce"] <= 1
         assert "ood" not in row
     dense, ticket = row_of(done, "dense", 0.0), row_of(done, "winning_ticket", 0.9)
@@ -84,14 +87,14 @@ def test_other_settings_share_the_stages_that_do_not_depend_on_them(done, work_d
     shutil.copytree(work_dir, tmp_path / "work")
     trained, train = [], Trainer.train
 
-    def counted(self, network, name, seed):
+    def counted(self, network, name, seed, steps=None):
         trained.append(Stage(self.work_dir / name, "backup").is_finished)
-        return train(self, network, name, seed)
+        return train(self, network, name, seed, steps)
 
     monkeypatch.setattr(Trainer, "train", counted)
     config = dataclasses.replace(CONFIG, rewind_steps=3, runs=1, ratios="0.9", protocols="one_shot,iterative")
     record = run(config, tmp_path / "work", verbose=0)
-    assert trained == [True, True, False, False]
+    assert trained == [True, True, False, False, False]  # the dense one, one-shot; the early step and two rounds
     assert row_of(record, "one_shot", 0.9) == row_of(done, "one_shot", 0.9)
     assert row_of(record, "iterative", 0.9) != row_of(done, "iterative", 0.9)
 
@@ -135,7 +138,7 @@ def no_retraining(monkeypatch):
 
 @pytest.mark.slow
 def test_every_row_is_of_the_pruned_network_that_its_protocol_says(no_retraining, tmp_path):
-    record = run(dataclasses.replace(CONFIG, runs=1, ratios="0.9"), tmp_path, verbose=0)
+    record = run(dataclasses.replace(CONFIG, runs=1, ratios="0.9", rewind_steps=0), tmp_path, verbose=0)
     test, everything = tasks.two_moons().test, np.arange(30)
     trained, initial = no_retraining, models.moons_mlp(seed=0).get_weights()
     other = models.moons_mlp(seed=1_000_000).get_weights()
@@ -147,17 +150,61 @@ def test_every_row_is_of_the_pruned_network_that_its_protocol_says(no_retraining
         "winning_ticket": part(initial, largest),
         "random_reinit": part(other, largest),
         "iterative": part(initial, strongest(initial, first_round, 3)),
+        "random_pruning": part(trained, np.flatnonzero(random_neurons(30, 3, np.random.default_rng([0, 900_000])))),
     }
     for row in record["rows"]:
-        if row["protocol"] in expected:
-            answers = logits(expected[row["protocol"]], test.images)
-            likelihood = metrics.negative_log_likelihood(metrics.softmax(answers), test.labels)
-            assert row["nll"] == pytest.approx(likelihood, rel=1e-4), row["protocol"]
-            assert row["test_accuracy"] == pytest.approx(np.mean(answers.argmax(axis=1) == test.labels))
+        answers = logits(expected[row["protocol"]], test.images)
+        likelihood = metrics.negative_log_likelihood(metrics.softmax(answers), test.labels)
+        assert row["nll"] == pytest.approx(likelihood, rel=1e-4), row["protocol"]
+        assert row["test_accuracy"] == pytest.approx(np.mean(answers.argmax(axis=1) == test.labels))
     dense = row_of(record, "dense", 0.0)["test_accuracy"]
     for protocol in PROTOCOLS:  # three neurons that nobody trained: the dense network would be far better
         assert row_of(record, protocol, 0.9)["test_accuracy"] < dense - 0.03, protocol
     assert len({row["nll"] for row in record["rows"]}) == 6
+
+
+@pytest.mark.slow
+def test_single_weights_start_from_where_their_protocol_says(no_retraining, tmp_path):
+    config = dataclasses.replace(CONFIG, structure="unstructured", runs=1, ratios="0.5", rewind_steps=0, rounds=1)
+    test, trained = tasks.two_moons().test, no_retraining
+    kernels = trained[::2]
+    median = np.median(np.abs(np.concatenate([kernel.ravel() for kernel in kernels])))
+    initial, other = (models.moons_mlp(seed=seed).get_weights() for seed in (0, 1_000_000))
+    starts = {"one_shot": trained, "winning_ticket": initial, "random_reinit": other, "iterative": initial}
+    for row in run(config, tmp_path, verbose=0)["rows"]:
+        if start := starts.get(row["protocol"]):
+            weights = list(start)
+            weights[::2] = [new * (np.abs(old) > median) for new, old in zip(start[::2], kernels, strict=True)]
+            likelihood = metrics.negative_log_likelihood(metrics.softmax(logits(weights, test.images)), test.labels)
+            assert row["nll"] == pytest.approx(likelihood, rel=1e-4), row["protocol"]
+
+
+@pytest.mark.slow
+def test_a_rewind_goes_to_an_early_step_of_the_dense_training(tmp_path):
+    config = dataclasses.replace(CONFIG, runs=1, epochs=40, patience=40, rewind_steps=7)
+    trainer = Trainer(config, *tasks.load(config), tmp_path, 0)
+    expected = models.moons_mlp(seed=0)
+    FullBatch(config, tasks.two_moons()).fit(expected, epochs=7)
+    for ours, theirs in zip(Lottery(trainer, 0)._early, expected.get_weights(), strict=True):
+        np.testing.assert_array_equal(ours, theirs)
+
+
+@pytest.mark.slow
+def test_there_is_nothing_to_rewind_to_after_the_best_step(tmp_path):
+    config = dataclasses.replace(CONFIG, runs=1, rewind_steps=31, protocols="iterative")
+    with pytest.raises(ValueError, match=r"rewind_steps to be at most .* where the dense network of seed 0 is best"):
+        run(config, tmp_path, verbose=0)
+
+
+@pytest.mark.slow
+def test_what_was_pruned_from_another_dense_network_is_trained_again(done, work_dir, tmp_path):
+    shutil.copytree(work_dir, tmp_path / "work")
+    config = dataclasses.replace(CONFIG, runs=1, protocols="one_shot")
+    (dense,) = (tmp_path / "work").glob("lottery-moons_mlp-dense-seed0-*")
+    other = models.moons_mlp(seed=8)
+    Stage(dense, "backup").save(other, Stage(dense, "backup").record)
+    pruned = run(config, tmp_path / "work", verbose=0)["rows"][1]
+    assert pruned["nll"] != row_of(done, "one_shot", 0.9)["nll"]
 
 
 def test_rounds_prune_the_same_share_of_what_is_left():
@@ -231,7 +278,9 @@ def test_filters_go_in_mini_batches_and_ood_images_are_scored(tmp_path, monkeypa
         ({"model": "vgg"}, "model='vgg'"),
         ({"structure": "blocks"}, "structure='blocks'"),
         ({"protocols": "one_shot,magic"}, "Expected different protocols"),
-        ({"protocols": "one_shot,one_shot"}, "Expected different protocols"),
+        ({"protocols": "one_shot, one_shot"}, "Expected different protocols"),
+        ({"shift": 2}, "shift=2"),
+        ({"ood": "cifar100"}, "ood='cifar100'"),
         ({"ratios": "0.5,1"}, "ratios='0.5,1'"),
         ({"ratios": "half"}, "ratios='half'"),
         ({"ratios": "nan"}, "ratios='nan'"),
@@ -245,6 +294,12 @@ def test_filters_go_in_mini_batches_and_ood_images_are_scored(tmp_path, monkeypa
 def test_settings_that_cannot_run(setting, message):
     with pytest.raises(ValueError, match=message):
         Config(**setting)
+
+
+def test_spaces_in_a_list_do_not_matter():
+    config = Config(protocols="one_shot, iterative", ratios="0.1, 0.5")
+    assert config.protocols == "one_shot,iterative"
+    assert config.pruned_ratios == [0.1, 0.5]
 
 
 def test_ratios_are_sorted_and_the_dense_network_is_none_of_them():

@@ -14,7 +14,7 @@ from scc_tf.pipelines.lottery.training import Trainer
 
 @pytest.fixture(autouse=True)
 def _no_xla(monkeypatch):
-    monkeypatch.setattr(FullBatch, "jit_compile", False)
+    monkeypatch.setattr(FullBatch, "jit_compile", False)  # the same sooner, see the test that asks for both
 
 
 def fitted(network, data, config):
@@ -38,10 +38,15 @@ def assert_same_weights(one, other, **tolerance):
 
 @pytest.mark.slow
 @pytest.mark.parametrize(
-    "settings",
-    [{"epochs": 40, "patience": 3, "learning_rate": 0.2}, {"epochs": 25, "patience": 2, "start_from_epoch": 12}],
+    ("settings", "jit_compile"),
+    [
+        ({"epochs": 40, "patience": 3, "learning_rate": 0.2}, False),
+        ({"epochs": 40, "patience": 3, "learning_rate": 0.2}, True),
+        ({"epochs": 25, "patience": 2, "start_from_epoch": 12}, False),
+    ],
 )
-def test_the_compiled_loop_is_keras_fit_with_its_early_stopping(settings):
+def test_the_compiled_loop_is_keras_fit_with_its_early_stopping(settings, jit_compile, monkeypatch):
+    monkeypatch.setattr(FullBatch, "jit_compile", jit_compile)
     config, data = Config(**settings), two_moons()
     ours, theirs = models.moons_mlp(seed=3), models.moons_mlp(seed=3)
     stop, expected = FullBatch(config, data).fit(ours), fitted(theirs, data, config)
@@ -168,19 +173,56 @@ def test_where_backup_and_memory_disagree_the_training_starts_over(tmp_path, mon
     assert_same_weights(resumed, whole, rtol=0)
 
 
+class Watch(keras.callbacks.Callback):
+    """Keeps the weights after every step."""
+
+    def __init__(self):
+        super().__init__()
+        self.weights = []
+
+    def on_train_batch_end(self, batch, logs=None):
+        self.weights.append(self.model.get_weights())
+
+
 @pytest.mark.slow
-def test_the_first_steps_are_those_of_the_training(tmp_path):
-    trainer, weights = Trainer(CONFIG, small_data(), None, tmp_path, 0), []
-    first, other = dense_net(), dense_net()
-    trainer.train_steps(first, 3, seed=5)
+def test_the_first_steps_are_those_of_the_training_and_are_kept(tmp_path, monkeypatch):
+    trainer, watch = Trainer(CONFIG, small_data(), None, tmp_path, 0), Watch()
+    first, other, again = dense_net(), dense_net(), dense_net()
+    assert trainer.train(first, "early", 5, steps=3) == {}
     assert int(first.optimizer.iterations) == 3
-
-    class Watch(keras.callbacks.Callback):
-        def on_train_batch_end(self, batch, logs=None):
-            weights.append(self.model.get_weights())
-
     dataset, steps = trainer._batches(5, 0)
+    assert steps == trainer.steps_per_epoch
     trainer._compile(other)
-    other.fit(dataset, steps_per_epoch=steps, epochs=1, callbacks=[Watch()], verbose=0, shuffle=False)
-    for one, same in zip(first.get_weights(), weights[2], strict=True):
+    other.fit(dataset, steps_per_epoch=steps, epochs=1, callbacks=[watch], verbose=0, shuffle=False)
+    for one, same in zip(first.get_weights(), watch.weights[2], strict=True):
         np.testing.assert_array_equal(one, same)
+    monkeypatch.setattr(keras.Model, "fit", lambda *arguments, **options: pytest.fail("trained again"))
+    assert trainer.train(again, "early", 5, steps=3) == {}
+    assert_same_weights(again, first, rtol=0)
+
+
+@pytest.mark.slow
+def test_the_first_epochs_of_the_compiled_loop_are_those_of_keras(tmp_path):
+    data, config = two_moons(), Config()
+    ours, theirs, watch = models.moons_mlp(seed=3), models.moons_mlp(seed=3), Watch()
+    trainer = Trainer(config, data, None, tmp_path, 0)
+    trainer.train(ours, "early", 0, steps=4)
+    trainer._compile(theirs)
+    x, y = data.train
+    theirs.fit(x, y, batch_size=len(y), epochs=6, shuffle=False, verbose=0, callbacks=[watch])
+    for one, same in zip(ours.get_weights(), watch.weights[3], strict=True):
+        np.testing.assert_allclose(one, same, rtol=1e-4, atol=1e-6)
+
+
+@pytest.mark.slow
+def test_weights_that_were_lost_take_their_measures_with_them(tmp_path):
+    trainer = Trainer(CONFIG, small_data(), None, tmp_path, 0)
+    network = dense_net()
+    trainer.train(network, "it", 0, steps=2)
+    trainer.measured(network, "it")
+    (tmp_path / "it" / "model.weights.h5").unlink()
+    other = dense_net()
+    trainer.train(other, "it", 0, steps=4)
+    fresh = Trainer(CONFIG, small_data(), None, tmp_path / "fresh", 0)
+    fresh.work_dir.joinpath("it").mkdir(parents=True)
+    assert trainer.measured(other, "it") == fresh.measured(other, "it")

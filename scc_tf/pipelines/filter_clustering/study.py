@@ -1,7 +1,5 @@
 """One network made smaller in several ways; every row is cached."""
 
-import hashlib
-
 import keras
 import numpy as np
 from absl import logging
@@ -13,7 +11,7 @@ from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.distillation import with_teacher
 from scc_tf.pipelines.filter_clustering.measures import measure
 from scc_tf.pipelines.optimization import one_cycle, sgd
-from scc_tf.pipelines.stage import Stage
+from scc_tf.pipelines.stage import Stage, fingerprint
 from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
 
 __all__ = ["Study"]
@@ -35,8 +33,7 @@ class Study:
         self.network, self.config, self.work_dir, self.verbose = network, config, work_dir, verbose
         self.data = datasets.load(config.data, config.data_dir or None)
         self.statistics_images = self.data.train.images[: config.statistics_images]
-        weights = b"".join(np.ascontiguousarray(w).tobytes() for w in network.get_weights())
-        self._fingerprint = hashlib.sha256(weights).hexdigest()[:8]
+        self._fingerprint = fingerprint(network)
 
     def baseline(self):
         """The measures of the network itself."""

@@ -33,9 +33,10 @@ def run(config, work_dir, verbose=1):
         "dense" with ratio 0 and one for every other protocol and ratio. A row has ``seed``, ``protocol``, ``ratio``,
         and
 
-        - of the last training, ``epochs`` to the lowest validation loss (from where it starts, which after a rewind to
-          an early step is that step), that ``validation_loss``, and ``epochs_run`` until it stopped; of all trainings
-          that led to the network, the dense one's among them, ``epochs_in_all`` and ``seconds``;
+        - of the last training, ``epochs`` to the lowest validation loss (after a rewind to an early step, those up to
+          that step count, too), that ``validation_loss``, ``epochs_run`` until it stopped, and whether it was
+          ``capped``, which is to say ended by the largest number of epochs; of all trainings that led to the network,
+          the dense one's among them, ``epochs_in_all`` and ``seconds``;
         - ``parameters`` that are left, ``sparsity``, the fraction of the dense network's parameters that is gone,
           ``operations``, the multiply-accumulates of an example with weights that are left, and ``channels`` by layer;
         - the values of `scc_tf.pipelines.lottery.measures.measure`.
@@ -50,7 +51,7 @@ def run(config, work_dir, verbose=1):
             network, name, trainings = lottery.prune(protocol, ratio)
             named = {"seed": seed, "protocol": protocol, "ratio": ratio}
             left = _left(network, lottery.dense)
-            rows.append({**named, **_history(trainings), **left, **trainer.measured(network, name)})
+            rows.append({**named, **_history(trainings, config.epochs), **left, **trainer.measured(network, name)})
             own = trainings if protocol == "dense" else trainings[1:]
             seconds += sum(training["seconds"] for training in own)
             logging.info("seed %d, %s, %g: %.4f on validation", *named.values(), rows[-1]["validation_accuracy"])
@@ -77,12 +78,13 @@ def ticket(config, protocol, ratio, work_dir, verbose=1):
     return lottery.dense, network, data, ood_images
 
 
-def _history(trainings):
+def _history(trainings, most_epochs):
     last = trainings[-1]
     return {
-        "epochs": last["best_epoch"],
+        "epochs": last["best_epoch"] + last.get("rewound_epochs", 0),
         "validation_loss": last["validation_loss"],
         "epochs_run": last["epochs_run"],
+        "capped": last["epochs_run"] == most_epochs,
         "epochs_in_all": sum(training["epochs_run"] for training in trainings),
         "seconds": sum(training["seconds"] for training in trainings),
     }

@@ -63,11 +63,17 @@ class Config:
         """Fill in what the model decides, and refuse what cannot run."""
         fill_from_presets(self, PRESETS)
         check_settings(self, _RULES)
-        names = self.protocols.split(",")
+        names = [name.strip() for name in self.protocols.split(",")]
+        object.__setattr__(self, "protocols", ",".join(names))
         if set(names) - set(PROTOCOLS) or len(set(names)) < len(names):
             raise ValueError(f"Expected different protocols of {PROTOCOLS}. Received: protocols={self.protocols!r}")
         if not _are_ratios(self.ratios):
             raise ValueError(f"Expected ratios in [0, 1), separated by commas. Received: ratios={self.ratios!r}")
+        if self.model == "moons_mlp" and (self.shift or self.ood):
+            raise ValueError(
+                "Expected shift=0 and no ood for the moons, which are no images. "
+                f"Received: shift={self.shift}, ood={self.ood!r}"
+            )
         if self.start_from_epoch >= self.epochs:
             raise ValueError(
                 "Expected start_from_epoch below epochs. "

@@ -7,7 +7,7 @@ from scc_tf.evaluation.outputs import classifier_outputs
 
 __all__ = ["VERSION", "measure"]
 
-VERSION = 2  # of the values: what was cached by an earlier one is measured again
+VERSION = 3  # of the values: what was cached by an earlier one is measured again
 
 
 def measure(network, data, ood_images=None):
@@ -20,10 +20,10 @@ def measure(network, data, ood_images=None):
 
     Returns:
         Plain JSON of fractions: ``validation_accuracy`` and ``test_accuracy``; ``nll`` (nats), ``brier``, ``ece_10``
-        and ``ece_15`` (bins of equal width), ``ece_mass`` (15 of equal mass), ``mce``, ``uce``, ``confidence`` (mean of
-        the top class); ``aurc``, the area under risk against coverage; ``temperature``, and ``nll_scaled``,
-        ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD images, ``ood``: ``{score: {"auroc", "aupr_in",
-        "aupr_out", "fpr95"}}`` and ``confidence_ood``.
+        and ``ece_15`` (bins of equal width), ``ece_mass_10`` and ``ece_mass_15`` (of equal mass), ``mce``, ``uce``,
+        ``confidence`` (mean of the top class); ``aurc``, the area under risk against coverage; ``temperature``, and
+        ``nll_scaled``, ``ece_15_scaled`` and ``uce_scaled`` with it. With OOD images, ``ood``: ``{score: {"auroc",
+        "aupr_in", "aupr_out", "fpr95"}}`` and ``confidence_ood``.
     """
     images = {"validation": data.validation.images, "test": data.test.images}
     if ood_images is not None:
@@ -40,7 +40,8 @@ def measure(network, data, ood_images=None):
         "brier": metrics.brier_score(probabilities, labels),
         "ece_10": metrics.expected_calibration_error(probabilities, labels, bins=10),
         "ece_15": metrics.expected_calibration_error(probabilities, labels, bins=15),
-        "ece_mass": metrics.expected_calibration_error(probabilities, labels, bins=15, scheme="mass"),
+        "ece_mass_10": metrics.expected_calibration_error(probabilities, labels, bins=10, scheme="mass"),
+        "ece_mass_15": metrics.expected_calibration_error(probabilities, labels, bins=15, scheme="mass"),
         "mce": metrics.maximum_calibration_error(probabilities, labels, bins=15),
         "uce": metrics.uncertainty_calibration_error(probabilities, labels, bins=15),
         "confidence": probabilities.max(axis=1).mean(),

@@ -24,6 +24,7 @@ import numpy as np
 
 from scc_tf import models
 from scc_tf.pipelines.lottery.subnetworks import Neurons, Weights
+from scc_tf.pipelines.stage import fingerprint
 
 __all__ = ["Lottery", "round_ratios"]
 
@@ -63,8 +64,7 @@ class Lottery:
         self.pruning = {"structured": Neurons, "unstructured": Weights}[self.config.structure]()
         self.dense = self._whole(seed)
         self.initial = self.dense.get_weights()
-        self.dense_name = self._name("dense", _DENSE)
-        self.dense_record = trainer.train(self.dense, self.dense_name, seed)
+        self.dense_name, self.dense_record = self._train(self.dense, "dense", _DENSE)
         self.everything = self.pruning.everything(self.dense)
 
     def prune(self, protocol, ratio):
@@ -92,8 +92,9 @@ class Lottery:
             start = self._whole(self.seed + _FRESH).get_weights()
         else:
             start = self.dense.get_weights()
-        network, name = self._cut(start, kept), self._name(f"{protocol}-{ratio:g}", _PRUNED)
-        return network, name, [self.dense_record, self.trainer.train(network, name, self.seed)]
+        network = self._cut(start, kept)
+        name, record = self._train(network, f"{protocol}-{ratio!r}", _PRUNED)
+        return network, name, [self.dense_record, record]
 
     def _iterative(self, ratio):
         """Rounds that prune nothing are left out: the training after them would be the last one again."""
@@ -103,17 +104,23 @@ class Lottery:
             if all(np.array_equal(chosen[layer], kept[layer]) for layer in kept):
                 continue
             kept, network = chosen, self._cut(self._early, chosen)
-            name = self._name(f"iterative-{ratio:g}-{number}", _ITERATIVE)
-            records.append(self.trainer.train(network, name, self.seed))
+            name, record = self._train(network, f"iterative-{ratio!r}-{number}", _ITERATIVE)
+            records.append({**record, "rewound_epochs": self.config.rewind_steps / self.trainer.steps_per_epoch})
         return network, name, records
 
     @functools.cached_property
     def _early(self):
         """What iterative pruning rewinds to."""
-        if not self.config.rewind_steps:
+        steps, best = self.config.rewind_steps, self.dense_record["best_epoch"] * self.trainer.steps_per_epoch
+        if not steps:
             return self.initial
+        if steps > best:
+            raise ValueError(
+                f"Expected rewind_steps to be at most {best}, where the dense network of seed {self.seed} is best. "
+                f"Received: rewind_steps={steps}"
+            )
         network = self._whole(self.seed)
-        self.trainer.train_steps(network, self.config.rewind_steps, self.seed)
+        self._train(network, f"early-{steps}", _DENSE, steps)
         return network.get_weights()
 
     def _whole(self, seed):
@@ -125,5 +132,12 @@ class Lottery:
         model.set_weights(weights)
         return self.pruning.cut(model, kept)
 
-    def _name(self, label, settings):
-        return f"lottery-{self.config.model}-{label}-seed{self.seed}-{self.config.key(*settings)}"
+    def _train(self, network, label, settings, steps=None):
+        """Train a network, or load it; returns the name of its stage, and its record.
+
+        The name tells from which weights: what was pruned from a network that has since been trained again, and came
+        out differently, is not mistaken for what is pruned now.
+        """
+        key = f"{self.config.key(*settings)}-{fingerprint(network)}"
+        name = f"lottery-{self.config.model}-{label}-seed{self.seed}-{key}"
+        return name, self.trainer.train(network, name, self.seed, steps)

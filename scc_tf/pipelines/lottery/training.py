@@ -35,38 +35,31 @@ class Trainer:
         self.work_dir, self.verbose = work_dir, verbose
         self._full_batch = None if config.batch_size else FullBatch(config, data)
 
-    def train(self, network, name, seed):
+    @property
+    def steps_per_epoch(self):
+        """Of every training."""
+        return len(self.data.train.labels) // self.config.batch_size if self.config.batch_size else 1
+
+    def train(self, network, name, seed, steps=None):
         """Train a network in place until its validation loss no longer falls, or load it as it was after that.
 
         Args:
             network: Keras model of logits.
             name: of the stage in the work folder.
             seed: of the order of the examples, the same in all trainings of a run.
+            steps: train for so many steps and keep the last weights instead.
 
         Returns:
-            ``best_epoch``, ``epochs_run``, ``validation_loss`` (see `Stop`) and ``seconds``.
+            ``best_epoch``, ``epochs_run``, ``validation_loss`` (see `Stop`) and ``seconds``; with ``steps`` nothing.
         """
         stage = Stage(self.work_dir / name, backup="backup")
         if stage.is_finished:
             return stage.load(network)
-        if self._full_batch:
-            started = time.monotonic()
-            stop = self._full_batch.fit(network)
-            seconds = time.monotonic() - started
-        else:
-            stop, seconds = self._fit(network, stage, seed)
-        record = {**stop._asdict(), "seconds": seconds}
+        for measures in stage.folder.glob("measures-*.json"):  # of weights that were lost
+            measures.unlink()
+        record = self._first_steps(network, seed, steps) if steps else self._until_it_stops(network, stage, seed)
         stage.save(network, record)
         return record
-
-    def train_steps(self, network, steps, seed):
-        """Train a network in place for the first ``steps`` steps of what `train` does; nothing is cached."""
-        if self._full_batch:
-            self._full_batch.fit(network, epochs=steps)
-            return
-        dataset, _ = self._batches(seed, skip_epochs=0)
-        self._compile(network)
-        network.fit(dataset, steps_per_epoch=steps, verbose=self.verbose, shuffle=False)
 
     def measured(self, network, name):
         """`measure` of a network that `train` has finished, cached in its stage."""
@@ -78,6 +71,24 @@ class Trainer:
         with atomic_path(path) as partial:
             partial.write_text(json.dumps(values, indent=1))
         return values
+
+    def _first_steps(self, network, seed, steps):
+        if self._full_batch:
+            self._full_batch.fit(network, epochs=steps)
+        else:
+            dataset, _ = self._batches(seed, skip_epochs=0)
+            self._compile(network)
+            network.fit(dataset, steps_per_epoch=steps, verbose=self.verbose, shuffle=False)
+        return {}
+
+    def _until_it_stops(self, network, stage, seed):
+        if self._full_batch:
+            started = time.monotonic()
+            stop = self._full_batch.fit(network)
+            seconds = time.monotonic() - started
+        else:
+            stop, seconds = self._fit(network, stage, seed)
+        return {**stop._asdict(), "seconds": seconds}
 
     def _fit(self, network, stage, seed):
         config = self.config

@@ -11,7 +11,7 @@ from scc_tf.safety import safety_accuracy
 __all__ = ["Watch"]
 
 AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
-PATIENCE = 3  # checks: a revival costs bytes; at the first one beyond the contract gamma waits, at the second it falls
+PATIENCE = 5  # checks: where a size is asked for, gamma waits and falls first, since a revival costs bytes
 
 
 class Watch:
