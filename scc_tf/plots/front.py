@@ -13,6 +13,8 @@ __all__ = ["size_accuracy_front"]
 def size_accuracy_front(record: dict, path: str | os.PathLike) -> None:
     """Draw the test error against the stored bytes, one panel per network, with the published points.
 
+    Published points are numbered from the smallest; the legend says whose they are.
+
     Args:
         record: under ``networks`` ``{name: {"points": […], "published": […], "records": […]}}``; a point and a record
             (a network trained in full; there may be none) have ``stored_bytes`` and ``test_error`` (per cent), a
@@ -25,7 +27,7 @@ def size_accuracy_front(record: dict, path: str | os.PathLike) -> None:
     (networks,) = fields(record, "networks")
     if not networks:
         raise ValueError("Expected at least one network. Received: none")
-    with drawing(path, 4.6 * len(networks) + 0.6, 4.8) as figure:
+    with drawing(path, 4.6 * len(networks) + 0.6, 5.8) as figure:
         panels = figure.subplots(1, len(networks), squeeze=False)[0]
         for axes, (name, network) in zip(panels, networks.items(), strict=True):
             _draw(axes, name, network)
@@ -43,9 +45,13 @@ def _draw(axes, name, network):
         raise ValueError(f"Expected positive bytes. Received: {smallest:g}")
     order = np.argsort(sizes)
     axes.plot(sizes[order], errors[order], color=BLUE, marker="o", ms=7, mec="white", mew=0.7, label="scc_tf, short")
+    ranked = sorted(published, key=lambda row: row[1])
+    for number, (words, size, error) in enumerate(ranked, start=1):
+        axes.plot(size, error, "D", color=GREY, ms=11, mec="white", mew=0.7)
+        axes.annotate(f"{number}", (size, error), ha="center", va="center", fontsize=8, color="white", weight="bold")
+        axes.plot([], [], marker=f"${number}$", ls="", color=INK, label=words)  # the number in the legend
     if records:
         axes.plot(*best, "*", color=ORANGE, ms=12, mec="white", mew=0.7, label="scc_tf, in full")
-    axes.plot(*others.T, "D", color=GREY, ms=6, mec="white", mew=0.7, label="published")
     axes.set_xscale("log")
     axes.margins(x=0.14, y=0.16)
     axes.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5)))
@@ -53,18 +59,4 @@ def _draw(axes, name, network):
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
     axes.set_xlabel("stored bytes")
     axes.set_title(name)
-    middle = np.sqrt(np.prod(axes.get_xlim()))
-    for (words, size, error), up in zip(published, _above(others), strict=True):
-        left = size > middle
-        axes.annotate(
-            words, (size, error), xytext=(-4 if left else 4, 8 if up else -8), textcoords="offset points",
-            ha="right" if left else "left", va="bottom" if up else "top", fontsize=8.5, color=INK,
-        )  # fmt: skip
-    axes.legend(loc="upper right")
-
-
-def _above(others):
-    """Whether the words of each point stand above it: alternately, from left to right."""
-    above = np.zeros(len(others), bool)
-    above[np.argsort(others[:, 0])[::2]] = True
-    return above
+    axes.legend(loc="upper center", bbox_to_anchor=(0.5, -0.13), ncols=2, fontsize=9.5)

@@ -55,7 +55,9 @@ def ran(script, monkeypatch, tmp_path, *arguments, **more):
 
     monkeypatch.setattr(lottery, "run", run)
     monkeypatch.setattr(lottery, "ticket", lambda config, *point: ("dense", point[:2], "data", "out"))
-    monkeypatch.setattr(script.lottery_report, "compared", lambda *arguments: compared.append(arguments) or {"agreement": 0.9})
+    monkeypatch.setattr(
+        script.lottery_report, "compared", lambda *arguments: compared.append(arguments) or {"agreement": 0.9}
+    )
     compared = []
     name = script.__name__
     parse(f"{name}.py", *arguments, f"--out_dir={tmp_path / 'out'}", f"--work_dir={tmp_path / 'work'}")
