@@ -16,14 +16,16 @@ PRESETS = {
         "patience": 20,
         "batch_size": 0,
         "learning_rate": 1e-2,
+        "shift": 0,
         "ood": "",
     },
     "cifar_cnn": {
         "ratios": "0.2,0.4,0.6,0.8",
-        "epochs": 20,
+        "epochs": 30,
         "patience": 3,
-        "batch_size": 64,
-        "learning_rate": 1e-3,
+        "batch_size": 128,
+        "learning_rate": 2e-3,
+        "shift": 2,
         "ood": "cifar100",
     },
 }
@@ -55,7 +57,7 @@ class Config:
     start_from_epoch: int = setting(0, "epochs before the validation loss is first looked at")
     batch_size: int = setting(None, "examples per step; 0: all at once, and no augmentation")
     learning_rate: float = setting(None, "constant learning rate (Adam)")
-    shift: int = setting(0, "largest shift of a training image, pixels; CIFAR images are mirrored, too")
+    shift: int = setting(None, "largest shift of a training image, pixels; CIFAR images are mirrored, too")
     ood: str = setting(None, "data set whose test images are out of distribution; empty: none")
     data_dir: str = setting("", "folder of the data sets; the moons are made")
 
