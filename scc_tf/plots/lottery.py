@@ -102,6 +102,8 @@ def _draw(record, path, panels):
                 aside = 0.006 * (place - (len(drawn) - 1) / 2) * (ratios[own] > 0)  # bars side by side
                 look = {"marker": marker, "ms": 5.5, "mec": "white", "mew": 0.6, "lw": 1.6, "elinewidth": 1.0}
                 axes.errorbar(100 * (ratios[own] + aside), means[own], deviations[own], color=color, capsize=2, **look)
+            low, high = axes.get_ylim()  # deviations may reach beyond what there can be
+            axes.set_ylim(max(low, 0), min(high, 100) if factor == 100 else high)
             axes.set_title(title, fontsize=11.5)
             axes.xaxis.set_major_locator(MaxNLocator(10, steps=(1, 2, 5, 10)))
             axes.yaxis.set_major_locator(MaxNLocator(6))
