@@ -12,7 +12,7 @@ __all__ = ["TargetSize", "steered"]
 
 GAIN = 3.0  # a tenth more gamma makes a file 2 to 7 % smaller, in the end
 LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
-HELD_BACK = 0.5  # what log gamma loses where safety stays beyond its contract
+HELD_BACK = 0.2  # what log gamma loses where safety stays beyond its contract; late in training it comes back slowly
 _LOGGED = ("stored_bytes", "gamma")
 
 
