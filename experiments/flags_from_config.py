@@ -41,6 +41,8 @@ def config_from_flags(config_class, **changes):
 def command_line(script):
     """The command that repeats this run: the flags that differ from their defaults, but no path of this machine.
 
+    A path that was taken back, as by ``--float_file=``, is none, and stays.
+
     oneDNN's kernels, which TensorFlow leaves off on processors without AVX-512 unless it is asked, round differently.
 
     Args:
@@ -49,6 +51,7 @@ def command_line(script):
     settings = flags.FLAGS.get_flags_for_module(__name__)
     own = [flag for flag in flags.FLAGS.get_flags_for_module(script) if not _FILE.fullmatch(flag.name)]
     defined = [*settings, *own]
-    changed = [f.serialize() for f in defined if f.value != f.default and not _OF_THIS_MACHINE.fullmatch(f.name)]
+    changed = [flag for flag in defined if flag.value != flag.default]
+    told = [flag.serialize() for flag in changed if flag.value == "" or not _OF_THIS_MACHINE.fullmatch(flag.name)]
     one_dnn = [f"{_ONE_DNN}={os.environ[_ONE_DNN]}"] if _ONE_DNN in os.environ else []
-    return shlex.join([*one_dnn, "python", f"experiments/{Path(sys.modules[script].__file__).name}", *changed])
+    return shlex.join([*one_dnn, "python", f"experiments/{Path(sys.modules[script].__file__).name}", *told])

@@ -1,16 +1,25 @@
 """Filter clustering of ResNet-20 on CIFAR-10, beside L1 filter pruning and random filters.
 
 python experiments/resnet20_clusters.py --data_dir=datasets
-python experiments/resnet20_clusters.py --data_dir=datasets --tuned=8/16/32,4/8/16 --tuned_methods=clusters,l1
+python experiments/resnet20_clusters.py --data_dir=datasets --tuned_methods=clusters
+python experiments/resnet20_clusters.py --data_dir=datasets --tuned=8/16/32 --tuned_budgets= --distillation=0.5
 
 Filters that are left are given per stage: the founding document's three settings (2/2/2, 8/16/32, 15/31/63), its
-sweep 2t/4t/8t, and its grid of 27 points with the correlation tables. These networks are not fine-tuned, those of
---tuned are. Writes resnet20_clusters.json and figures to --out_dir; those of an earlier run are replaced. Finished
-rows are cached in --work_dir, and an interrupted fine-tuning goes on from its last epoch.
+sweep 2t/4t/8t, and its grid of 27 points with the correlation tables; or as a budget of parameters, spread over the
+layers by sensitivity. These networks are not fine-tuned; those of --tuned, by each of --tuned_methods, and of
+--tuned_budgets are. Fine-tuning learns from the labels alone, unless --distillation asks for the original network's
+answers, too.
+
+Ten networks are fine-tuned by default, each 25 to 30 minutes of two cores, so all takes about five hours; with
+--tuned_methods=clusters four are, in about two. Writes resnet20_clusters.json and figures to --out_dir; those of an
+earlier run are replaced. Finished rows are cached in --work_dir, and an interrupted fine-tuning goes on from its last
+epoch.
 """
 
 import json
 import os
+import re
+import sys
 import tempfile
 from pathlib import Path
 
@@ -25,7 +34,7 @@ from scc_tf.clustering import ClusterBudget, cluster_filters
 from scc_tf.export import export_tflite, measure_latency
 from scc_tf.export.tflite.latency import processor
 from scc_tf.pipelines import filter_clustering
-from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Point
+from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Point, check_points
 
 ROOT = Path(__file__).resolve().parent
 define_flags(filter_clustering.Config, leave_out=("data",))
@@ -33,10 +42,11 @@ flags.DEFINE_string("network", str(ROOT.parent / "saved_models" / "resnet20.kera
 flags.DEFINE_list("methods", list(METHODS), "methods of the settings and the sweep, of " + ", ".join(METHODS))
 flags.DEFINE_list("grid_methods", ["clusters"], "methods of the grid; clusters is the one in the tables")
 flags.DEFINE_list("budgets", ["135754"], "trainable parameters to spread over the layers by sensitivity")
-flags.DEFINE_list("tuned", ["8/16/32"], "settings to fine-tune")
-flags.DEFINE_list("tuned_methods", ["clusters", "l1", "random"], "methods to fine-tune")
+flags.DEFINE_list("tuned", ["2/2/2", "8/16/32", "15/31/63"], "settings to fine-tune")
+flags.DEFINE_list("tuned_methods", ["clusters", "l1", "random"], "methods of these settings")
+flags.DEFINE_list("tuned_budgets", ["135754"], "budgets to fine-tune; 135754 are the parameters of 8/16/32")
 flags.DEFINE_integer("epochs", 20, "epochs of fine-tuning", lower_bound=1)
-flags.DEFINE_list("timed", ["2/2/2", "4/8/16", "8/16/32", "12/24/48", "15/31/63"], "settings whose latency is measured")
+flags.DEFINE_list("timed", ["2/2/2", "4/8/16", "8/16/32", "12/24/48", "15/31/63"], "settings to time; budgets are, too")
 flags.DEFINE_integer("rounds", 200, "measurements of the latency of each network", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached rows")
@@ -50,16 +60,36 @@ CURVE = tuple(dict.fromkeys("/".join(map(str, clusters)) for clusters in (*SETTI
 
 def parsed(label):
     """Filters per stage, from "8/16/32"."""
+    if not re.fullmatch(r"\d+(/\d+)*", label):
+        raise ValueError(f"Expected filters per stage, as in 8/16/32. Received: {label!r}")
     return tuple(int(part) for part in label.split("/"))
+
+
+def budget(parameters):
+    """From "135754"."""
+    if not parameters.isdecimal():
+        raise ValueError(f"Expected a number of parameters. Received: {parameters!r}")
+    return ClusterBudget(parameters=int(parameters))
 
 
 def points(values):
     """All that is asked for, each once; what is not fine-tuned comes first."""
     asked = [Point(method, clusters) for clusters in (*SETTINGS, *SWEEP) for method in values.methods]
     asked += [Point(method, clusters) for method in values.grid_methods for clusters in GRID]
-    asked += [Point("clusters", ClusterBudget(parameters=int(budget))) for budget in values.budgets]
+    asked += [Point("clusters", budget(parameters)) for parameters in values.budgets]
     asked += [Point(method, parsed(label), values.epochs) for label in values.tuned for method in values.tuned_methods]
+    asked += [Point("clusters", budget(parameters), values.epochs) for parameters in values.tuned_budgets]
     return list(dict.fromkeys(asked))
+
+
+def asked_for(values, network):
+    """The points, and the settings to time; what the network cannot become ends the script before hours have passed."""
+    try:
+        asked, timed = points(values), {label: parsed(label) for label in values.timed}
+        check_points(network, [*asked, *(Point("clusters", clusters) for clusters in timed.values())])
+    except ValueError as error:
+        raise SystemExit(f"{sys.argv[0]}: {error}") from error
+    return asked, timed
 
 
 def tables(rows):
@@ -72,13 +102,19 @@ def tables(rows):
     return filter_clustering.correlations(GRID, accuracies, parameters)
 
 
-def latencies(network, labels, rounds):
-    """What the settings take as TFLite files of float32 weights; the original comes first."""
+def latencies(network, settings, rounds):
+    """What networks take as TFLite files of float32 weights, by their label; the original comes first.
+
+    Args:
+        network: the original.
+        settings: ``{label: filters per stage or layer}``.
+        rounds: measurements of each.
+    """
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
-        for label in (ORIGINAL, *labels):
+        for label, clusters in {ORIGINAL: None, **settings}.items():
             # which filters are merged does not matter for the time: no images, so this is quick
-            smaller = network if label == ORIGINAL else cluster_filters(network, parsed(label))[0]
+            smaller = network if clusters is None else cluster_filters(network, clusters)[0]
             paths[label] = Path(folder) / f"{label.replace('/', '-')}.tflite"
             export_tflite(smaller, paths[label], storage="float32")
         return measure_latency(paths, rounds=rounds)
@@ -127,12 +163,14 @@ def main():
     values = flags.FLAGS
     config, out_dir = config_from_flags(filter_clustering.Config), Path(values.out_dir)
     network = keras.saving.load_model(values.network, compile=False)
-    record = filter_clustering.run(network, points(values), config, Path(values.work_dir), values.verbose)
+    asked, timed = asked_for(values, network)
+    record = filter_clustering.run(network, asked, config, Path(values.work_dir), values.verbose)
+    timed |= {row["label"]: row["clusters"] for row in record["rows"] if row["method"] == "budget"}
     found = tables(record["rows"])
     record = {
         "command": command_line(__name__),
         "network": Path(values.network).name,
-        "latency": latencies(network, values.timed, values.rounds),
+        "latency": latencies(network, timed, values.rounds),
         "processor": {"cores": os.cpu_count(), **processor()},
         "curve": CURVE,
         "correlations": found,

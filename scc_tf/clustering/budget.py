@@ -2,11 +2,13 @@
 
 import dataclasses
 import math
+import operator
+from typing import NamedTuple
 
 import keras
 import numpy as np
 
-__all__ = ["ClusterBudget", "chain_errors", "spread"]
+__all__ = ["ClusterBudget", "chain_errors", "check_limit", "spread"]
 
 _BATCH_SIZE = 256
 
@@ -50,6 +52,24 @@ class ClusterBudget:
         """What that may be at most."""
         return self.multiply_accumulates if self.parameters is None else self.parameters
 
+    def check(self, costs):
+        """Refuse a budget that cannot be kept, before anything is measured for it.
+
+        Args:
+            costs: `scc_tf.clustering.costs.ChainCosts` of the model.
+
+        Raises:
+            ValueError: if the smallest numbers of clusters cost more.
+        """
+        check_limit([self.options(channels) for channels in costs.full], self.cost(costs), self.limit)
+
+
+def check_limit(options, cost, limit):
+    """Raise a ValueError if even the smallest options cost more than the limit; the arguments are those of `spread`."""
+    least = cost([numbers[-1] for numbers in options])
+    if least > limit:
+        raise ValueError(f"Expected a budget of at least {least}, the smallest numbers of clusters. Received: {limit}")
+
 
 def chain_errors(images, options, clustered):
     """How much the outputs of a model change when one chain alone is clustered.
@@ -85,8 +105,9 @@ def _outputs(model, images):
 def spread(options, errors, cost, limit):
     """Choose a number of clusters for every chain, greedily: what costs the least error per saving goes first.
 
-    A step may leap over options, so a chain follows the lower convex hull of its errors. The errors of several chains
-    are taken to add up.
+    A step may leap over options, so a chain follows the lower convex hull of its errors. The last leap may save more
+    than was asked for: then chains step back as long as the limit allows, what lowers the error most per cost first.
+    The errors of several chains are taken to add up.
 
     Args:
         options: one list of numbers per chain, descending.
@@ -104,23 +125,39 @@ def spread(options, errors, cost, limit):
         >>> spread([[4, 2], [4, 2]], [[0, 0.1], [0, 0.2]], sum, 6)
         [2, 4]
     """
-    places = [0] * len(options)
+    check_limit(options, cost, limit)
+    places, now = [0] * len(options), cost([numbers[0] for numbers in options])
+    while now > limit:
+        smaller = _moves(options, errors, cost, places, operator.lt)
+        _, now, places = min(smaller, key=lambda move: move.rate(now))
+    while True:
+        larger = _moves(options, errors, cost, places, operator.gt)
+        better = [move for move in larger if move.cost <= limit and move.error < 0]
+        if not better:
+            return _counts(options, places)
+        _, now, places = min(better, key=lambda move: move.rate(now))
 
-    def counts(at):
-        return [numbers[place] for numbers, place in zip(options, at, strict=True)]
 
-    while (now := cost(counts(places))) > limit:
-        best = None
-        for chain, place in enumerate(places):
-            for further in range(place + 1, len(options[chain])):
-                moved = [*places[:chain], further, *places[chain + 1 :]]
-                saving = now - cost(counts(moved))
-                rate = (errors[chain][further] - errors[chain][place]) / max(saving, 1e-12)
-                if best is None or rate < best[0]:
-                    best = rate, moved
-        if best is None:
-            raise ValueError(
-                f"Expected a budget of at least {now}, the smallest numbers of clusters. Received: {limit}"
-            )
-        places = best[1]
-    return counts(places)
+class _Move(NamedTuple):
+    """Another option for one chain."""
+
+    error: float  # change of the error
+    cost: float  # after it
+    places: list  # of the options, likewise
+
+    def rate(self, now):
+        """Change of the error per cost that is saved or spent, where the cost is ``now``."""
+        return self.error / max(abs(self.cost - now), 1e-12)
+
+
+def _moves(options, errors, cost, places, compare):
+    """Yield a `_Move` for every chain and every option whose place compares so with that of the chain now."""
+    for chain, now in enumerate(places):
+        for place in range(len(options[chain])):
+            if compare(now, place):
+                moved = [*places[:chain], place, *places[chain + 1 :]]
+                yield _Move(errors[chain][place] - errors[chain][now], cost(_counts(options, moved)), moved)
+
+
+def _counts(options, places):
+    return [numbers[place] for numbers, place in zip(options, places, strict=True)]

@@ -116,6 +116,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         return smaller, labels
 
     if isinstance(clusters, ClusterBudget):
+        clusters.check(costs)
         options = [clusters.options(chain.channels) for chain in chains]
         few = images[:_SENSITIVITY_IMAGES]
         found = chain_errors(few, options, lambda counts: clustered(counts, few)[0])

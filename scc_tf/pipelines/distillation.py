@@ -1,11 +1,13 @@
-"""Soft labels: what a larger network says of training images, of all shifts beforehand or batch by batch.
+"""Soft labels: what a larger network says of training images, of all shifts beforehand.
+
+The answers take the place of labels: their logits are divided by a temperature, those of the network that learns are
+not, as the records have it. `scc_tf.pipelines.filter_clustering.distillation` has the paper's loss.
 
 Source: Hinton, Vinyals & Dean 2015, "Distilling the Knowledge in a Neural Network" (arXiv 1503.02531).
 """
 
 import keras
 import numpy as np
-import tensorflow as tf
 from scipy import special
 
 from scc_tf import models
@@ -15,7 +17,7 @@ from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.stage import Stage, error_percent, intact
 
-__all__ = ["answers", "one_hot", "soft_labels", "with_teacher"]
+__all__ = ["answers", "one_hot", "soft_labels"]
 
 EPOCHS, BATCH_SIZE, LEARNING_RATE = 6, 128, 2e-3  # of the teacher
 STATISTICS_IMAGES = 8192
@@ -83,29 +85,3 @@ def answers(model, images, shift):
 def one_hot(labels, classes):
     """float32 array ``(N, classes)``."""
     return np.eye(classes, dtype=np.float32)[labels]
-
-
-def with_teacher(batches, teacher, weight, temperature, classes):
-    """Batches whose labels are mixed with what a network says of the very images that the batch has.
-
-    Where a table as of `answers` would be too large, or images are mirrored.
-
-    Args:
-        batches: `tf.data.Dataset` of images ``(B, …)`` and labels, int ``(B,)``.
-        teacher: Keras model of logits.
-        weight: of the teacher, from 0 to 1; the label has the rest. At 0 the teacher is not asked.
-        temperature: by which the teacher's logits are divided.
-        classes: their number.
-
-    Returns:
-        `tf.data.Dataset` of images and float32 labels ``(B, classes)``, whose rows sum to 1.
-    """
-
-    def mixed(images, labels):
-        labels = tf.one_hot(labels, classes)
-        if weight == 0:
-            return images, labels
-        said = tf.nn.softmax(teacher(images, training=False) / temperature)
-        return images, (1 - weight) * labels + weight * said
-
-    return batches.map(mixed).prefetch(2)

@@ -3,7 +3,6 @@
 import contextlib
 import hashlib
 import json
-import shutil
 import time
 
 import keras
@@ -11,6 +10,7 @@ import numpy as np
 
 from scc_tf.atomic import atomic_path
 from scc_tf.callbacks import RaiseOnNaN
+from scc_tf.pipelines.backup import Backup
 
 __all__ = ["Clock", "Stage", "accuracy", "error_percent", "fingerprint", "intact"]
 
@@ -39,13 +39,13 @@ class Stage:
 
     Args:
         folder: `pathlib.Path` of the stage.
-        backup: folder in it, of `keras.callbacks.BackupAndRestore`.
+        backup: folder in it, of the `scc_tf.pipelines.backup.Backup`; gone once the stage is finished.
     """
 
     def __init__(self, folder, backup):
         self.folder = folder
         self._weights, self._record = folder / "model.weights.h5", folder / "record.json"
-        self._backup, self._seconds = folder / backup, folder / "seconds.json"
+        self._backup, self._seconds = Backup(folder / backup), folder / "seconds.json"
 
     @property
     def is_finished(self):
@@ -60,12 +60,11 @@ class Stage:
     @property
     def finished_epochs(self):
         """How many epochs of an interrupted training its backup holds."""
-        return _read_json(self._backup / "training_metadata.json").get("epoch", 0)
+        return self._backup.newest[0]
 
     def load(self, model):
         """Put the weights of a finished stage into the model; returns the record."""
-        with intact(self._weights):
-            model.load_weights(self._weights)
+        _load_weights(model, self._weights)
         return self.record
 
     def save(self, model, record):
@@ -78,7 +77,7 @@ class Stage:
 
     def forget(self):
         """Drop the backup of an interrupted training, which starts over then."""
-        shutil.rmtree(self._backup, ignore_errors=True)
+        self._backup.forget()
 
     def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None, *, keep_backup=False):
         """Train, from where an interrupted training stopped.
@@ -96,17 +95,23 @@ class Stage:
         Returns:
             Seconds of all sessions.
         """
-        clock = Clock(self._seconds, going_on=self.finished_epochs > 0)
+        finished, state = self._backup.newest
+        clock = Clock(self._seconds, going_on=finished > 0)
+        if finished:
+            if not model.optimizer.built:
+                model.optimizer.build(model.trainable_variables)  # so that its state can be loaded
+            _load_weights(model, state)
+        # an epoch is finished when all that the others keep of it has been written
+        callbacks = [RaiseOnNaN(), *callbacks, self._backup, clock]
+        if not keep_backup:  # what the others kept goes next: without it the backup would be half of the truth
+            callbacks.append(keras.callbacks.LambdaCallback(on_train_end=lambda logs: self.forget()))
         dataset, steps = batches
-        # two generations: a stop in the middle of writing one leaves the other
-        backup = keras.callbacks.BackupAndRestore(
-            self._backup, double_checkpoint=True, delete_checkpoint=not keep_backup
-        )
         model.fit(
             dataset,
+            initial_epoch=finished,
             epochs=epochs,
             steps_per_epoch=steps,
-            callbacks=[RaiseOnNaN(), backup, *callbacks, clock],
+            callbacks=callbacks,
             verbose=verbose,
             validation_data=validation,
             validation_batch_size=500,
@@ -115,7 +120,7 @@ class Stage:
         return clock.seconds
 
     def train(self, model, batches, epochs, finish, verbose=1):
-        """Train, finish and save, or load what an earlier call saved.
+        """Train, finish and save, or load what an earlier call saved. A stop after the training costs none of it.
 
         Args:
             model: compiled Keras model.
@@ -130,7 +135,7 @@ class Stage:
         model.optimizer.build(model.trainable_variables)  # so that its state can be loaded
         if self.is_finished:
             return self.load(model)
-        seconds = self.fit(model, batches, epochs, verbose=verbose)
+        seconds = self.fit(model, batches, epochs, verbose=verbose, keep_backup=True)
         record = {"seconds": seconds, **finish(model)}
         self.save(model, record)
         return record
@@ -170,6 +175,11 @@ def intact(path):
             f"Expected a file that an earlier run wrote. Received: {path}, which is damaged; delete it and run again. "
             f"({error})"
         ) from error
+
+
+def _load_weights(model, path):
+    with intact(path):
+        model.load_weights(path)
 
 
 def _read_json(path):

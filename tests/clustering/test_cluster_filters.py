@@ -214,9 +214,39 @@ def test_a_leap_over_a_bad_option_is_taken():
     assert spread([[4, 3, 1], [4, 2]], [[0, 1.0, 1.1], [0, 1.0]], sum, 5) == [1, 4]
 
 
+def test_what_a_leap_saves_too_much_is_spent_again():
+    options, errors = [[100, 20], [10, 4]], [[0, 1.0], [0, 0.03]]
+    assert spread(options, errors, sum, 60) == [20, 10]  # 4 is the better step at first, and in vain after the leap
+
+
+@pytest.mark.parametrize("seed", range(20))
+def test_no_step_back_fits_a_budget_that_was_spread(seed):
+    rng = np.random.default_rng(seed)
+    options = [sorted(rng.choice(np.arange(1, 65), 6, replace=False).tolist(), reverse=True) for _ in range(5)]
+    errors = [[0, *np.cumsum(rng.random(5) ** 3)] for _ in options]
+
+    def cost(counts):
+        return sum(own * before for own, before in zip(counts[1:], counts, strict=False))
+
+    full, least = (cost([numbers[end] for numbers in options]) for end in (0, -1))
+    limit = round(least + rng.random() * (full - least))
+    counts = spread(options, errors, cost, limit)
+    assert cost(counts) <= limit
+    for chain, numbers in enumerate(options):
+        for larger in numbers[: numbers.index(counts[chain])]:
+            assert cost([*counts[:chain], larger, *counts[chain + 1 :]]) > limit
+
+
 def test_a_budget_that_cannot_be_kept():
     with pytest.raises(ValueError, match="at least 4"):
         spread([[4, 2], [4, 2]], [[0, 1.0], [0, 1.0]], sum, 3)
+
+
+@pytest.mark.slow
+def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_measured(monkeypatch):
+    monkeypatch.setattr("scc_tf.clustering.clustered.chain_errors", lambda *arguments: pytest.fail("measured"))
+    with pytest.raises(ValueError, match=r"budget of at least \d+, the smallest.*Received: 5"):
+        cluster_filters(residual(), ClusterBudget(parameters=5), image_batch())
 
 
 @pytest.mark.parametrize(

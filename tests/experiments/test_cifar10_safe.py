@@ -29,6 +29,8 @@ def test_the_settings_are_those_of_cifar10(script, tmp_path):
     assert script.command_line("cifar10_safe") == "python experiments/cifar10_safe.py --gamma=0.2"
     with pytest.raises(flags.Error):
         parse("cifar10_safe.py", "--model=lenet_5")
+    parse("cifar10_safe.py", "--float_file=", f"--data_dir={tmp_path}")
+    assert script.command_line("cifar10_safe") == "python experiments/cifar10_safe.py --float_file="
 
 
 def test_a_float_network_that_is_not_there_gives_one_clear_error(script, tmp_path):

@@ -1,4 +1,5 @@
 import json
+import re
 
 import pytest
 from script_flags import imported, parse
@@ -16,14 +17,45 @@ def script(monkeypatch):
 def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script):
     parse("resnet20_clusters.py")
     points = script.points(script.flags.FLAGS)
-    assert len(points) == len(set(points)) == 8 * 4 + (27 - 3) + 1 + 3  # three points of the sweep are in the grid
-    assert [point.epochs for point in points] == [0] * (len(points) - 3) + [20] * 3
+    tuned = 3 * 3 + 1
+    assert len(points) == len(set(points)) == 8 * 4 + (27 - 3) + 1 + tuned  # three points of the sweep are in the grid
+    assert [point.epochs for point in points] == [0] * (len(points) - tuned) + [20] * tuned
+    assert {point.label for point in points if point.epochs} == {"2/2/2", "8/16/32", "15/31/63", "135754 parameters"}
     assert {point.label for point in points if point.method == "l1"} == {*script.CURVE}
 
 
+@pytest.fixture(scope="module")
+def network():
+    return models.resnet20(seed=0)
+
+
 @pytest.mark.slow
-def test_the_record_has_tables_latency_and_figures(script, monkeypatch, tmp_path, capsys):
-    network = models.resnet20(seed=0)
+@pytest.mark.parametrize(
+    ("argument", "message"),
+    [
+        ("--tuned=8/16/32,8/16", "one number per chain, 9, or per stage, 3. Received: (8, 16)"),
+        ("--tuned=8/16/65", "Expected from 1 to 64 clusters for 'stage3_block1_conv1'. Received: 65"),
+        ("--tuned=8-16-32", "as in 8/16/32. Received: '8-16-32'"),
+        ("--tuned_methods=l2", "Expected a method of"),
+        ("--timed=0/16/32", "Expected from 1 to 16 clusters"),
+        ("--timed=half", "Received: 'half'"),
+        ("--budgets=half", "Expected a number of parameters. Received: 'half'"),
+        ("--budgets=9", "Expected a budget of at least"),
+        ("--tuned_budgets=135754,9", "Expected a budget of at least"),
+    ],
+)
+def test_what_the_network_cannot_become_gives_one_clear_error_before_anything_is_made(
+    script, network, monkeypatch, tmp_path, argument, message
+):
+    monkeypatch.setattr(script.keras.saving, "load_model", lambda *arguments, **options: network)
+    monkeypatch.setattr(script.filter_clustering, "run", lambda *arguments: pytest.fail("it began"))
+    parse("resnet20_clusters.py", argument, f"--out_dir={tmp_path}", f"--work_dir={tmp_path}")
+    with pytest.raises(SystemExit, match=re.escape(message)):
+        script.main()
+
+
+@pytest.mark.slow
+def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch, tmp_path, capsys):
     network.save(tmp_path / "it.keras")
     chains = find_chains(network)
     costs = ChainCosts(network, chains)
@@ -34,7 +66,7 @@ def test_the_record_has_tables_latency_and_figures(script, monkeypatch, tmp_path
         return {
             "method": point.series, "label": point.label, "epochs": point.epochs, "classes": classes,
             "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
-            "multiply_accumulates": round(4e7 * share),
+            "multiply_accumulates": round(4e7 * share), "clusters": [2] * 3 + [16] * 3 + [40] * 3,
         }  # fmt: skip
 
     def run(loaded, points, config, work_dir, verbose):
@@ -56,6 +88,8 @@ def test_the_record_has_tables_latency_and_figures(script, monkeypatch, tmp_path
         f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")
     }
     assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --rounds=2"
+    assert set(record["latency"]) == {"original", "2/2/2", "135754 parameters"}
+    assert record["latency"]["2/2/2"]["ratio"] < record["latency"]["135754 parameters"]["ratio"]
     assert record["latency"]["2/2/2"]["ratio"] < 1 == record["latency"]["original"]["ratio"]
     assert record["correlations"]["pearson"][2][4] == pytest.approx(0.967899, abs=5e-5)
     assert all(("classes" in row) == (row["label"] in script.CURVE) for row in record["rows"])

@@ -10,8 +10,8 @@ from patterns import small_data
 from scc_tf import ClusterBudget, datasets, models
 from scc_tf.clustering import ChainCosts, chain_counts, find_chains
 from scc_tf.pipelines import filter_clustering
-from scc_tf.pipelines.distillation import with_teacher
 from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Config, Point, Study, correlations, run
+from scc_tf.pipelines.filter_clustering.distillation import DistillationLoss, label_accuracy, with_answers
 from scc_tf.pipelines.filter_clustering.measures import measure
 from scc_tf.pipelines.stage import Stage
 
@@ -111,14 +111,62 @@ def test_the_controls_keep_the_filters_that_they_say(work_dir):
 
 
 @pytest.mark.slow
-def test_labels_of_a_batch_are_mixed_with_the_answers_to_that_batch():
+def test_labels_of_a_batch_carry_the_answers_to_that_batch():
     teacher, data = small_net(), small_data()
     batches = tf.data.Dataset.from_tensor_slices((data.train.images, data.train.labels)).batch(40)
-    (images, mixed) = next(iter(with_teacher(batches, teacher, 0.3, 2.0, 10)))
-    said = keras.ops.softmax(teacher(images, training=False) / 2)
-    np.testing.assert_allclose(mixed, 0.3 * said + 0.7 * np.eye(10)[data.train.labels[:40]], atol=1e-5)
-    alone = with_teacher(batches, None, 0.0, 2.0, 10)
-    np.testing.assert_array_equal(next(iter(alone))[1], np.eye(10)[data.train.labels[:40]])
+    images, labels = next(iter(with_answers(batches, teacher)))
+    np.testing.assert_array_equal(labels[:, 0], data.train.labels[:40])
+    np.testing.assert_allclose(labels[:, 1:], teacher(images, training=False), atol=1e-5)
+
+
+def log_softmax(logits):
+    return logits - np.log(np.exp(logits).sum(axis=1, keepdims=True))
+
+
+@pytest.mark.parametrize(("weight", "temperature"), [(0.0, 2.0), (0.3, 1.0), (0.7, 4.0), (1.0, 2.0)])
+def test_the_loss_asks_both_networks_at_the_same_temperature(weight, temperature):
+    rng = np.random.default_rng(0)
+    labels, said, logits = rng.integers(10, size=5), *rng.normal(scale=3, size=(2, 5, 10))
+    packed = np.column_stack([labels, said]).astype(np.float32)
+    hard = -log_softmax(logits)[np.arange(5), labels]
+    soft = -(np.exp(log_softmax(said / temperature)) * log_softmax(logits / temperature)).sum(axis=1)
+    loss = DistillationLoss(weight, temperature)(packed, logits.astype(np.float32))
+    wanted = ((1 - weight) * hard + weight * temperature**2 * soft).mean()
+    assert float(loss) == pytest.approx(wanted, rel=1e-4)
+
+
+def test_the_answers_of_the_teacher_are_where_its_loss_is_smallest():
+    """Not so where one of the two alone is divided by the temperature."""
+    said = np.random.default_rng(0).normal(scale=3, size=(5, 10)).astype(np.float32)
+    logits = tf.Variable(said)
+    with tf.GradientTape() as tape:
+        loss = DistillationLoss(1.0, 4.0)(np.column_stack([np.zeros(5, np.float32), said]), logits)
+    np.testing.assert_allclose(tape.gradient(loss, logits), np.zeros_like(said), atol=1e-6)
+
+
+def test_accuracy_beside_the_loss_is_that_of_the_labels():
+    logits = np.eye(10, dtype=np.float32)[[3, 4]]
+    packed = np.column_stack([[3, 5], -logits]).astype(np.float32)
+    np.testing.assert_array_equal(label_accuracy(packed, logits), [1, 0])
+
+
+@pytest.mark.slow
+def test_fine_tuning_listens_to_the_original_network_where_it_is_asked_to(done, tmp_path, monkeypatch):
+    losses = []
+    fit = Stage.fit
+
+    def watched(self, model, *arguments, **options):
+        losses.append(model.loss)
+        return fit(self, model, *arguments, **options)
+
+    monkeypatch.setattr(Stage, "fit", watched)
+    for weight in (0.0, 0.5):
+        config = dataclasses.replace(CONFIG, distillation=weight)
+        row = Study(small_net(), config, tmp_path, verbose=0).row(Point("clusters", (4, 3), epochs=2))
+        assert 0 <= row["test_accuracy"] <= 1 and row["epochs"] == 2
+    assert [type(loss).__name__ for loss in losses] == ["SparseCategoricalCrossentropy", "DistillationLoss"]
+    assert (losses[1].weight, losses[1].temperature) == (0.5, CONFIG.temperature)
+    assert Config().distillation == 0
 
 
 def test_measures_are_those_of_the_answers():
@@ -195,6 +243,32 @@ def test_settings_that_cannot_run(setting, message):
 def test_points_that_cannot_be(arguments):
     with pytest.raises(ValueError, match="Expected a method"):
         Point(*arguments)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "clusters", [(9, 3), (4, 0), (4, 3, 2), ClusterBudget(parameters=10), ClusterBudget(multiply_accumulates=10)]
+)
+def test_points_that_do_not_fit_the_network_are_refused_before_anything_is_made(clusters, tmp_path):
+    points = [Point("clusters", (4, 3)), Point("clusters", clusters)]
+    with pytest.raises(ValueError, match="Expected"):
+        run(small_net(), points, CONFIG, tmp_path, verbose=0)
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_budgets_that_differ_in_what_is_tried_are_cached_apart():
+    names = [
+        Point("clusters", ClusterBudget(**budget)).name
+        for budget in ({"parameters": 400}, {"parameters": 400, "fractions": (0.5,)}, {"multiply_accumulates": 400})
+    ]
+    assert len(set(names)) == 3
+    assert all(set("/ ").isdisjoint(name) for name in names)
+    assert Point("clusters", (8, 16, 32), 20).name == "clusters-8-16-32-20"
+
+
+def test_the_place_of_the_data_is_no_part_of_a_row():
+    moved = dataclasses.replace(CONFIG, data_dir="elsewhere")
+    assert [moved.key(tuned) for tuned in (False, True)] == [CONFIG.key(tuned) for tuned in (False, True)]
 
 
 def test_rows_without_fine_tuning_do_not_depend_on_its_settings():

@@ -9,6 +9,7 @@ from patterns import small_data
 from scc_tf import datasets, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines import image_training
+from scc_tf.pipelines.backup import Backup
 from scc_tf.pipelines.image_training import Config, normalization_of, run
 
 CONFIG = Config(epochs=3, batch_size=20, learning_rate=0.05, average=0.8, shift=1, warp_share=0.5)
@@ -112,6 +113,24 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, stop, averag
     for row, same_row in zip(record["epochs"], same_record["epochs"], strict=True):
         assert row == pytest.approx(same_row, rel=1e-4, abs=1e-6)
     assert not list(tmp_path.rglob("backup/*"))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("keeper", [image_training._EpochLog, Backup])
+def test_a_stop_while_an_epoch_is_kept_loses_no_row_of_the_log(tmp_path, monkeypatch, keeper):
+    keep = keeper.on_epoch_end
+
+    def stopped(self, epoch, logs=None):
+        if epoch == 1:
+            raise KeyboardInterrupt
+        keep(self, epoch, logs)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(keeper, "on_epoch_end", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            run(CONFIG, tmp_path, verbose=0)
+    record, _ = run(CONFIG, tmp_path, verbose=0)
+    assert [row["epoch"] for row in record["epochs"]] == [1, 2, 3]
 
 
 @pytest.mark.slow

@@ -1,4 +1,5 @@
 import dataclasses
+import hashlib
 import json
 import math
 import shutil
@@ -219,6 +220,45 @@ def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_copy,
         np.testing.assert_allclose(one, other, rtol=0, atol=1e-6)  # so it saw the batches that come after
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "settings",
+    [{"gamma": 3.0}, {"size_model": "entropy", "target_bytes": 1000}],
+    ids=["size of any kind", "target"],
+)
+def test_a_stop_after_the_training_costs_none_of_it(done, work_copy, tmp_path, monkeypatch, settings):
+    config = dataclasses.replace(CONFIG, epochs=4, cut_share=0.0, check_every=2, threshold_points=100.0, **settings)
+    data, steps = small_data("mnist"), []
+    model, _ = float_model(config, data, work_copy, verbose=0)
+    conv = model.get_layer("conv")
+    conv.kernel.assign(np.asarray(conv.kernel) * [1, 0, 1, 1])  # where codes are counted, this one is dead
+    monkeypatch.setattr(RaiseOnNaN, "on_train_batch_end", lambda self, batch, logs=None: steps.append(batch))
+
+    def compress_in(folder):
+        return compress(config, "safe", model, done[1], data, folder, verbose=0)
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch:
+        patch.setattr(stages, "finish", stopped)
+        patch.setattr(stages, "finish_to_bytes", stopped)
+        with pytest.raises(KeyboardInterrupt):
+            compress_in(work_copy)
+    compressed, row = compress_in(work_copy)
+    assert len(steps) == 4 * STEPS
+    looks = [look["channels"] for look in row["network"]]
+    assert looks[-1] < looks[0]  # it was cut while it trained
+    uninterrupted, same_row = compress_in(tmp_path / "other")
+    timed = ("seconds", "network")
+    assert {k: v for k, v in row.items() if k not in timed} == {k: v for k, v in same_row.items() if k not in timed}
+    assert json.loads(json.dumps(row, allow_nan=False)) == row
+    for one, other in zip(compressed.get_weights(), uninterrupted.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+    left = {path.name for path in (work_copy / f"safe-{config.row_key('safe')}").rglob("*")}
+    assert left == {"model.weights.h5", "record.json"}
+
+
 @pytest.mark.parametrize(
     "pattern",
     ["float-*/record.json", "float-*/model.*", "safety-*.npz", "unsafe-*/record.json", "unsafe-*/model.*"],
@@ -270,7 +310,10 @@ def test_a_float_network_from_a_file_is_taken_as_it_is(done, float_file, tmp_pat
     model, again = float_model(
         dataclasses.replace(config, float_file=str(moved)), small_data("mnist"), tmp_path / "work"
     )
-    assert again == {name: row[name] for name in ("validation_accuracy", "test_accuracy")}
+    assert (row["file"], again["file"]) == ("float.keras", "moved.keras")
+    assert row["sha256"] == again["sha256"] == hashlib.sha256(moved.read_bytes()).hexdigest()[:10]
+    names = ("validation_accuracy", "test_accuracy")
+    assert {name: again[name] for name in names} == {name: row[name] for name in names}
     np.testing.assert_array_equal(model.get_weights()[0], small_net(seed=5).get_weights()[0])
 
 

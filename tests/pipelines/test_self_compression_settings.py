@@ -60,6 +60,14 @@ def test_stages_of_earlier_runs_are_still_found():
     assert Config(target_bytes=4000).row_key("safe") != "f7b3f80bc5"
 
 
+def test_the_place_of_the_data_is_no_part_of_a_stage(tmp_path):
+    (file := tmp_path / "float.keras").touch()
+    for config in (Config(), Config(float_file=str(file))):
+        moved = dataclasses.replace(config, data_dir="elsewhere")
+        for key in (lambda c: c.float_key, lambda c: c.safety_key, lambda c: c.row_key("safe")):
+            assert key(moved) == key(config)
+
+
 def test_a_stage_depends_on_its_own_settings_alone():
     config = Config()
     assert config.float_key == Config(gamma=0.5, safety_size=9).float_key != Config(float_epochs=9).float_key

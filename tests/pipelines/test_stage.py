@@ -1,12 +1,16 @@
 import json
 import time
+from pathlib import Path
 
+import h5py
 import keras
 import numpy as np
 import pytest
 import tensorflow as tf
 
+import scc_tf
 from scc_tf import datasets
+from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.stage import Clock, Stage
 
@@ -28,26 +32,6 @@ def test_a_stage_is_finished_once_it_is_saved(stage):
     assert stage.load(other) == {"seconds": 1.5}
     for one, same in zip(model.get_weights(), other.get_weights(), strict=True):
         np.testing.assert_array_equal(one, same)
-
-
-def test_finished_epochs_are_those_of_the_backup(stage, tmp_path):
-    assert stage.finished_epochs == 0
-    path = tmp_path / "training-1" / "backup" / "keras" / "training_metadata.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"epoch": 3, "batch": 0}))
-    assert stage.finished_epochs == 3
-    path.write_text("[1")
-    with pytest.raises(ValueError, match=r"training_metadata\.json, which is damaged; delete it"):
-        _ = stage.finished_epochs
-
-
-def test_a_forgotten_training_starts_over(stage, tmp_path):
-    stage.forget()  # nothing yet
-    path = tmp_path / "training-1" / "backup" / "keras" / "training_metadata.json"
-    path.parent.mkdir(parents=True)
-    path.write_text(json.dumps({"epoch": 3}))
-    stage.forget()
-    assert stage.finished_epochs == 0
 
 
 def test_the_clock_counts_all_sessions_but_no_lost_epoch(tmp_path, monkeypatch):
@@ -129,18 +113,61 @@ def test_an_interrupted_fit_goes_on_from_its_last_epoch(stage, tmp_path, numbers
         np.testing.assert_array_equal(one, same)
 
 
+def cut_short(path):
+    path.write_bytes(path.read_bytes()[:-900])
+
+
 @pytest.mark.slow
-def test_a_backup_that_was_half_written_costs_one_epoch(stage, tmp_path, numbers):
+@pytest.mark.parametrize("damage", [Path.unlink, cut_short])
+@pytest.mark.parametrize(("damaged", "finished"), [([], 2), ([2], 1), ([1], 2), ([1, 2], 0)])
+def test_weights_epochs_and_batches_agree_whatever_is_lost(stage, tmp_path, numbers, damage, damaged, finished):
+    start = net().get_weights()
+
+    def fit(stage, watch):
+        batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
+        stage.fit(model := compiled(start), batches, 4, [watch], verbose=0)
+        return model
+
+    with pytest.raises(KeyboardInterrupt):
+        fit(stage, Watch(stop_at=8))
+    names = [f"epoch-{epoch}.weights.h5" for epoch in (1, 2)]
+    assert sorted(path.name for path in tmp_path.rglob("epoch-*")) == names
+    for epoch in damaged:
+        damage(next(tmp_path.rglob(names[epoch - 1])))
+    model = fit(stage, second := Watch())
+    assert (second.epochs, second.steps[0]) == (list(range(finished, 4)), 3 * finished + 1)
+    other = fit(Stage(tmp_path / "other", backup="backup"), Watch())
+    for one, same in zip(model.get_weights(), other.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, same)
+
+
+@pytest.mark.slow
+def test_a_backup_that_is_damaged_inside_is_named(stage, tmp_path, numbers):
     def fit(watch):
         batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
         stage.fit(compiled(), batches, 4, [watch], verbose=0)
 
     with pytest.raises(KeyboardInterrupt):
         fit(Watch(stop_at=8))
-    (latest,) = tmp_path.rglob("latest.weights.h5")
-    latest.write_bytes(latest.read_bytes()[:-900])
-    fit(second := Watch())
-    assert (second.epochs, second.steps[0]) == ([1, 2, 3], 4)
+    newest = next(tmp_path.rglob("epoch-2.weights.h5"))
+    h5py.File(newest, "w").close()  # opens, and has nothing in it
+    with pytest.raises(ValueError, match=r"epoch-2\.weights\.h5, which is damaged; delete it and run again"):
+        fit(Watch())
+    newest.unlink()
+    fit(watch := Watch())
+    assert watch.epochs == [1, 2, 3]
+
+
+@pytest.mark.slow
+def test_an_epoch_is_finished_when_the_other_callbacks_have_kept_theirs(stage, numbers):
+    class Log(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            if epoch == 1:
+                raise KeyboardInterrupt
+
+    with pytest.raises(KeyboardInterrupt):
+        stage.fit(compiled(), training_batches(datasets.Split(*numbers), 4, 0), 4, [Log()], verbose=0)
+    assert stage.finished_epochs == 1
 
 
 @pytest.mark.slow
@@ -158,6 +185,21 @@ def test_a_backup_that_is_kept_stays_until_the_stage_is_saved(stage, numbers):
         np.testing.assert_array_equal(one, same)
     stage.save(model, {})
     assert stage.finished_epochs == 0
+
+
+@pytest.mark.slow
+def test_a_backup_goes_before_what_the_callbacks_keep_of_their_own(stage, tmp_path, numbers):
+    seen = []
+
+    class Keeper(keras.callbacks.Callback):
+        def on_fit_end(self):
+            seen.append(stage.finished_epochs)
+
+    plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2)])
+    model = scc_tf.self_compress(plain, 4)
+    model.compile("adam", "mse", jit_compile=False)
+    stage.fit(model, training_batches(datasets.Split(*numbers), 4, 0), 1, [Keeper()], verbose=0)
+    assert seen == [0]
 
 
 @pytest.mark.slow
@@ -186,3 +228,27 @@ def test_a_finished_training_is_loaded_with_what_was_said_of_it(stage, numbers, 
     assert stage.train(second, batches, 2, finish, verbose=0)["error"] == 1.5
     np.testing.assert_array_equal(second.layers[0].bias, [7, 8])
     np.testing.assert_array_equal(second.layers[0].kernel, first.layers[0].kernel)
+
+
+@pytest.mark.slow
+def test_a_stop_after_the_training_costs_none_of_it(stage, numbers, monkeypatch):
+    steps = []
+    monkeypatch.setattr(RaiseOnNaN, "on_train_batch_end", lambda self, batch, logs=None: steps.append(batch))
+
+    def train(finish):
+        model = compiled(start)
+        batches = training_batches(datasets.Split(*numbers), 4, 0, skip_epochs=stage.finished_epochs)
+        return model, stage.train(model, batches, 2, finish, verbose=0)
+
+    def stopped(model):
+        model.layers[0].bias.assign([7.0, 8.0])
+        trained.append(model.get_weights()[0])
+        raise KeyboardInterrupt
+
+    start, trained = net().get_weights(), []
+    with pytest.raises(KeyboardInterrupt):
+        train(stopped)
+    model, record = train(lambda model: {"bias": np.asarray(model.layers[0].bias).tolist()})
+    assert len(steps) == 2 * 3
+    np.testing.assert_array_equal(model.get_weights()[0], trained[0])
+    assert record["bias"] == np.asarray(model.layers[0].bias).tolist() != [7, 8]

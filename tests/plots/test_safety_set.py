@@ -7,15 +7,15 @@ from scc_tf.plots import safety_gallery
 from scc_tf.safety import SafetySet
 
 
-def a_set(colours=1, per_reason=12, size=28):
+def a_set(colours=1, per_reason=12, size=28, noise=0.1):
     """Smooth shapes with some noise, as in a photograph."""
     rng = np.random.default_rng(0)
     count = 3 * per_reason
     x = np.linspace(0, 1, size)
     waves = np.sin(9 * x[:, None, None] * rng.random((count, 1, 1, colours)) + 7 * x[:, None])
-    noise = 0.1 * rng.normal(size=(count, size, size, colours))
+    grain = noise * rng.normal(size=(count, size, size, colours))
     return SafetySet(
-        images=(waves + noise).astype(np.float32),
+        images=(waves + grain).astype(np.float32),
         labels=rng.integers(0, 10, count),
         indices=np.arange(count),
         reasons=np.repeat(["attention", "uncertainty", "diversity"], per_reason),
@@ -41,6 +41,12 @@ def test_a_small_figure_is_written_whatever_the_colours(tmp_path, colours, size)
     height, width = imread(path).shape[:2]
     assert 600 < height < 1200
     assert 800 < width < 1200
+
+
+@pytest.mark.slow
+def test_there_is_room_for_images_that_are_full_of_detail(tmp_path):
+    safety_gallery(a_set(colours=3, size=32, noise=1.0), path := tmp_path / "gallery.png")
+    assert path.stat().st_size < 180_000
 
 
 @pytest.mark.slow

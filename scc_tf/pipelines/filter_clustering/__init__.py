@@ -7,12 +7,12 @@ when it is finished.
 Source: the founding document's notebook, which clusters the first convolution of every block of a ResNet-20.
 """
 
-from scc_tf.pipelines.filter_clustering.config import METHODS, Config, Point
+from scc_tf.pipelines.filter_clustering.config import METHODS, Config, Point, check_points
 from scc_tf.pipelines.filter_clustering.correlations import FOUNDING, GRID, correlations
 from scc_tf.pipelines.filter_clustering.study import Study
 from scc_tf.pipelines.settings import provenance
 
-__all__ = ["FOUNDING", "GRID", "METHODS", "Config", "Point", "Study", "correlations", "run"]
+__all__ = ["FOUNDING", "GRID", "METHODS", "Config", "Point", "Study", "check_points", "correlations", "run"]
 
 
 def run(network, points, config, work_dir, verbose=1):
@@ -28,6 +28,10 @@ def run(network, points, config, work_dir, verbose=1):
     Returns:
         Plain JSON: ``config``, ``versions``; ``baseline``, what
         `scc_tf.pipelines.filter_clustering.measures.measure` says of the network; ``rows``, see `Study.row`.
+
+    Raises:
+        ValueError: as `check_points`, before anything is made.
     """
+    check_points(network, points := list(points))
     study = Study(network, config, work_dir, verbose)
     return {**provenance(config), "baseline": study.baseline(), "rows": [study.row(point) for point in points]}

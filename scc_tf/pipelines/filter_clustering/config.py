@@ -3,11 +3,11 @@
 import dataclasses
 import math
 
-from scc_tf.clustering import ClusterBudget
+from scc_tf.clustering import ChainCosts, ClusterBudget, chain_counts, find_chains
 from scc_tf.clustering.merging import MERGES, SPACES
 from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
-__all__ = ["METHODS", "Config", "Point"]
+__all__ = ["METHODS", "Config", "Point", "check_points"]
 
 METHODS = ("clusters", "founding", "l1", "random")
 _RULES = (  # names, what they accept, in words
@@ -19,12 +19,16 @@ _RULES = (  # names, what they accept, in words
     (("weight_decay",), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("distillation",), lambda v: 0 <= v <= 1, "in [0, 1]"),
 )
-_CLUSTERED = ("seed", "space", "merge", "statistics_images", "data", "data_dir")
+_CLUSTERED = ("seed", "space", "merge", "statistics_images", "data")
 
 
 @dataclasses.dataclass(frozen=True)
 class Config:
-    """Settings of one run; the flags of the experiment are made from these fields."""
+    """Settings of one run; the flags of the experiment are made from these fields.
+
+    Fine-tuning learns from the labels alone unless ``distillation`` asks for more: what is compared then is the choice
+    of filters, and an epoch needs no answers of the original network.
+    """
 
     seed: int = setting(0, "seed of random filters, order and augmentation")
     space: str = setting("responses", "where filters of the method clusters are alike: " + ", ".join(SPACES))
@@ -33,8 +37,8 @@ class Config:
     batch_size: int = setting(128, "examples per step of fine-tuning")
     learning_rate: float = setting(0.1, "peak learning rate of fine-tuning (one cycle, SGD with momentum 0.9)")
     weight_decay: float = setting(1e-4, "L2 penalty on the kernels, through the momentum as in the papers")
-    distillation: float = setting(0.5, "weight of the original network's answers in the labels; 0: labels alone")
-    temperature: float = setting(2.0, "by which the logits of the original network are divided")
+    distillation: float = setting(0.0, "weight of the original network's answers in the loss; 0: labels alone")
+    temperature: float = setting(2.0, "by which the logits of both networks are divided where answers are compared")
     shift: int = setting(4, "largest shift of a training image, pixels; images are mirrored, too")
     data: str = setting("cifar10", "data set")
     data_dir: str = setting("", "folder of the data sets")
@@ -45,7 +49,7 @@ class Config:
 
     def key(self, tuned):
         """A short hash of the settings that a row with or without fine-tuning depends on."""
-        names = [field.name for field in dataclasses.fields(self)]
+        names = [field.name for field in dataclasses.fields(self) if field.name != "data_dir"]
         return settings_key(self, *(names if tuned else _CLUSTERED))
 
 
@@ -82,9 +86,36 @@ class Point:
         return "budget" if isinstance(self.clusters, ClusterBudget) else self.method
 
     @property
+    def name(self):
+        """Of what is cached for it: method, label, epochs, and what else a budget depends on."""
+        parts = [self.series, self.label.replace("/", "-").replace(" ", "-"), str(self.epochs)]
+        if isinstance(self.clusters, ClusterBudget):
+            parts.append(settings_key(self.clusters, "fractions"))
+        return "-".join(parts)
+
+    @property
     def label(self):
-        """What was asked for, for a table or a folder: "8/16/32", "135754 parameters"."""
+        """What was asked for, for a table: "8/16/32", "135754 parameters"."""
         if not isinstance(self.clusters, ClusterBudget):
             return "/".join(map(str, self.clusters))
         named = "multiply-accumulates" if self.clusters.parameters is None else "parameters"
         return f"{self.clusters.limit} {named}"
+
+
+def check_points(network, points):
+    """Refuse what a network cannot become, before hours are spent on the other points.
+
+    Args:
+        network: functional Keras model.
+        points: iterable of `Point`.
+
+    Raises:
+        ValueError: for the first point whose numbers or budget do not fit.
+    """
+    chains = find_chains(network)
+    costs = ChainCosts(network, chains)
+    for point in points:
+        if isinstance(point.clusters, ClusterBudget):
+            point.clusters.check(costs)
+        else:
+            chain_counts(chains, point.clusters)

@@ -8,7 +8,7 @@ from scc_tf import datasets
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
 from scc_tf.pipelines.batches import training_batches
-from scc_tf.pipelines.distillation import with_teacher
+from scc_tf.pipelines.filter_clustering.distillation import DistillationLoss, label_accuracy, with_answers
 from scc_tf.pipelines.filter_clustering.measures import measure
 from scc_tf.pipelines.optimization import one_cycle, sgd
 from scc_tf.pipelines.stage import Stage, fingerprint
@@ -52,7 +52,7 @@ class Study:
             `measure`'s dictionary with ``method`` (`Point.series`), ``label``, ``clusters`` (one int per layer) and
             ``epochs``; with fine-tuning also its ``seconds``.
         """
-        stage = self._stage(f"{point.series}-{point.label.replace('/', '-')}-{point.epochs}", point.epochs > 0)
+        stage = self._stage(point.name, point.epochs > 0)
         if not stage.is_finished:
             smaller = self.smaller(point)
             counts = [chain.channels for chain in find_chains(smaller)]
@@ -86,12 +86,14 @@ class Study:
         batches, steps = training_batches(
             train, config.batch_size, config.seed, config.shift, stage.finished_epochs, mirror=True
         )
-        batches = with_teacher(batches, self.network, config.distillation, config.temperature, self.data.num_classes)
+        loss, metric = keras.losses.SparseCategoricalCrossentropy(from_logits=True), "accuracy"
+        if config.distillation:
+            batches = with_answers(batches, self.network)
+            loss, metric = DistillationLoss(config.distillation, config.temperature), label_accuracy
         schedule = one_cycle(config.learning_rate, steps * epochs)
         optimizer = sgd(model, schedule, momentum=0.9, weight_decay=config.weight_decay, average=0.0)
-        loss = keras.losses.CategoricalCrossentropy(from_logits=True)
         # without XLA, whose convolutions take two to three times as long on a processor
-        model.compile(optimizer, loss, metrics=["accuracy"], jit_compile=False)
+        model.compile(optimizer, loss, metrics=[metric], jit_compile=False)
 
         def finish(model):
             reestimate_batch_statistics(model, self.statistics_images)
@@ -99,6 +101,6 @@ class Study:
 
         stage.train(model, (batches, steps), epochs, finish, self.verbose)
 
-    def _stage(self, label, tuned):
+    def _stage(self, name, tuned):
         key = f"{self._fingerprint}-{self.config.key(tuned)}"
-        return Stage(self.work_dir / f"filters-{label.replace(' ', '-')}-{key}", backup="backup")
+        return Stage(self.work_dir / f"filters-{name}-{key}", backup="backup")

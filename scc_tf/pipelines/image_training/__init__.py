@@ -111,7 +111,7 @@ class _LastWeights(keras.callbacks.Callback):
     weights = None
 
     def on_train_begin(self, logs=None):
-        """Those that `keras.callbacks.BackupAndRestore` has just put back: there may be no epoch left to train."""
+        """Those of an interrupted training: there may be no epoch left."""
         self.weights = self.model.get_weights()
 
     def on_epoch_end(self, epoch, logs=None):

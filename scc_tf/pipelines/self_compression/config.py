@@ -97,12 +97,19 @@ class Config:
         """What a compression is cached under; that of the row ``"unsafe"`` knows nothing of the responses to a drop."""
         return self._key(*_ROW_SETTINGS[row])
 
+    @property
+    def float_hash(self):
+        """A short hash of what is in ``float_file``, wherever that lies."""
+        return hashlib.sha256(Path(self.float_file).read_bytes()).hexdigest()[:10]
+
     def _key(self, *names):
-        """A short hash of the named settings, and of what is in the float network's file, wherever that lies."""
-        key = settings_key(self, *(name for name in names if name != "float_file"))
-        if "float_file" not in names or not self.float_file:
-            return key
-        return f"{key}-{hashlib.sha256(Path(self.float_file).read_bytes()).hexdigest()[:10]}"
+        """A short hash of the named settings, and of what is in the float network's file.
+
+        Where the data lie decides nothing; they are hashed as MNIST's are, which is embedded and has stages.
+        """
+        anywhere = dataclasses.replace(self, data_dir="")
+        key = settings_key(anywhere, *(name for name in names if name != "float_file"))
+        return f"{key}-{self.float_hash}" if "float_file" in names and self.float_file else key
 
 
 _TRAINED = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_dir", "data_set", "model", "mirror")

@@ -1,6 +1,8 @@
 """The stages of the main job: a float network, a safety set, a compression. Each is cached in the work folder."""
 
+import dataclasses
 import json
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -11,6 +13,7 @@ from scc_tf.conversion import self_compress
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.finishing import finish, finish_to_bytes
 from scc_tf.pipelines.optimization import one_cycle
+from scc_tf.pipelines.self_compression.contract import Contract
 from scc_tf.pipelines.self_compression.watch import Watch
 from scc_tf.pipelines.stage import Stage, accuracy, intact
 from scc_tf.report import size_report
@@ -73,7 +76,7 @@ def float_model(config, data, work_dir, verbose=1):
 
 
 def _loaded(config, data, stage):
-    """The network of a file, as it is; its record has no ``seconds``."""
+    """The network of a file, as it is; its record says which file that was, and has no ``seconds``."""
     with intact(config.float_file):
         model = keras.models.load_model(config.float_file, compile=False)
     shapes = [tuple(tensor.shape[1:]) for tensor in (model.inputs[0], model.outputs[0])]
@@ -85,7 +88,7 @@ def _loaded(config, data, stage):
     model.compile(loss=_loss(), metrics=["accuracy"], jit_compile=False)
     if not stage.is_finished:
         stage.save(model, _accuracies(model, data))
-    return model, stage.load(model)
+    return model, {"file": Path(config.float_file).name, "sha256": config.float_hash, **stage.load(model)}
 
 
 def _accuracies(model, data):
@@ -113,6 +116,9 @@ def safety_set_of(config, model, data, work_dir, verbose=1):
 def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     """Stage 3: compress a float model; returns the compressed model and its record.
 
+    What was trained is saved before it is finished, which takes minutes where a size is asked for: a call that comes
+    after a stop in there goes on from it.
+
     Args:
         config: `Config`.
         row: ``"safe"`` (safety loss and restoration) or ``"unsafe"`` (the monitor only watches).
@@ -123,8 +129,9 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         verbose: as in ``fit``.
     """
     safe = row == "safe"
-    stage = Stage(work_dir / f"{row}-{config.row_key(row)}", backup="backup/keras")
-    batches, steps = _batches(config, data, config.seed + 1, stage.finished_epochs)
+    stage = Stage(work_dir / f"{row}-{config.row_key(row)}", backup="backup")
+    trained = Stage(stage.folder / "backup" / "trained", backup="epochs")
+    batches, steps = _batches(config, data, config.seed + 1, trained.finished_epochs)
     total = steps * config.epochs
     compressed = _convert(config, model)
     compressed.compile(
@@ -149,36 +156,56 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "start_float32_bytes": start.float32_bytes,
         "bit_depths_before": _bit_depths(compressed),
     }
-    watch = Watch(config, safe, safety_set, data.train.images[:STATISTICS_IMAGES], total, stage)
-    seconds = stage.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
+    images = data.train.images[:STATISTICS_IMAGES]
+    if trained.is_finished:
+        seen = trained.load(compressed)  # cuts it, too
+    else:
+        watch = Watch(config, safe, safety_set, images, total, stage)
+        seconds = trained.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
+        seen = {"seconds": seconds, **watch.record()}
+        trained.save(compressed, seen)
     trained_validation = accuracy(compressed, data.validation)
-    compressed, fit = _finish(config, compressed, watch, data.train.images[:STATISTICS_IMAGES])
+    contract = Contract(safety_set, seen["reference_accuracy"], config.threshold_points)
+    compressed, fit = _finish(config, compressed, images, contract.is_kept_by if safe else None)
     report = size_report(compressed)
     after = _bit_depths(compressed)
     removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
     record = {
-        "seconds": seconds,
+        **seen,
         "trained_validation_accuracy": trained_validation,
         **_accuracies(compressed, data),
         "safety_accuracy": safety_accuracy(compressed, safety_set),
         "size": json.loads(report.to_json()),
         "dead_channels": report.dead_channels + sum(removed.values()),
         **before,
-        **watch.record(),
-        **({"target": watch.target_record(fit, safety_accuracy(compressed, safety_set))} if fit else {}),
         "bit_depths": {name: bits + [0.0] * removed[name] for name, bits in after.items()},
         "code_counts": _code_counts(compressed),
     }
+    if fit:
+        record["target"] = _target_record(fit, contract, record["safety_accuracy"], seen["target"])
     stage.save(compressed, record)
     return compressed, record
 
 
-def _finish(config, model, watch, images):
+def _finish(config, model, images, is_safe):
     """The finished model, and a `scc_tf.dead_zone.SizeFit` if a size was asked for."""
     places, bits = config.exponent_places, config.statistics_bits
     if not config.target_bytes:
         return finish(model, images, places, bits), None
-    return finish_to_bytes(model, images, config.target_bytes, places, bits, watch.is_safe)
+    return finish_to_bytes(model, images, config.target_bytes, places, bits, is_safe)
+
+
+def _target_record(fit, contract, accuracy, training):
+    """What became of the size that was asked for, as plain JSON."""
+    first = "; safety went first" if fit.refused else ""
+    return {
+        **dataclasses.asdict(fit),
+        "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
+        "safety_drop_points": contract.drop(accuracy),
+        "safe": contract.allows(accuracy),
+        "outcome": f"{fit}{first}. In training: {training['outcome']}",
+        "history": training["history"],
+    }
 
 
 def _bit_depths(model):

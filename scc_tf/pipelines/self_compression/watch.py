@@ -1,12 +1,9 @@
 """The callbacks of one compression, and what they saw."""
 
-import dataclasses
-
 import keras
 
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
 from scc_tf.pipelines.finishing import finished_bytes
-from scc_tf.safety import safety_accuracy
 
 __all__ = ["Watch"]
 
@@ -61,38 +58,17 @@ class Watch:
         self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration, backup_dir=kept)
         self.callbacks.append(self.removal)
 
-    def drop(self, accuracy):
-        """Points of safety accuracy below the reference."""
-        return 100 * (self.monitor.reference_accuracy - accuracy)
-
-    def is_safe(self, model):
-        """Whether a finished model keeps the contract; the unsafe row has none."""
-        if self.restoration is None:
-            return True
-        accuracy = safety_accuracy(model, self.monitor.safety_set)
-        return self.drop(accuracy) <= self.threshold_points + 1e-7  # a difference of rounded fractions
-
-    def target_record(self, fit, accuracy):
-        """What became of the size that was asked for, as plain JSON."""
-        first = "; safety went first" if fit.refused else ""
-        return {
-            **dataclasses.asdict(fit),
-            "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
-            "safety_drop_points": self.drop(accuracy),
-            "safe": self.drop(accuracy) <= self.threshold_points + 1e-7,
-            "outcome": f"{fit}{first}. In training: {self.target.outcome}",
-            "history": self.target.history,
-        }
-
     def record(self):
-        """What happened during ``fit``, as plain JSON."""
+        """What happened during ``fit``, as plain JSON; all that those who finish the model need of it."""
         sizes = {entry["step"]: entry for entry in self.sizes.history}
         reverted = self.restoration is not None and self.restoration.reverted
         return {
             "threshold_points": self.threshold_points,
+            "reference_accuracy": self.monitor.reference_accuracy,
             "safety_accuracy_start": self.monitor.history[0]["safety_accuracy"],
             "reverted_to_step": self.restoration.safe_step if reverted else None,
             "events": self.restoration.events if self.restoration else [],
             "network": [{k: v for k, v in look.items() if v == v} for look in self.removal.history],  # NaN: not timed
             "history": [{**sizes[c["step"]], **c} for c in self.monitor.history if c["step"] in sizes],
+            **({"target": {"outcome": self.target.outcome, "history": self.target.history}} if self.target else {}),
         }
