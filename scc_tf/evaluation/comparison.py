@@ -1,6 +1,7 @@
 """One call that compares two models: what users call."""
 
 import numbers
+import operator
 
 import numpy as np
 
@@ -31,14 +32,14 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
         ood: images of another distribution, in the shape and range of the others: a `scc_tf.datasets.Split`, a
             `scc_tf.datasets.Dataset` (its test split), or an array ``(N, ...)``. Labels are not used: no answer is
             right there.
-        names: what to call the two models.
-        bins: of the calibration errors, at least 1.
+        names: what to call the two models; up to 40 characters each fit on the figure.
+        bins: of the calibration errors, a whole number from 1.
         examples: how many single OOD images the figure shows, evenly spread over the set, or the indices of those.
         stored: whether to pack the models for their ``stored_bytes``: about a second per million weights.
 
     Returns:
         `CompressionReport`: ``print`` it for a table, ``report.to_json()``, ``report.save_figure("page.png")``. In all
-        OOD scores, the test images are positive; see `scc_tf.metrics.ood`.
+        OOD scores but ``aupr_out``, the test images are positive; see `scc_tf.metrics.ood`.
 
     Raises:
         ValueError: if a model is subclassed, not built or no classifier for these images, the models differ in the
@@ -59,6 +60,7 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     """
     if len(names) != 2:
         raise ValueError(f"Expected two names. Received: names={names!r}")
+    names, bins = tuple(map(str, names)), _whole_bins(bins)
     images = _images(data, ood)
     chosen = _chosen(examples, images)
     outputs = [classifier_outputs(m, images, n) for m, n in zip((before, after), names, strict=True)]
@@ -72,18 +74,30 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     ]
     answers = [o.logits["test"].argmax(axis=1) for o in outputs]
     right = [answer == data.test.labels for answer in answers]
+    class_names, class_notes = _class_names(data, shapes[0][1])
     return CompressionReport(
         *reports,
         data_name=getattr(data, "name", "data"),
-        class_names=_class_names(data, shapes[0][1]),
+        class_names=class_names,
         images={name: len(array) for name, array in images.items()},
         bins=bins,
         agreement=float(np.mean(answers[0] == answers[1])),
         newly_wrong=float(np.mean(right[0] & ~right[1])),
         newly_right=float(np.mean(~right[0] & right[1])),
         examples=images["out"][chosen] if "out" in images else None,
-        notes=_notes(names, outputs, footprints),
+        notes=class_notes + _notes(names, outputs, footprints),
     )
+
+
+def _whole_bins(bins):
+    """``bins`` as an int."""
+    try:
+        whole = operator.index(bins)
+    except TypeError:
+        whole = 0
+    if whole < 1 or isinstance(bins, bool):
+        raise ValueError(f"Expected a whole number of bins, at least 1. Received: bins={bins!r}")
+    return whole
 
 
 def _images(data, ood):
@@ -129,9 +143,13 @@ def _model_report(name, outputs, data, bins, chosen):
 
 
 def _class_names(data, classes):
-    """A name for each output."""
-    names = tuple(getattr(data, "class_names", None) or ())
-    return names if len(names) == classes else tuple(map(str, range(classes)))
+    """A name for each output, and notes."""
+    given = getattr(data, "class_names", None)
+    names = () if given is None else tuple(map(str, given))
+    if len(names) == classes:
+        return names, ()
+    notes = (f"{len(names)} class names for {classes} outputs: numbers stand in for them",) if names else ()
+    return tuple(map(str, range(classes))), notes
 
 
 def _notes(names, outputs, footprints):

@@ -7,8 +7,10 @@ from keras import ops
 
 from scc_tf.conversion import to_plain
 from scc_tf.export import packed_bytes
+from scc_tf.export.packed.sparse import sparse_variables
 from scc_tf.flops import count_operations
 from scc_tf.surgery import remove_dead_channels
+from scc_tf.training import self_compressing_layers
 
 __all__ = ["Footprint", "measure_footprint"]
 
@@ -16,6 +18,8 @@ __all__ = ["Footprint", "measure_footprint"]
 @dataclasses.dataclass(frozen=True)
 class Footprint:
     """Size and work of one model. None stands for what could not be found out; the report's notes say why.
+
+    A model without compressed layers has no packed file, and needs no note for it.
 
     Parameters are those of the plain model that computes the same (`scc_tf.to_plain`): kernels, biases, batch
     statistics, but no bit depths, exponents, masks or codebooks.
@@ -50,7 +54,8 @@ def measure_footprint(model, stored=True):
         stored: whether to pack it, which takes about a second per million weights.
 
     Returns:
-        ``(Footprint, notes)``: a tuple of str says what is missing and why.
+        ``(Footprint, notes)``: a tuple of str says what is missing and why; that a plain model has no packed file goes
+        without saying.
 
     Raises:
         ValueError: if the model is subclassed or not built.
@@ -63,7 +68,7 @@ def measure_footprint(model, stored=True):
     """
     plain = to_plain(model)
     smaller = remove_dead_channels(plain)[0]
-    size, size_notes = _stored(model) if stored else (None, ())
+    size, size_notes = _stored(model) if stored and _is_compressed(model) else (None, ())
     whole, live, work_notes = _operations(plain, smaller)
     footprint = Footprint(
         float32_bytes=4 * plain.count_params(),
@@ -76,6 +81,11 @@ def measure_footprint(model, stored=True):
         nonzero_multiply_accumulates=whole and whole.nonzero_multiply_accumulates,
     )
     return footprint, size_notes + work_notes
+
+
+def _is_compressed(model):
+    """Whether a packed file has anything to compress."""
+    return bool(self_compressing_layers(model) or sparse_variables(model))
 
 
 def _stored(model):

@@ -64,8 +64,15 @@ class CompressionReport:
     @property
     def compression_ratio(self):
         """float32 bytes of the first model over the whole file of the second; None without a file."""
-        stored = self.after.footprint.stored_bytes
-        return self.before.footprint.float32_bytes / stored if stored else None
+        return _ratio(self.before.footprint.float32_bytes, self.after.footprint.stored_bytes)
+
+    @property
+    def float32_ratio(self):
+        """float32 bytes of the first model over those of the second; None if that one has no parameters.
+
+        What surgery has cut: it leaves a plain network, without a packed file. Zeros and short codes do not count.
+        """
+        return _ratio(self.before.footprint.float32_bytes, self.after.footprint.float32_bytes)
 
     @property
     def speedup(self):
@@ -73,13 +80,13 @@ class CompressionReport:
 
         A theoretical one: what a machine gains depends on the machine.
         """
-        whole, live = self.before.footprint.multiply_accumulates, self.after.footprint.live_multiply_accumulates
-        return whole / live if whole and live else None
+        return _ratio(self.before.footprint.multiply_accumulates, self.after.footprint.live_multiply_accumulates)
 
     def to_json(self):
         """All numbers and curves as one JSON string; the example images are left out."""
+        ratios = {name: getattr(self, name) for name in ("compression_ratio", "float32_ratio", "speedup")}
         record = {f.name: _plain(getattr(self, f.name)) for f in dataclasses.fields(self) if f.name != "examples"}
-        return json.dumps({"compression_ratio": self.compression_ratio, "speedup": self.speedup, **record})
+        return json.dumps({**ratios, **record})
 
     def save_figure(self, path):
         """Draw the report on one page.
@@ -98,12 +105,18 @@ class CompressionReport:
         return table(self)
 
 
+def _ratio(before, after):
+    return before / after if before and after else None
+
+
 def _plain(value):
-    """What JSON can hold: dataclasses and named tuples as dictionaries, arrays as lists."""
+    """What JSON can hold: dataclasses and named tuples as dictionaries, arrays as lists, their items as numbers."""
     if dataclasses.is_dataclass(value):
         return {f.name: _plain(getattr(value, f.name)) for f in dataclasses.fields(value)}
     if hasattr(value, "_asdict"):
         return _plain(value._asdict())
     if isinstance(value, dict):
         return {key: _plain(item) for key, item in value.items()}
+    if isinstance(value, np.generic):
+        return value.item()
     return value.tolist() if isinstance(value, np.ndarray) else value

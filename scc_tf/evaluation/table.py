@@ -6,7 +6,8 @@ from collections.abc import Callable
 
 __all__ = ["table"]
 
-COLUMNS = "{:<36}{:>14}{:>14}{:>18}  {}"
+COLUMNS = "{:<40}{:>%d}{:>%d}{:>18}  {}"  # filled with the widths of the models' columns, then with a line's words
+NARROWEST = 14  # width of a model's column
 SHIFT = 0.005  # points below which a change is none, at two decimals
 
 
@@ -33,7 +34,12 @@ def _ood_rows(kinds):
         Row("mean confidence outside", operator.attrgetter("ood.confidence_out"), "percent", -1),
         Row("difference of the two", operator.attrgetter("ood.confidence_shift"), "percent", 1),
     ]
-    measures = {"AUROC": ("auroc", 1), "AUPR": ("aupr_in", 1), "FPR at 95 % TPR": ("fpr95", -1)}
+    measures = {
+        "AUROC": ("auroc", 1),
+        "AUPR": ("aupr_in", 1),
+        "AUPR, outside positive,": ("aupr_out", 1),
+        "FPR at 95 % TPR": ("fpr95", -1),
+    }
     return confidences + [
         Row(f"{words} by {kind}", _score(kind, field), "percent", better)
         for words, (field, better) in measures.items()
@@ -95,25 +101,26 @@ def table(report):
     """
     models = report.before, report.after
     counts = report.images
-    lines = [COLUMNS.format("", *(m.name[:13] for m in models), "change", "").rstrip()]
-    lines += _section(f"Answers to {counts['test']:,} test images of {report.data_name}", ANSWERS, models)
-    lines += _section(f"Calibration in {report.bins} bins", CALIBRATION, models)
+    columns = COLUMNS % tuple(max(NARROWEST, len(model.name) + 2) for model in models)
+    sections = {
+        f"Answers to {counts['test']:,} test images of {report.data_name}": ANSWERS,
+        f"Calibration in {report.bins} bins": CALIBRATION,
+    }
     if report.before.ood:
         kinds = dict.fromkeys([*report.before.ood.scores, *report.after.ood.scores])
-        lines += _section(f"{counts['out']:,} images out of distribution", _ood_rows(kinds), models)
-    lines += _section("Size and work", FOOTPRINT, models)
+        sections[f"{counts['out']:,} images out of distribution"] = _ood_rows(kinds)
+    sections["Size and work"] = FOOTPRINT
+    lines = [columns.format("", *(model.name for model in models), "change", "").rstrip()]
+    for title, rows in sections.items():
+        lines += ["", title, *(_line(columns, row, *map(row.value, models)) for row in rows)]
     return "\n".join([*lines, "", *_summary(report), *(f"note: {note}" for note in report.notes)])
 
 
-def _section(title, rows, models):
-    return ["", title] + [_line(row, *(row.value(m) for m in models)) for row in rows]
-
-
-def _line(row, before, after):
+def _line(columns, row, before, after):
     change, sign = ("", 0) if None in (before, after) else CHANGES[row.style](before, after)
     verdict = {1: "better", -1: "worse", 0: ""}[sign * row.better]
     cells = [_cell(value, row.style) for value in (before, after)]
-    return COLUMNS.format(f"  {row.label}", *cells, change, verdict).rstrip()
+    return columns.format(f"  {row.label}", *cells, change, verdict).rstrip()
 
 
 def _cell(value, style):
@@ -154,9 +161,14 @@ def _summary(report):
     parts = []
     if report.compression_ratio:
         parts.append(f"a file {report.compression_ratio:.1f} times smaller than {report.before.name} as float32")
+    elif report.float32_ratio:
+        parts.append(f"float32 ratio {report.float32_ratio:.2f} to {report.before.name} (no packed file)")
     if report.speedup:
         parts.append(f"{report.speedup:.2f} times fewer multiply-accumulates without dead channels")
     if parts:
         yield f"{report.after.name}: {', '.join(parts)}."
     if report.before.ood:
-        yield "Out of distribution, the test images are positive; a false positive is an outsider that is accepted."
+        yield (
+            "Out of distribution, the test images are positive unless a row says otherwise; "
+            "a false positive is an outsider that is accepted."
+        )

@@ -10,6 +10,7 @@ from evaluation.small_models import FORMS, a_dataset, dense_net, fitted, half_de
 import scc_tf
 from scc_tf import evaluate_compression, metrics
 from scc_tf.datasets import Split
+from scc_tf.evaluation import footprint
 from scc_tf.flops import count_operations
 
 
@@ -63,20 +64,20 @@ def test_each_model_is_measured_as_it_is(name, net, data):
 @pytest.mark.parametrize("name", FORMS)
 def test_size_and_work(name, net, data, tmp_path):
     after = FORMS[name](net)
-    footprint = evaluate_compression(net, after, data).after.footprint
+    found = evaluate_compression(net, after, data).after.footprint
     plain = scc_tf.to_plain(after)
     smaller = scc_tf.remove_dead_channels(plain)[0]
-    assert footprint.parameters == plain.count_params()
-    assert footprint.float32_bytes == 4 * plain.count_params()
-    assert footprint.live_parameters == smaller.count_params()
-    assert footprint.multiply_accumulates == count_operations(plain).multiply_accumulates
-    assert footprint.live_multiply_accumulates == count_operations(smaller).multiply_accumulates
-    assert footprint.nonzero_multiply_accumulates == count_operations(after).nonzero_multiply_accumulates
+    assert found.parameters == plain.count_params()
+    assert found.float32_bytes == 4 * plain.count_params()
+    assert found.live_parameters == smaller.count_params()
+    assert found.multiply_accumulates == count_operations(plain).multiply_accumulates
+    assert found.live_multiply_accumulates == count_operations(smaller).multiply_accumulates
+    assert found.nonzero_multiply_accumulates == count_operations(after).nonzero_multiply_accumulates
     if name == "plain":
-        assert footprint.stored_bytes is None
+        assert found.stored_bytes is None
     else:
         scc_tf.save_packed(after, tmp_path / "model.scc")
-        assert footprint.stored_bytes == (tmp_path / "model.scc").stat().st_size
+        assert found.stored_bytes == (tmp_path / "model.scc").stat().st_size
 
 
 @pytest.mark.slow
@@ -87,6 +88,47 @@ def test_pruning_shows(net, data, report):
     assert report.after.footprint.live_multiply_accumulates == 8 * 6 + 6 * 3
     assert report.speedup == 2.0
     assert report.compression_ratio == report.before.footprint.float32_bytes / report.after.footprint.stored_bytes
+
+
+def test_surgery_shows_as_a_float32_ratio(net, data):
+    """A plain network has no packed file, and needs no note for it."""
+    ticket = FORMS["removed"](net)
+    plain = scc_tf.to_plain(ticket)
+    report = evaluate_compression(net, plain, data, names=("dense", "ticket"))
+    ratio = net.count_params() / plain.count_params()
+    assert report.float32_ratio == ratio > 1
+    assert report.compression_ratio is None
+    record = json.loads(report.to_json())
+    assert (record["float32_ratio"], record["compression_ratio"]) == (ratio, None)
+    summary = next(line for line in str(report).splitlines() if line.startswith("ticket: "))
+    assert summary.startswith(f"ticket: float32 ratio {ratio:.2f} to dense (no packed file), ")
+    assert report.notes == () and "note" not in str(report)
+
+
+def test_stored_bytes_come_before_the_float32_ratio(report):
+    assert report.float32_ratio == 1
+    assert json.loads(report.to_json())["float32_ratio"] == 1
+    assert "float32 ratio" not in str(report)
+
+
+def test_a_model_without_parameters_has_no_ratio(data):
+    """Nothing is left to divide by."""
+    flat = keras.Sequential([keras.Input((8,)), keras.layers.Flatten()])
+    labels = data._replace(class_names=())
+    report = evaluate_compression(flat, flat, labels)
+    assert report.float32_ratio is None and report.compression_ratio is None
+    assert json.loads(report.to_json())["float32_ratio"] is None
+    assert "float32 ratio" not in str(report)
+
+
+def test_a_compressed_model_that_cannot_be_packed_has_a_note(net, data, monkeypatch):
+    def refuse(model):
+        raise ValueError("Expected something else. Received: this")
+
+    monkeypatch.setattr(footprint, "packed_bytes", refuse)
+    report = evaluate_compression(net, half_dead(net), data, names=("float", "small"))
+    assert report.notes == ("small: no packed file: Expected something else.",)
+    assert report.after.footprint.stored_bytes is None and "float32 ratio 1.00 to float" in str(report)
 
 
 def test_a_model_against_itself(net, data):
@@ -159,6 +201,52 @@ def test_the_examples_can_be_chosen(net, data):
         np.testing.assert_allclose(report.after.curves.example_probabilities, expected, rtol=1e-5)
 
 
+@pytest.mark.parametrize("bins", [np.int64(10), np.uint8(10), np.array(10)])
+def test_bins_are_whole_numbers_of_any_kind(bins, net, data):
+    report = evaluate_compression(net, net, data, bins=bins, stored=False)
+    assert type(report.bins) is int and json.loads(report.to_json())["bins"] == 10
+    assert len(report.before.curves.reliability.weight) == 10
+
+
+@pytest.mark.parametrize("names", [("x", "y", "z"), np.array(["x", "y", "z"]), ["x", "y", "z"]])
+def test_class_names_are_taken_as_they_come(names, net, data):
+    report = evaluate_compression(net, net, data._replace(class_names=names), stored=False)
+    assert report.class_names == ("x", "y", "z") and report.notes == ()
+    assert json.loads(report.to_json())["class_names"] == ["x", "y", "z"]
+
+
+def test_class_names_may_be_numbers(net, data):
+    report = evaluate_compression(net, net, data._replace(class_names=np.array([7, 8, 9])), stored=False)
+    assert report.class_names == ("7", "8", "9")
+    assert json.loads(report.to_json())["class_names"] == ["7", "8", "9"]
+
+
+@pytest.mark.parametrize("names", [("x", "y"), np.array(["x"])])
+def test_class_names_of_the_wrong_number_are_replaced_and_noted(names, net, data):
+    report = evaluate_compression(net, net, data._replace(class_names=names), stored=False)
+    assert report.class_names == ("0", "1", "2")
+    assert report.notes == (f"{len(names)} class names for 3 outputs: numbers stand in for them",)
+    assert f"note: {report.notes[0]}" in str(report)
+
+
+@pytest.mark.parametrize("names", [None, ()])
+def test_data_without_class_names_need_no_note(names, net, data):
+    report = evaluate_compression(net, net, data._replace(class_names=names), stored=False)
+    assert report.class_names == ("0", "1", "2") and report.notes == ()
+
+
+def test_names_may_be_numbers(net, data):
+    report = evaluate_compression(net, net, data, names=(np.int64(1), 2), stored=False)
+    assert json.loads(report.to_json())["before"]["name"] == "1"
+    assert str(report).split()[:3] == ["1", "2", "change"]
+
+
+def test_json_takes_numpy_numbers(report):
+    changed = dataclasses.replace(report, agreement=np.float32(0.5), images={"test": np.int64(3)})
+    record = json.loads(changed.to_json())
+    assert (record["agreement"], record["images"]) == (0.5, {"test": 3})
+
+
 @pytest.mark.slow
 def test_any_object_with_splits_will_do(net, data):
     bare = SimpleNamespace(validation=data.validation, test=data.test)
@@ -189,7 +277,40 @@ def test_the_table_is_complete_and_aligned(report):
     difference = next(line for line in rows if "difference of the two" in line)
     assert f"{100 * report.after.ood.confidence_shift:.2f} %" in difference
     assert "times smaller than float as float32" in text
-    assert "note: float: no packed file" in text
+    assert "note" not in text
+
+
+def test_both_kinds_of_precision_recall_are_in_the_table(report):
+    lines = str(report).splitlines()
+    for kind in metrics.KINDS:
+        before, after = (model.ood.scores[kind] for model in (report.before, report.after))
+        for label, field in (("AUPR", "aupr_in"), ("AUPR, outside positive,", "aupr_out")):
+            (line,) = [line for line in lines if line.startswith(f"  {label} by {kind} ")]
+            first, second = (100 * getattr(scores, field) for scores in (before, after))
+            assert line.removeprefix(f"  {label} by {kind} ").split()[:4] == [f"{first:.2f}", "%", f"{second:.2f}", "%"]
+            gain = second - first
+            assert line.endswith("better" if gain > 0.005 else "worse" if gain < -0.005 else "points")
+
+
+def test_long_names_are_whole_in_the_table(net, data):
+    names = ("winning_ticket, 60 % pruned", "winning_ticket, 80 % pruned")
+    lines = str(evaluate_compression(net, net, data, names=names, stored=False)).splitlines()
+    heading, accuracy = lines[0], next(line for line in lines if "accuracy" in line)
+    start = 0
+    for name in names:
+        end = heading.index(name) + len(name)
+        assert heading[start : end - len(name)].isspace()
+        assert accuracy[:end].endswith(" %") and accuracy[end] == " "
+        start = end
+    assert heading.endswith("change")
+
+
+def test_short_names_do_not_narrow_the_table(net, data):
+    narrow, wide = (
+        str(evaluate_compression(net, net, data, names=names, stored=False)).splitlines()[0].index("change")
+        for names in (("a", "b"), ("twelve chars", "twelve chars"))
+    )
+    assert narrow == wide
 
 
 @pytest.mark.parametrize(
@@ -210,7 +331,10 @@ def test_the_table_is_complete_and_aligned(report):
         ({"ood": np.zeros((4, 5))}, r"\(4, 5\) for 'before' on the out set"),
         ({"ood": np.zeros((0, 8))}, "at least one"),
         ({"names": ("only",)}, "two names"),
-        ({"bins": 0}, "bins=0"),
+        *(
+            ({"bins": bins}, "whole number of bins, at least 1. Received: bins=")
+            for bins in (0, -1, 1.5, "9", None, True)
+        ),
         ({"examples": [99]}, "30 OOD images"),
         ({"examples": -1}, "examples=-1"),
     ],
