@@ -6,11 +6,9 @@ import numpy as np
 from keras import ops
 
 from scc_tf.conversion import to_plain
-from scc_tf.export import packed_bytes
-from scc_tf.export.packed.sparse import sparse_variables
+from scc_tf.export.packed import is_compressed, packed_bytes
 from scc_tf.flops import count_operations
 from scc_tf.surgery import remove_dead_channels
-from scc_tf.training import self_compressing_layers
 
 __all__ = ["Footprint", "measure_footprint"]
 
@@ -68,7 +66,7 @@ def measure_footprint(model, stored=True):
     """
     plain = to_plain(model)
     smaller = remove_dead_channels(plain)[0]
-    size, size_notes = _stored(model) if stored and _is_compressed(model) else (None, ())
+    size, size_notes = _stored(model) if stored and is_compressed(model) else (None, ())
     whole, live, work_notes = _operations(plain, smaller)
     footprint = Footprint(
         float32_bytes=4 * plain.count_params(),
@@ -81,11 +79,6 @@ def measure_footprint(model, stored=True):
         nonzero_multiply_accumulates=whole and whole.nonzero_multiply_accumulates,
     )
     return footprint, size_notes + work_notes
-
-
-def _is_compressed(model):
-    """Whether a packed file has anything to compress."""
-    return bool(self_compressing_layers(model) or sparse_variables(model))
 
 
 def _stored(model):

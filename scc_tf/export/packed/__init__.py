@@ -33,7 +33,7 @@ from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_v
 from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
-__all__ = ["PackedReport", "load_packed", "packed_bytes", "packed_report", "save_packed"]
+__all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
 
 _SPARSE_DENSITY = 0.3  # below it version 3 was always the smallest
 
@@ -96,8 +96,13 @@ def _functional(model):
     return same
 
 
+def is_compressed(model):
+    """Whether a packed file of the model has anything to compress."""
+    return bool(self_compressing_layers(model) or sparse_variables(model))
+
+
 def _check_compressed(model):
-    if not (self_compressing_layers(model) or sparse_variables(model)):
+    if not is_compressed(model):
         raise ValueError(
             "Expected a model with self-compressing, weight-sharing or masked layers (see scc_tf.self_compress, "
             f"scc_tf.share_weights and scc_tf.add_masks). Received: {model.name!r} with none"

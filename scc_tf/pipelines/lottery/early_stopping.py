@@ -22,8 +22,8 @@ class Stop(NamedTuple):
 class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
     """Stop when the validation loss has not fallen for some epochs, and restore the weights where it was lowest.
 
-    The lowest loss, its weights and how long ago it was are kept in a file after every epoch, since the backup of
-    `keras.callbacks.BackupAndRestore` holds neither.
+    The lowest loss, its weights and how long ago it was are kept in a file after every epoch, since the backup
+    of a `scc_tf.pipelines.stage.Stage` holds none of them.
 
     Args:
         path: `pathlib.Path` of that file (``.npz``).
