@@ -24,7 +24,7 @@ class SizeFit:
         start_bytes: what it had before.
         widening: of the dead zone, in steps; 0 leaves every code as it was.
         reached: whether the file is at most as large as the target, and at most 2 % smaller.
-        refused: whether the caller gave the dead zone up again, and left the codes as they were.
+        refused: whether the target was missed because a dead zone that comes closer was not accepted.
     """
 
     target_bytes: int
@@ -37,9 +37,7 @@ class SizeFit:
     def __str__(self):
         """One line."""
         error = 100 * (self.stored_bytes / self.target_bytes - 1)
-        why = (
-            "the dead zone that comes closer was refused" if self.refused else "no dead zone within reach comes closer"
-        )
+        why = "a dead zone that comes closer was refused" if self.refused else "no dead zone within reach comes closer"
         end = "" if self.reached else f"; {why}"
         return (
             f"{self.start_bytes:,} B before, {self.stored_bytes:,} B with a dead zone wider by {self.widening:+.3f} "
@@ -99,17 +97,19 @@ def _on_the_grid(layer, fmt, widening):
     return codes * ops.power(2.0, exponent)
 
 
-def fit_to_bytes(model, target_bytes, measure, *, reach=0.4, tries=12):
+def fit_to_bytes(model, target_bytes, measure, accept=None, *, reach=0.4, tries=12):
     """Bring the file of a trained model to a size, by the one widening of all dead zones that is found by bisection.
 
     Nothing is changed where the file already has at most ``target_bytes`` and at least 98 % of it. Otherwise the
-    largest file that is not above the target is taken; where there is none within reach, the smallest. Re-estimate
-    batch statistics afterwards.
+    largest file that is not above the target is taken; where there is none within reach, the smallest. A dead zone
+    that ``accept`` refuses is taken for one too far from the codes as they are. Re-estimate batch statistics
+    afterwards.
 
     Args:
         model: Keras model with self-compressing layers that round to the nearest code; its kernels are assigned.
         target_bytes: length of the file, at least 1.
         measure: function ``model -> bytes``; it must not change the model.
+        accept: function ``model -> bool``, whether a changed model may be taken; it must not change it. Default: any.
         reach: widest change of the dead zone, steps, in (0, 0.5).
         tries: files that are made at most after the first, at least 1.
 
@@ -140,22 +140,39 @@ def fit_to_bytes(model, target_bytes, measure, *, reach=0.4, tries=12):
             variable.assign(kernel)
         if widening:
             widen_dead_zone(model, widening)
+
+    def measured(widening):
+        widen(widening)
         return int(measure(model))
 
-    sizes = {0.0: widen(0.0)}
-    narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)
-    guess = wide if narrow == 0.0 else narrow  # the end of the range first: it may be too near
-    while not _fits(sizes[_best(sizes, target_bytes)], target_bytes) and len(sizes) <= tries:
-        sizes[guess] = widen(guess)
-        narrow, wide = (guess, wide) if sizes[guess] > target_bytes else (narrow, guess)
-        if guess in (-reach, reach) and (sizes[guess] > target_bytes) == (guess > 0):
-            break  # even the widest file is too large, or the narrowest too small
-        guess = (narrow + wide) / 2
+    sizes, refused = _bisect(measured, accept and (lambda: accept(model)), target_bytes, reach, tries)
     best = _best(sizes, target_bytes)
     widen(best)
-    fit = SizeFit(target_bytes, sizes[best], sizes[0.0], best, _fits(sizes[best], target_bytes))
+    reached = _fits(sizes[best], target_bytes)
+    fit = SizeFit(target_bytes, sizes[best], sizes[0.0], best, reached, refused and not reached)
     logging.log(logging.INFO if fit.reached else logging.WARNING, "%s", fit)
     return fit
+
+
+def _bisect(measured, is_accepted, target_bytes, reach, tries):
+    """``({widening: bytes} of what may be taken, whether anything may not)``; ``is_accepted`` asks of the last one."""
+    sizes, refused = {0.0: measured(0.0)}, False
+    narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)
+    guess = wide if narrow == 0.0 else narrow  # the end of the range first: it may be too near
+    for _ in range(tries):
+        if _fits(sizes[_best(sizes, target_bytes)], target_bytes):
+            break
+        size = measured(guess)
+        go_wider = size > target_bytes
+        if is_accepted and not is_accepted():
+            refused, go_wider = True, guess < 0  # back to the codes as they are
+        else:
+            sizes[guess] = size
+            if guess == (reach if go_wider else -reach):
+                break  # even the widest file is too large, or the narrowest too small
+        narrow, wide = (guess, wide) if go_wider else (narrow, guess)
+        guess = (narrow + wide) / 2
+    return sizes, refused
 
 
 def _fits(size, target_bytes):

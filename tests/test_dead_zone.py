@@ -31,6 +31,10 @@ def codes(model):
     return [np.asarray(layer.codes()) for layer in self_compressing_layers(model)]
 
 
+def nonzero(model):
+    return sum(np.count_nonzero(own) for own in codes(model))
+
+
 def stored(model):
     """Bytes of a file that is quick to make."""
     return 50 + len(zlib.compress(b"".join(own.astype(np.int8).tobytes() for own in codes(model)), 9))
@@ -148,7 +152,31 @@ def test_out_of_reach_the_nearest_is_taken_and_said(factor, widening):
     assert (fit.reached, fit.widening) == (False, widening)
     assert fit.stored_bytes == stored(model)
     assert "no dead zone within reach" in str(fit)
-    assert len(calls) == 3  # as it was, the end of the range, and what is left
+    assert len(calls) == 2  # as it was, and the end of the range
+
+
+@pytest.mark.parametrize(("target_share", "limit_share"), [(0.85, 0.93), (1.15, 1.07)])
+def test_the_last_dead_zone_on_the_way_that_is_accepted_is_taken(target_share, limit_share):
+    model = net(3.0)
+    start = nonzero(model)
+    limit = limit_share * start
+    between = sorted((start, limit))
+
+    def accept(model):
+        return between[0] <= nonzero(model) <= between[1]
+
+    fit = fit_to_bytes(model, round(target_share * start), nonzero, accept)
+    assert (fit.reached, fit.refused) == (False, True)
+    assert "was refused" in str(fit)
+    assert fit.stored_bytes == nonzero(model) == pytest.approx(limit, rel=0.01)
+    assert accept(model)
+
+
+def test_where_the_size_is_met_it_is_no_matter_what_was_refused_on_the_way():
+    model = net(3.0)
+    target = round(0.9 * nonzero(model))
+    fit = fit_to_bytes(model, target, nonzero, lambda model: nonzero(model) >= 0.8 * target)
+    assert (fit.reached, fit.refused) == (True, False)
 
 
 def test_a_noisy_size_does_no_harm():

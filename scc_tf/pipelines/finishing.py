@@ -1,7 +1,5 @@
 """From a trained self-compressing model to the one that goes into a file."""
 
-import dataclasses
-
 from absl import logging
 
 from scc_tf.batch_statistics import reestimate_batch_statistics
@@ -54,7 +52,8 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
         target_bytes: length of the file.
         exponent_places: as for `finish`.
         statistics_bits: as for `finish`.
-        is_safe: function ``model -> bool``. A model that it refuses is given up for that of `finish`.
+        is_safe: function ``model -> bool``. No dead zone is taken whose model it refuses: the file then comes as close
+            to its size as safety allows.
 
     Returns:
         ``(smaller model, scc_tf.dead_zone.SizeFit)``.
@@ -65,14 +64,9 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
         return _settled(remove_dead_channels(candidate)[0], images, statistics_bits)
 
     fitted = _smaller(model, exponent_places)
-    fit = fit_to_bytes(fitted, target_bytes, lambda candidate: len(packed_bytes(settled(candidate))))
-    finished = settled(fitted)
-    if fit.widening == 0 or is_safe is None or is_safe(finished):
-        return finished, fit
-    logging.warning("The dead zone that gives %d B is beyond the safety contract and was given up", fit.stored_bytes)
-    plain = finish(model, images, exponent_places, statistics_bits)
-    size = len(packed_bytes(plain))
-    return plain, dataclasses.replace(fit, stored_bytes=size, widening=0.0, reached=False, refused=True)
+    accept = is_safe and (lambda candidate: is_safe(settled(candidate)))
+    fit = fit_to_bytes(fitted, target_bytes, lambda candidate: len(packed_bytes(settled(candidate))), accept)
+    return settled(fitted), fit
 
 
 def _smaller(model, exponent_places):
