@@ -52,8 +52,8 @@ class TargetSize(EveryNSteps):
 
     Every ``every`` steps the coded size is measured and gamma follows `steered`. The wanted size falls geometrically
     from the first measurement to the target in ``approach`` steps, since the size lags behind gamma: asked for at
-    once, a far target would drive gamma far beyond what it needs. Time is counted in learning rate, relative to the
-    largest so far: as it anneals the size responds less, and gamma is moved less.
+    once, a far target would drive gamma far beyond what it needs. Time is weighted by the root of the learning rate,
+    relative to the largest so far: as it anneals the size responds less, and gamma is moved less.
 
     With ``restoration`` safety wins: at a check beyond the contract gamma waits, and from the second in a row on it
     falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would have
@@ -105,7 +105,7 @@ class TargetSize(EveryNSteps):
         measure=None,
         restoration=None,
         approach=1000,
-        horizon=200,
+        horizon=100,
         limits=(1e-4, 1e3),
         backup_dir=None,
     ):
@@ -163,10 +163,15 @@ class TargetSize(EveryNSteps):
         return first["stored_bytes"] ** (1 - share) * self.target_bytes**share
 
     def _elapsed(self, step, rate):
-        """Training since the last measurement: steps, weighted with the learning rate, in horizons."""
+        """Training since the last measurement: steps, weighted by the learning rate, in horizons.
+
+        By its root: by the rate itself, gamma would hardly move over the last third of an annealed training, and a file
+        that is still too large then would stay so. One that becomes too small is the lesser evil, since a narrower dead
+        zone helps it.
+        """
         before = self.history[-1]
         largest = max(rate, *(entry["learning_rate"] for entry in self.history))
-        pace = (before["learning_rate"] + rate) / (2 * largest) if largest > 0 else 1.0
+        pace = math.sqrt((before["learning_rate"] + rate) / (2 * largest)) if largest > 0 else 1.0
         return pace * (step - before["step"]) / self.horizon
 
     def _write(self, logs):

@@ -77,8 +77,8 @@ class Model:
             self.steps += 1
 
 
-def plant_fit(target_bytes, total=8000, **plant):
-    model = Model(Rate(total), **plant)
+def plant_fit(target_bytes, total=8000, rate=None, **plant):
+    model = Model(rate or Rate(total), **plant)
     target = TargetSize(
         target_bytes, every=100, approach=total // 2, measure=lambda plant: math.exp(plant.log_size), limits=(1e-6, 1e6)
     )
@@ -149,14 +149,19 @@ def test_the_size_neither_swings_nor_falls_far_below_the_target(target_bytes):
     assert np.count_nonzero(np.diff(signs)) <= 1
 
 
-def test_gamma_does_not_wind_up_when_the_size_no_longer_follows():
-    target = plant_fit(2500, total=3000, lag=5000.0)  # far too slow: the size is never reached
+def test_gamma_rests_where_nothing_is_learned():
+    target = plant_fit(2500, total=3000, rate=lambda step: float(step < 2000), lag=5000.0)  # too slow to be reached
     assert not target.reached
     gammas = [entry["gamma"] for entry in target.history]
-    rates = [entry["learning_rate"] for entry in target.history]
-    late = [gamma for gamma, rate in zip(gammas, rates, strict=True) if rate < 0.05]
-    assert len(late) > 3
-    assert max(late) < 1.5 * late[0]
+    assert gammas[15] < gammas[20]
+    assert gammas[21:] == [gammas[21]] * 10
+
+
+def test_gamma_moves_less_as_the_learning_rate_falls():
+    target = plant_fit(2500, total=3000, lag=20_000.0, start=2800.0)
+    changes = np.diff([math.log(entry["gamma"]) for entry in target.history])
+    assert (changes[-4:] > 0).all()
+    assert (np.diff(changes[-4:]) < 0).all()
 
 
 def test_the_wanted_size_falls_geometrically():
