@@ -41,16 +41,18 @@ def training_batches(
     def move(index, images_and_labels):
         images, labels = images_and_labels
         height, width = images.shape[1:3]
+        rows, columns = (tf.range(size, dtype=tf.int64)[None] for size in (height, width))
+        if mirror:  # read backwards: many times faster than to reverse all images and choose
+            flips = tf.random.stateless_uniform((batch_size, 1), (seed + 1, index)) < 0.5
+            columns = tf.where(flips, columns[:, ::-1], columns)
         if shift or table is not None:
             offsets = tf.random.stateless_uniform((batch_size, 2), (seed, index), 0, 2 * shift + 1, dtype=tf.int64)
             images = tf.pad(images, [[0, 0], [shift, shift], [shift, shift], [0, 0]])
-            images = tf.gather(images, offsets[:, :1] + tf.range(height, dtype=tf.int64), axis=1, batch_dims=1)
-            images = tf.gather(images, offsets[:, 1:] + tf.range(width, dtype=tf.int64), axis=2, batch_dims=1)
+            images = tf.gather(images, offsets[:, :1] + rows, axis=1, batch_dims=1)
+            columns += offsets[:, 1:]
+        images = tf.gather(images, columns, axis=2, batch_dims=1)
         if table is not None:
             labels = tf.gather_nd(table, tf.concat([offsets, labels[:, None]], axis=1))
-        if mirror:
-            flips = tf.random.stateless_uniform((batch_size, 1, 1, 1), (seed + 1, index)) < 0.5
-            images = tf.where(flips, images[:, :, ::-1], images)
         return images, labels
 
     table, labels = None, split.labels
