@@ -3,8 +3,7 @@
 python experiments/lottery_moons.py
 
 Ten seeds; 10 to 90 % of the neurons go, by four protocols and at random. Iterative pruning rewinds to epoch 100 of the
-dense training: with 80 % of the neurons gone, that has 99.0 % on validation, and a rewind to the initial weights
-98.3 %. Writes a JSON record and figures to --out_dir; those of an earlier run are replaced. Finished trainings are
+dense training, which did better on validation than a rewind to the initial weights. Writes a JSON record and figures to --out_dir; those of an earlier run are replaced. Finished trainings are
 cached in --work_dir, so that a run that was stopped goes on.
 """
 

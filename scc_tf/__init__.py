@@ -1,10 +1,11 @@
 """Safety-driven self-compressing neural networks for Keras 3."""
 
-from scc_tf import callbacks, datasets, layers, models
+from scc_tf import callbacks, datasets, layers, metrics, models
 from scc_tf.clustering import ClusterBudget, ClusterReport, cluster_filters
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.evaluation import CompressionReport, evaluate_compression
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
+from scc_tf.finishing import finish, finish_to_bytes
 from scc_tf.rate import RateTerm
 from scc_tf.report import SizeReport, size_report
 from scc_tf.safety import SafetySet, select_safety_set
@@ -31,8 +32,11 @@ __all__ = [
     "datasets",
     "evaluate_compression",
     "export_tflite",
+    "finish",
+    "finish_to_bytes",
     "layers",
     "load_packed",
+    "metrics",
     "models",
     "remove_channels",
     "remove_dead_channels",

@@ -18,7 +18,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"training"},
     {"conversion"},
     {"export"},
-    {"report"},
+    {"report", "finishing"},
     {"callbacks", "plots"},
     {"evaluation"},
     {"pipelines"},

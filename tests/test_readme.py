@@ -27,7 +27,9 @@ def test_the_examples_run(capsys, tmp_path, monkeypatch):
     for example in (first, *others):
         exec(compile(example, "README.md", "exec"), names)
     assert "head/kernel" in capsys.readouterr().out
-    assert {path.name for path in tmp_path.iterdir()} == {"mnist.scc", "mnist.tflite", "deep.scc", "page.png"}
+    assert {path.name for path in tmp_path.iterdir()} == {
+        *("mnist.scc", "mnist.tflite", "deep.scc", "tiny.scc", "page.png", "work")
+    }
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))

@@ -34,6 +34,7 @@ class EveryNSteps(keras.callbacks.Callback):
     """
 
     names = ()  # of the values that `at_step` returns
+    starts_anew = ""  # what does so in a fit that goes on without the history of the one before, if anything
     backup_name = "every_n_steps.json"
 
     def __init__(self, every, backup_dir=None):
@@ -68,6 +69,8 @@ class EveryNSteps(keras.callbacks.Callback):
         self._acted_on = None
         self.history = self._restored_history()
         if not self.history:
+            if self.starts_anew and self.step > 0:
+                self._tell_what_starts_anew()
             self.act()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -114,6 +117,18 @@ class EveryNSteps(keras.callbacks.Callback):
     def _write(self, logs):
         if logs is not None:
             logs.update(self.latest)
+
+    def _tell_what_starts_anew(self):
+        """A run that was interrupted and a second fit of the same model look alike here."""
+        logging.log(
+            logging.WARNING if self._backup else logging.INFO,
+            "Fit starts at step %d, and %s finds no history of its own (%s): %s. If this fit goes on with an "
+            "interrupted one, the remedy is a backup_dir, the same in both.",
+            self.step,
+            type(self).__name__,
+            f"in {self._backup.parent}" if self._backup else "no backup_dir",
+            self.starts_anew,
+        )
 
     def _restored_history(self):
         step = self.step

@@ -48,6 +48,7 @@ class SafetyMonitor(EveryNSteps):
 
     names = ("safety_accuracy", "safety_drop")
     backup_name = "safety_monitor.json"
+    starts_anew = "the reference starts with the weights as they are now, and drops before this step are not seen"
 
     def __init__(
         self,
@@ -97,20 +98,6 @@ class SafetyMonitor(EveryNSteps):
                 "noise may look like a drop. Give SafetyMonitor statistics_images."
             )
         super().on_train_begin(logs)
-
-    def _restored_history(self):
-        history = super()._restored_history()
-        if self.step > 0 and not history:
-            # A run that was interrupted and a second fit of the same model look alike here.
-            logging.log(
-                logging.WARNING if self._backup else logging.INFO,
-                "Fit starts at step %d and finds no earlier safety checks (%s): the reference starts anew, with the "
-                "weights as they are now. If this fit goes on with an interrupted one, drops before this step are "
-                "not seen; the remedy is a backup_dir, the same in both.",
-                self.step,
-                f"in {self._backup.parent}" if self._backup else "no backup_dir",
-            )
-        return history
 
     def at_step(self, step):
         """Check."""

@@ -6,7 +6,7 @@ from absl import logging
 from keras import ops
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.export import packed_bytes
+from scc_tf.finishing import finished_bytes
 
 __all__ = ["TargetSize", "steered"]
 
@@ -66,8 +66,8 @@ class TargetSize(EveryNSteps):
     Args:
         target_bytes: length of the file, positive.
         every: training steps between two measurements.
-        measure: function ``model -> bytes``; it must not change the model. Default: the length of
-            `scc_tf.export.packed_bytes`.
+        measure: function ``model -> bytes``; it must not change the model. Default: `scc_tf.finishing.finished_bytes`,
+            the length of the file after `scc_tf.finish`.
         restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size.
         approach: steps until the target is wanted, at least 1.
         horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer.
@@ -91,10 +91,12 @@ class TargetSize(EveryNSteps):
     Example:
         >>> target = TargetSize(4000, every=100, approach=2000)                 # doctest: +SKIP
         >>> compressed.fit(images, labels, callbacks=[target])                  # doctest: +SKIP
+        >>> small, fit = scc_tf.finish_to_bytes(compressed, images, 4000)       # doctest: +SKIP
     """
 
     names = ("stored_bytes", "wanted_bytes", "gamma", "learning_rate", "held_back")
     backup_name = "target_size.json"
+    starts_anew = "gamma starts where compile put it, and the wanted size where the model is now"
     tolerance = 0.02
 
     def __init__(
@@ -116,7 +118,7 @@ class TargetSize(EveryNSteps):
         if not 0 < limits[0] < limits[1] < math.inf:
             raise ValueError(f"Expected limits with 0 < smallest < largest. Received: limits={limits}")
         self.target_bytes = target_bytes
-        self.measure = measure or (lambda model: len(packed_bytes(model)))
+        self.measure = measure or finished_bytes
         self.restoration = restoration
         self.approach = approach
         self.horizon = horizon
@@ -194,9 +196,16 @@ class TargetSize(EveryNSteps):
         return f"{said}{safety}." if self.reached else f"{said}{safety}: {self._reason(gamma)}."
 
     def _reason(self, gamma):
-        held = sum(entry["held_back"] for entry in self.history)
-        if held:
-            return f"safety went first and held gamma back at {held:.0f} of {len(self.history)} measurements"
+        begun = self.history[0]["step"] + self.approach  # safety in the approach is no reason: there was time left
+        late = [entry["held_back"] for entry in self.history if entry["step"] >= begun]
+        reasons = []
+        if sum(late):
+            reasons.append(
+                f"safety went first and held gamma back at {sum(late):.0f} of the {len(late)} measurements from where "
+                "the target was wanted"
+            )
         if gamma in self.limits:
-            return f"gamma is at its limit of {gamma:g}"
-        return f"the size was still on its way at gamma={gamma:.3g}; more steps, or a later end of the learning rate"
+            reasons.append(f"gamma is at its limit of {gamma:g}")
+        return " and ".join(reasons) or (
+            f"the size was still on its way at gamma={gamma:.3g}; more steps, or a later end of the learning rate"
+        )

@@ -10,7 +10,7 @@ from absl import logging
 
 from scc_tf.callbacks import KernelRestoration, SafetyMonitor, TargetSize
 from scc_tf.callbacks.target_size import GAIN, HELD_BACK, LARGEST_CHANGE, steered
-from scc_tf.export.packed import packed_bytes
+from scc_tf.finishing import finished_bytes
 from scc_tf.layers import self_compressing_layers
 
 TARGETS = (1000, 2500, 5000, 10_000, 20_000)
@@ -291,12 +291,41 @@ def fit(callbacks, epochs=2, model=None, **settings):
     return model, history.history
 
 
+def test_safety_in_the_approach_is_no_reason():
+    fit = SafeFit(limits=(1e-4, 1.05))
+    fit.target.approach = 3
+    fit.step(150, 0.9)
+    for _ in range(6):
+        fit.step(150, 1.0)
+    fit.end()
+    assert fit.target.outcome.endswith("safety is kept: gamma is at its limit of 1.05.")
+
+
+def test_all_reasons_are_told():
+    fit = SafeFit(limits=(0.99, 1.01))
+    fit.step(150, 0.9)
+    fit.step(150, 1.0)
+    fit.end()
+    assert "held gamma back at 1 of the 2 measurements" in fit.target.outcome
+    assert fit.target.outcome.endswith(" and gamma is at its limit of 1.01.")
+
+
+def test_a_fit_that_finds_no_history_says_that_gamma_starts_anew(caplog):
+    fit = SafeFit()
+    fit.model.optimizer.iterations.assign(7)
+    with caplog.at_level("INFO", logger="absl"):
+        fit.target.on_train_begin()
+    (said,) = [record.getMessage() for record in caplog.records if "TargetSize finds no history" in record.getMessage()]
+    assert "gamma starts where compile put it" in said
+    assert "backup_dir" in said
+
+
 @pytest.mark.slow
 def test_size_and_gamma_are_logged_and_the_model_is_left_alone():
     target = TargetSize(150, every=3, approach=4)
     model, logs = fit([target])
     assert [entry["step"] for entry in target.history] == [0, 3, 6]
-    assert target.history[-1]["stored_bytes"] == len(packed_bytes(model))
+    assert target.history[-1]["stored_bytes"] == finished_bytes(model)
     assert logs["stored_bytes"][-1] == target.history[-1]["stored_bytes"]
     assert logs["gamma"][-1] == target.history[-1]["gamma"] == pytest.approx(float(model.gamma))
     assert set(logs) & {"wanted_bytes", "held_back", "learning_rate"} == set()

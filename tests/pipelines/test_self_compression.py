@@ -10,12 +10,11 @@ import numpy as np
 import pytest
 
 import scc_tf
-from scc_tf import datasets, models
+from scc_tf import datasets, finish, models
 from scc_tf.callbacks import RaiseOnNaN
 from scc_tf.pipelines.self_compression import (
     Config,
     compress,
-    finish,
     float_model,
     restored_channels,
     run,

@@ -16,11 +16,11 @@ from scc_tf import datasets, models
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler
 from scc_tf.conversion import self_compress
 from scc_tf.export.packed import packed_report
+from scc_tf.finishing import finish
 from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.distillation import one_hot, soft_labels
 from scc_tf.pipelines.entropy_compression.config import PRESETS, Config
 from scc_tf.pipelines.entropy_compression.published import PUBLISHED
-from scc_tf.pipelines.finishing import finish
 from scc_tf.pipelines.optimization import hold_then_cosine
 from scc_tf.pipelines.settings import provenance
 from scc_tf.pipelines.stage import Stage, error_percent

@@ -10,7 +10,6 @@ import keras
 from absl import logging
 
 from scc_tf import datasets
-from scc_tf.pipelines.finishing import finish
 from scc_tf.pipelines.self_compression.config import MODES, NETWORK_SETTINGS, Config
 from scc_tf.pipelines.self_compression.stages import compress, float_model, safety_set_of
 from scc_tf.pipelines.settings import provenance
@@ -21,7 +20,6 @@ __all__ = [
     "NETWORK_SETTINGS",
     "Config",
     "compress",
-    "finish",
     "float_model",
     "restored_channels",
     "run",

@@ -10,8 +10,8 @@ import numpy as np
 from scc_tf import models
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import self_compress
+from scc_tf.finishing import finish, finish_to_bytes
 from scc_tf.pipelines.batches import training_batches
-from scc_tf.pipelines.finishing import finish, finish_to_bytes
 from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.self_compression.contract import Contract
 from scc_tf.pipelines.self_compression.watch import Watch

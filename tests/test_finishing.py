@@ -5,10 +5,10 @@ import numpy as np
 import pytest
 
 import scc_tf
+from scc_tf import finishing
 from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.finishing import finish, finish_to_bytes, finished_bytes
 from scc_tf.layers import self_compressing_layers
-from scc_tf.pipelines import finishing
-from scc_tf.pipelines.finishing import finish, finish_to_bytes, finished_bytes
 
 IMAGES = np.random.default_rng(0).normal(size=(64, 12, 12, 1)).astype(np.float32)
 

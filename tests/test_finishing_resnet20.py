@@ -6,8 +6,8 @@ import pytest
 
 import scc_tf
 from scc_tf import models
+from scc_tf.finishing import finish
 from scc_tf.layers import self_compressing_layers
-from scc_tf.pipelines.finishing import finish
 
 NORMALIZATION = ([4.0, 4.1, 3.8], [-2.0, -1.9, -1.7])
 IMAGES = np.random.default_rng(0).random((64, 32, 32, 3), np.float32)
