@@ -3,8 +3,9 @@
 python experiments/lottery_moons.py
 
 Ten seeds; 10 to 90 % of the neurons go, by four protocols and at random. Iterative pruning rewinds to epoch 100 of the
-dense training, which did better on validation than a rewind to the initial weights. Writes a JSON record and figures to --out_dir; those of an earlier run are replaced. Finished trainings are
-cached in --work_dir, so that a run that was stopped goes on.
+dense training, which did better on validation than a rewind to the initial weights. Writes a JSON record and figures to
+--out_dir; those of an earlier run are replaced. Finished trainings are cached in --work_dir, so that a run that was
+stopped goes on.
 """
 
 from pathlib import Path

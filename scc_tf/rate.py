@@ -24,11 +24,23 @@ class ValueCosts:
         momentum: of the histogram, in [0, 1).
         zeros: whether zeros are counted; if not, they cost nothing.
 
+    Raises:
+        ValueError: if ``momentum`` is out of range.
+
     Source: after Oktay et al. 2020, "Scalable Model Compression by Entropy Penalized Reparameterization"
         (arXiv 1906.06624), with a histogram in place of a learned density.
+
+    Example:
+        >>> costs = ValueCosts()
+        >>> costs.update([ops.array([0.0, 0.0, 0.0, 1.0])], fresh=True)
+        >>> zero, half, one = ops.convert_to_numpy(costs(ops.array([0.0, 0.5, 1.0]))).tolist()
+        >>> zero < half < one
+        True
     """
 
     def __init__(self, momentum=0.9, zeros=True):
+        if not 0 <= momentum < 1:
+            raise ValueError(f"Expected momentum in [0, 1). Received: momentum={momentum}")
         self.momentum, self.zeros = momentum, zeros
         size = 2 * LARGEST + 1
         self._counts = keras.Variable(ops.zeros((size,)), trainable=False, dtype="float32")
@@ -45,7 +57,7 @@ class ValueCosts:
         return [self._counts, self._bits]
 
     def update(self, codes, fresh):
-        """Count codes, a list of float tensors of integers; ``fresh`` forgets what was counted before."""
+        """Count codes, a list of float tensors of integers in any shapes; ``fresh`` forgets all earlier ones."""
         places = ops.concatenate([ops.reshape(c, (-1,)) for c in codes])
         places = ops.cast(ops.clip(places, -LARGEST, LARGEST), "int32") + LARGEST
         counts = ops.segment_sum(ops.ones(places.shape), places, num_segments=2 * LARGEST + 1) * self._counted
@@ -57,7 +69,7 @@ class ValueCosts:
         self._bits.assign(ops.concatenate([ends[0][None], bits[1:-1], ends[1][None]]))
 
     def __call__(self, scaled):
-        """Bits of every entry of a float tensor, with the slope between its two neighbours as the gradient."""
+        """Bits of every entry of a float tensor, in its shape; its gradient is the slope between its neighbours."""
         below = ops.stop_gradient(ops.clip(ops.nan_to_num(ops.floor(scaled)), -LARGEST, LARGEST - 1))
         place = ops.cast(below, "int32") + LARGEST
         low, high = ops.take(self._bits, place), ops.take(self._bits, place + 1)
@@ -131,11 +143,11 @@ class RateTerm:
     Args:
         model: Sequential or functional model with self-compressing layers.
         unit: ``"bits"`` or ``"bytes"`` per weight.
-        starting_weights: ``N``. Default: the kernel weights of ``model`` now.
+        starting_weights: ``N``, at least 1. Default: the kernel weights of ``model`` now.
         momentum: of the counts, in [0, 1).
 
     Raises:
-        ValueError: if ``unit`` is unknown, or the model has no self-compressing layer.
+        ValueError: if ``unit`` is unknown, a number is out of range, or the model has no self-compressing layer.
 
     Source: Oktay et al. 2020 (arXiv 1906.06624) for the rate as a loss; the counts and their contexts are ours.
 
@@ -153,8 +165,11 @@ class RateTerm:
         if unit not in UNITS:
             raise ValueError(f"Expected unit to be one of {tuple(UNITS)}. Received: unit={unit!r}")
         nodes = compressing_kernels(model)
-        self.unit = unit
-        self.starting_weights = starting_weights or sum(n.layout.channels * n.layout.fan_in for n in nodes)
+        if starting_weights is None:
+            starting_weights = sum(n.layout.channels * n.layout.fan_in for n in nodes)
+        if starting_weights < 1:
+            raise ValueError(f"Expected starting_weights to be at least 1. Received: {starting_weights}")
+        self.unit, self.starting_weights = unit, starting_weights
         self.scale = UNITS[unit] / self.starting_weights
         self._kernels = [_KernelRate(node, momentum) for node in nodes]
         self._biased = [layer for layer in self_compressing_layers(model) if layer.has_quantized_bias]

@@ -314,5 +314,10 @@ def test_its_variables_are_all_that_it_knows():
 def test_refusals():
     with pytest.raises(ValueError, match="Received: unit='kB'"):
         RateTerm(dense_model(sparse_kernel()[0]), "kB")
+    for momentum in (-0.1, 1.0):
+        with pytest.raises(ValueError, match=f"momentum={momentum}"):
+            RateTerm(dense_model(sparse_kernel()[0]), momentum=momentum)
+    with pytest.raises(ValueError, match=r"starting_weights to be at least 1\. Received: 0"):
+        RateTerm(dense_model(sparse_kernel()[0]), starting_weights=0)
     with pytest.raises(ValueError, match="self-compressing layers"):
         RateTerm(toy.dense_net())

@@ -8,8 +8,9 @@ import numpy as np
 from scc_tf import metrics
 from scc_tf.evaluation.behaviour import measure_behaviour, measure_curves
 from scc_tf.evaluation.footprint import measure_footprint
-from scc_tf.evaluation.outputs import classifier_outputs
+from scc_tf.evaluation.outputs import classifier_outputs, number_of_classes
 from scc_tf.evaluation.report import CompressionReport, ModelReport
+from scc_tf.metrics.probabilities import checked_labels
 
 __all__ = ["evaluate_compression"]
 
@@ -61,12 +62,12 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     if len(names) != 2:
         raise ValueError(f"Expected two names. Received: names={names!r}")
     names, bins = tuple(map(str, names)), _whole_bins(bins)
-    images = _images(data, ood)
+    classes = [number_of_classes(m, n) for m, n in zip((before, after), names, strict=True)]
+    if classes[0] != classes[1]:
+        raise ValueError(f"Expected models of the same classes. Received: {classes[0]} and {classes[1]} outputs")
+    images = _images(data, ood, classes[0])
     chosen = _chosen(examples, images)
     outputs = [classifier_outputs(m, images, n) for m, n in zip((before, after), names, strict=True)]
-    shapes = [o.logits["test"].shape for o in outputs]
-    if shapes[0] != shapes[1]:
-        raise ValueError(f"Expected models of the same classes. Received: outputs {shapes[0]} and {shapes[1]}")
     found = [_model_report(*parts, data, bins, chosen) for parts in zip(names, outputs, strict=True)]
     footprints = [measure_footprint(model, stored) for model in (before, after)]
     reports = [
@@ -74,7 +75,7 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     ]
     answers = [o.logits["test"].argmax(axis=1) for o in outputs]
     right = [answer == data.test.labels for answer in answers]
-    class_names, class_notes = _class_names(data, shapes[0][1])
+    class_names, class_notes = _class_names(data, classes[0])
     return CompressionReport(
         *reports,
         data_name=getattr(data, "name", "data"),
@@ -100,16 +101,22 @@ def _whole_bins(bins):
     return whole
 
 
-def _images(data, ood):
-    """``{set: images}``."""
-    missing = [name for name in ("validation", "test") if not hasattr(getattr(data, name, None), "images")]
+def _images(data, ood, classes):
+    """``{set: images}``, after a look at the labels: before the models are run, which may take minutes."""
+    splits = {name: getattr(data, name, None) for name in ("validation", "test")}
+    missing = [n for n, split in splits.items() if not (hasattr(split, "images") and hasattr(split, "labels"))]
     if missing:
         raise ValueError(
             "Expected data with a validation and a test split of images and labels (see scc_tf.datasets.load). "
             f"Received: {type(data).__name__} without {' and '.join(missing)}"
         )
-    images = {"validation": data.validation.images, "test": data.test.images}
+    for split in splits.values():
+        if len(split.images):  # an empty one is told of as images
+            checked_labels(split.labels, np.broadcast_to(0.0, (len(split.images), classes)))
+    images = {name: split.images for name, split in splits.items()}
     if ood is not None:
+        if isinstance(ood, tuple) and not hasattr(ood, "images") and not hasattr(ood, "test"):
+            raise ValueError(f"Expected ood to be images, without labels. Received: a tuple of {len(ood)}")
         ood = getattr(ood, "test", ood)
         images["out"] = np.asarray(getattr(ood, "images", ood))
     return images

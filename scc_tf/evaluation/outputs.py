@@ -9,7 +9,7 @@ from scc_tf.graph import check_functional
 from scc_tf.metrics import softmax
 from scc_tf.metrics.probabilities import ROW_TOLERANCE
 
-__all__ = ["ClassifierOutputs", "classifier_outputs"]
+__all__ = ["ClassifierOutputs", "classifier_outputs", "number_of_classes"]
 
 BATCH_SIZE = 500
 
@@ -30,6 +30,27 @@ class ClassifierOutputs:
     def probabilities(self, name, temperature=1.0):
         """Class probabilities of one set, float64 ``(N, K)``."""
         return softmax(self.logits[name], temperature)
+
+
+def number_of_classes(model, name="model"):
+    """``K`` of a classifier ``(N, ...) -> (N, K)``, without running it.
+
+    Args:
+        model: Keras model.
+        name: of the model, for what is raised.
+
+    Raises:
+        ValueError: if the model is subclassed or not built, or has several inputs or outputs or one class only.
+    """
+    check_functional(model)
+    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
+        raise ValueError(
+            "Expected a classifier with one input and one output (N, K). Received: "
+            f"{name!r} with inputs {[t.shape for t in model.inputs]} and outputs {[t.shape for t in model.outputs]}"
+        )
+    if model.outputs[0].shape[1] == 1:
+        raise ValueError(f"Expected one output per class. Received: {name!r} with output {model.outputs[0].shape}")
+    return model.outputs[0].shape[1]
 
 
 def classifier_outputs(model, images, name="model"):
@@ -54,14 +75,7 @@ def classifier_outputs(model, images, name="model"):
         >>> classifier_outputs(model, {"test": np.ones((4, 2))}).are_logits
         False
     """
-    check_functional(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            "Expected a classifier with one input and one output (N, K). Received: "
-            f"{name!r} with inputs {[t.shape for t in model.inputs]} and outputs {[t.shape for t in model.outputs]}"
-        )
-    if model.outputs[0].shape[1] == 1:
-        raise ValueError(f"Expected one output per class. Received: {name!r} with output {model.outputs[0].shape}")
+    number_of_classes(model, name)
     outputs = {key: _outputs(model, np.asarray(array), f"{name!r} on the {key} set") for key, array in images.items()}
     if not all(_are_probabilities(array) for array in outputs.values()):
         return ClassifierOutputs(outputs, are_logits=True)

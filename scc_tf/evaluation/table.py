@@ -153,6 +153,10 @@ def _sign(change, least):
 CHANGES = {"percent": _points, "number": _difference, "count": _factor}
 
 
+def _times(ratio, less, more):
+    return f"{ratio:.2f} times {less}" if ratio >= 1 else f"{1 / ratio:.2f} times {more}"
+
+
 def _summary(report):
     yield (
         f"Same answer to {100 * report.agreement:.2f} % of the test images; "
@@ -160,11 +164,14 @@ def _summary(report):
     )
     parts = []
     if report.compression_ratio:
-        parts.append(f"a file {report.compression_ratio:.1f} times smaller than {report.before.name} as float32")
+        factor = _times(report.compression_ratio, "smaller", "larger")
+        parts.append(f"a file {factor} than {report.before.name} as float32")
     elif report.float32_ratio:
         parts.append(f"float32 ratio {report.float32_ratio:.2f} to {report.before.name} (no packed file)")
-    if report.speedup:
-        parts.append(f"{report.speedup:.2f} times fewer multiply-accumulates without dead channels")
+    work = (report.speedup, "without dead channels"), (report.nonzero_speedup, "with weights that are not 0")
+    for ratio, which in work:
+        if ratio and f"{ratio:.2f}" != "1.00":
+            parts.append(f"{_times(ratio, 'fewer', 'more')} multiply-accumulates {which}")
     if parts:
         yield f"{report.after.name}: {', '.join(parts)}."
     if report.before.ood:

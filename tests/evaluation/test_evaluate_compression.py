@@ -5,12 +5,12 @@ from types import SimpleNamespace
 import keras
 import numpy as np
 import pytest
-from evaluation.small_models import FORMS, a_dataset, dense_net, fitted, half_dead, outsiders
+from evaluation.small_models import FORMS, a_dataset, dense_net, fitted, half_dead, outsiders, pruned
 
 import scc_tf
 from scc_tf import evaluate_compression, metrics
 from scc_tf.datasets import Split
-from scc_tf.evaluation import footprint
+from scc_tf.evaluation import comparison, footprint
 from scc_tf.flops import count_operations
 
 
@@ -320,7 +320,7 @@ def test_short_names_do_not_narrow_the_table(net, data):
         ({"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])}, "one output per class"),
         (
             {"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])},
-            r"same classes.*\(60, 3\).*\(60, 4\)",
+            r"same classes\. Received: 3 and 4 outputs",
         ),
         (
             {"after": keras.Sequential([keras.Input((9,)), keras.layers.Dense(3)])},
@@ -330,6 +330,7 @@ def test_short_names_do_not_narrow_the_table(net, data):
         ({"data": "mnist"}, "Received: str without validation and test"),
         ({"ood": np.zeros((4, 5))}, r"\(4, 5\) for 'before' on the out set"),
         ({"ood": np.zeros((0, 8))}, "at least one"),
+        ({"ood": (np.zeros((4, 8)), np.zeros(4, int))}, "without labels. Received: a tuple of 2"),
         ({"names": ("only",)}, "two names"),
         *(
             ({"bins": bins}, "whole number of bins, at least 1. Received: bins=")
@@ -343,6 +344,47 @@ def test_arguments_are_checked(arguments, message, net, data):
     defaults = {"before": net, "after": net, "data": data, "ood": outsiders(), "stored": False}
     with pytest.raises(ValueError, match=message):
         evaluate_compression(**defaults | arguments)
+
+
+@pytest.mark.parametrize("split", ["validation", "test"])
+@pytest.mark.parametrize(
+    ("labels", "message"),
+    [
+        (lambda own: np.eye(3)[own], "integer labels"),
+        (lambda own: own[:-1], "integer labels"),
+        (lambda own: own + 1, "in"),
+    ],
+    ids=["one-hot", "one too few", "out of range"],
+)
+def test_labels_are_looked_at_before_a_model_is_run(split, labels, message, net, data, monkeypatch):
+    def run(*arguments):
+        raise AssertionError("run before the labels were checked")
+
+    monkeypatch.setattr(comparison, "classifier_outputs", run)
+    own = getattr(data, split)
+    with pytest.raises(ValueError, match=message):
+        evaluate_compression(net, net, data._replace(**{split: Split(own.images, labels(own.labels))}))
+
+
+def test_a_split_without_labels_is_named(net, data):
+    with pytest.raises(ValueError, match=r"without test$"):
+        evaluate_compression(net, net, SimpleNamespace(validation=data.validation, test=SimpleNamespace(images=[])))
+
+
+def test_factors_of_a_larger_model_are_worded_so(net, data):
+    wide = keras.Sequential([keras.Input((8,)), keras.layers.Dense(200, "relu"), keras.layers.Dense(3)])
+    small, large = scc_tf.share_weights(net, clusters=2), scc_tf.share_weights(wide, clusters=16)
+    text = str(evaluate_compression(small, large, data, names=("small", "large")))
+    assert "times larger than small as float32" in text
+    assert "times more multiply-accumulates without dead channels" in text
+
+
+def test_factors_of_one_are_left_out_and_those_of_single_weights_told(net, data):
+    report = evaluate_compression(net, pruned(net), data, stored=False)
+    assert report.nonzero_speedup > 1.1 > 1.001 > report.speedup
+    assert "without dead channels" not in str(report).splitlines()[-1]
+    assert f"{report.nonzero_speedup:.2f} times fewer multiply-accumulates with weights that are not 0" in str(report)
+    assert json.loads(report.to_json())["nonzero_speedup"] == report.nonzero_speedup
 
 
 def test_an_empty_validation_split_is_refused(net, data):

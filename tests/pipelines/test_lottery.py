@@ -72,6 +72,16 @@ def test_the_time_is_that_of_every_training_once(done):
     assert dense < done["seconds"] == pytest.approx(led_to - dense * len(PROTOCOLS))
 
 
+@pytest.mark.parametrize(
+    ("protocol", "ratio", "message"),
+    [("wining_ticket", 0.5, "protocols='wining_ticket'"), ("one_shot", 1.0, r"ratios='1\.0'")],
+)
+def test_a_ticket_that_there_is_not_is_refused_before_anything_is_trained(protocol, ratio, message, tmp_path):
+    with pytest.raises(ValueError, match=message):
+        ticket(CONFIG, protocol, ratio, tmp_path, verbose=0)
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.slow
 def test_a_ticket_is_the_network_of_its_row(done, work_dir, monkeypatch):
     monkeypatch.setattr(FullBatch, "fit", lambda *arguments: pytest.fail("trained again"))

@@ -4,7 +4,9 @@ Trainings are cached in the work folder under a hash of the settings that they d
 from its last epoch. The validation split stops trainings and fits temperatures; the test split chooses nothing.
 """
 
+import dataclasses
 import itertools
+from pathlib import Path
 
 import keras
 from absl import logging
@@ -25,7 +27,7 @@ def run(config, work_dir, verbose=1):
 
     Args:
         config: `Config`.
-        work_dir: folder (`pathlib.Path`) of the cached stages.
+        work_dir: folder of the cached stages.
         verbose: as in ``fit``.
 
     Returns:
@@ -40,8 +42,18 @@ def run(config, work_dir, verbose=1):
         - ``parameters`` that are left, ``sparsity``, the fraction of the dense network's parameters that is gone,
           ``operations``, the multiply-accumulates of an example with weights that are left, and ``channels`` by layer;
         - the values of `scc_tf.pipelines.lottery.measures.measure`.
+
+    Raises:
+        ValueError: if ``rewind_steps`` is beyond where a dense network is best, or a cached stage is damaged.
+        FloatingPointError: if the loss of a training is not finite.
+
+    Example:
+        >>> config = Config(model="moons_mlp", protocols="winning_ticket", ratios="0.6")
+        >>> record = run(config, "work")                                        # doctest: +SKIP
+        >>> [(row["protocol"], row["test_accuracy"]) for row in record["rows"]] # doctest: +SKIP
+        [('dense', 0.987), ('winning_ticket', 0.973)]
     """
-    trainer = Trainer(config, *tasks.load(config), work_dir, verbose)
+    trainer = Trainer(config, *tasks.load(config), Path(work_dir), verbose)
     points = [("dense", 0.0), *itertools.product(config.protocols.split(","), config.pruned_ratios)]
     rows, seconds = [], 0.0
     for seed in config.seeds:
@@ -65,15 +77,24 @@ def ticket(config, protocol, ratio, work_dir, verbose=1):
         config: `Config`.
         protocol: one of `PROTOCOLS`.
         ratio: fraction to prune.
-        work_dir: folder (`pathlib.Path`) of the cached stages.
+        work_dir: folder of the cached stages.
         verbose: as in ``fit``.
 
     Returns:
         ``(dense network, pruned network, data, OOD images or None)``, the data as the networks take them.
+
+    Raises:
+        ValueError: if there is no such protocol, ``ratio`` is not in [0, 1), or as `run`.
+        FloatingPointError: as `run`.
+
+    Example:
+        >>> dense, small, data, _ = ticket(Config(), "iterative", 0.8, "work")  # doctest: +SKIP
+        >>> print(scc_tf.evaluate_compression(dense, small, data))              # doctest: +SKIP
     """
+    config = dataclasses.replace(config, protocols=protocol, ratios=repr(ratio))  # checks them
     keras.utils.set_random_seed(config.seed)
     data, ood_images = tasks.load(config)
-    lottery = Lottery(Trainer(config, data, ood_images, work_dir, verbose), config.seed)
+    lottery = Lottery(Trainer(config, data, ood_images, Path(work_dir), verbose), config.seed)
     network, _, _ = lottery.prune(protocol, ratio)
     return lottery.dense, network, data, ood_images
 
