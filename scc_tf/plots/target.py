@@ -40,7 +40,7 @@ def target_sizes(record: dict, path: str | os.PathLike) -> None:
         above.set_ylabel("coded size (kB)")
         below.set_ylabel("gamma")
         below.set_xlabel("training step")
-        above.margins(x=0.02)
+        above.margins(x=0.02, y=0.1)  # the lowest label stands below its dot
         above.set_title("Dashed: asked for; dots: the finished files")
 
 

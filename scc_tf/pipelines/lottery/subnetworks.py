@@ -70,7 +70,8 @@ class Neurons:
 class Weights:
     """Unstructured pruning: the smallest weights of the whole network go, the output layer's too. Biases stay.
 
-    What is left is a network of masked layers, whose pruned weights stay zero.
+    What is left is a network of masked layers, whose pruned weights stay zero. The masks are chosen over all kernels at
+    once, by `scc_tf.pruning.global_masks`: TF-MOT's engine knows one kernel at a time.
 
     Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis" (arXiv 1803.03635), section 4: global pruning.
     """
