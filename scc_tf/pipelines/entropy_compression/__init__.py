@@ -43,7 +43,8 @@ def run(config, work_dir, verbose=1):
     Returns:
         ``(record, compressed model)``. The record is plain JSON: ``config``, ``versions``, ``seconds`` of training in
         all sessions, without the teacher's; ``trained_validation_error`` and ``validation_error``, per cent, before and
-        after surgery and rounding; ``float32_bytes`` of the starting network; ``stored_bytes`` of a packed file and its ``parts``.
+        after surgery and rounding; ``float32_bytes`` of the starting network; ``stored_bytes`` of a packed file and its
+        ``parts``.
     """
     keras.utils.set_random_seed(config.seed)
     data = datasets.load("mnist", config.data_dir or None)
