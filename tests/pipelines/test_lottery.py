@@ -8,7 +8,7 @@ import pytest
 from patterns import small_data, split
 
 from scc_tf import datasets, metrics, models
-from scc_tf.pipelines.lottery import PROTOCOLS, Config, run, tasks, ticket
+from scc_tf.pipelines.lottery import PROTOCOLS, Config, Task, run, tasks, ticket
 from scc_tf.pipelines.lottery.early_stopping import Stop
 from scc_tf.pipelines.lottery.full_batch import FullBatch
 from scc_tf.pipelines.lottery.protocols import Lottery, round_ratios
@@ -192,10 +192,11 @@ def test_single_weights_start_from_where_their_protocol_says(no_retraining, tmp_
 @pytest.mark.slow
 def test_a_rewind_goes_to_an_early_step_of_the_dense_training(tmp_path):
     config = dataclasses.replace(CONFIG, runs=1, epochs=40, patience=40, rewind_steps=7)
-    trainer = Trainer(config, *tasks.load(config), tmp_path, 0)
+    task = tasks.load(config)
+    trainer = Trainer(config, task.data, None, tmp_path, 0)
     expected = models.moons_mlp(seed=0)
     FullBatch(config, tasks.two_moons()).fit(expected, epochs=7)
-    for ours, theirs in zip(Lottery(trainer, 0)._early, expected.get_weights(), strict=True):
+    for ours, theirs in zip(Lottery(trainer, 0, task)._early, expected.get_weights(), strict=True):
         np.testing.assert_array_equal(ours, theirs)
 
 
@@ -275,8 +276,53 @@ def test_filters_go_in_mini_batches_and_ood_images_are_scored(tmp_path, monkeypa
         assert set(row["ood"]) == {"probability", "entropy", "energy"}
         assert 0 <= row["ood"]["energy"]["auroc"] <= 1
         assert 0.1 <= row["confidence_ood"] <= 1
-    images = tasks.load(config)[0].train.images
+    images = tasks.load(config).data.train.images
     assert -1 <= images.min() < 0 < images.max() <= 1
+
+
+# a network of one's own ----------------------------------------------------------------------------------------------
+
+
+def build(seed):
+    """Layers without names: Keras numbers them anew in every network."""
+    keras.utils.set_random_seed(seed)
+    return keras.Sequential(
+        [keras.Input((2,)), keras.layers.Dense(12, "relu"), keras.layers.Dense(8, "relu"), keras.layers.Dense(2)]
+    )
+
+
+OWN = Config(model="own", batch_size=100, epochs=3, patience=2, ratios="0.5", rounds=2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("structure", ["structured", "unstructured"])
+def test_a_network_of_ones_own_goes_through_every_protocol(structure, tmp_path, monkeypatch):
+    data = tasks.two_moons()
+    task = Task("mine", build, data, ood_images=data.test.images + 9)
+    config = dataclasses.replace(OWN, structure=structure)
+    record = run(config, str(tmp_path), verbose=0, task=task)
+    assert json.loads(json.dumps(record, allow_nan=False)) == record
+    assert [row["protocol"] for row in record["rows"]] == ["dense", *PROTOCOLS]
+    dense, *pruned = record["rows"]
+    for row in pruned:
+        widths = [6, 4, 2] if structure == "structured" else [12, 8, 2]
+        assert list(row["channels"].values()) == widths
+        assert row["operations"] == (44 if structure == "structured" else 68)
+        assert set(row["ood"]) == {"probability", "entropy", "energy"}
+    monkeypatch.setattr("scc_tf.pipelines.lottery.training.measure", lambda *arguments: pytest.fail("measured again"))
+    again = run(config, tmp_path, verbose=0, task=task)
+    for ours, theirs in zip(again["rows"], record["rows"], strict=True):
+        assert ours == {**theirs, "channels": ours["channels"]}  # by other names
+    first, second, *_ = ticket(config, "winning_ticket", 0.5, tmp_path, verbose=0, task=task)
+    assert first.count_params() == dense["parameters"]
+    answers = second.predict(data.test.images, verbose=0).argmax(axis=1)
+    assert row_of(record, "winning_ticket", 0.5)["test_accuracy"] == pytest.approx(np.mean(answers == data.test.labels))
+
+
+@pytest.mark.parametrize(("config", "task"), [(OWN, None), (CONFIG, Task("mine", build, None))])
+def test_a_task_goes_with_its_own_model_alone(config, task, tmp_path):
+    with pytest.raises(ValueError, match="Expected a task with model='own'"):
+        run(config, tmp_path, verbose=0, task=task)
 
 
 # settings ------------------------------------------------------------------------------------------------------------
@@ -291,6 +337,7 @@ def test_filters_go_in_mini_batches_and_ood_images_are_scored(tmp_path, monkeypa
         ({"protocols": "one_shot, one_shot"}, "Expected different protocols"),
         ({"shift": 2}, "shift=2"),
         ({"ood": "cifar100"}, "ood='cifar100'"),
+        ({"model": "own", "ood": "cifar100"}, "in its task"),
         ({"ratios": "0.5,1"}, "ratios='0.5,1'"),
         ({"ratios": "half"}, "ratios='half'"),
         ({"ratios": "nan"}, "ratios='nan'"),

@@ -13,22 +13,24 @@ from absl import logging
 
 from scc_tf.flops import count_operations
 from scc_tf.pipelines.lottery import tasks
-from scc_tf.pipelines.lottery.config import PRESETS, PROTOCOLS, STRUCTURES, Config
+from scc_tf.pipelines.lottery.config import OWN, PRESETS, PROTOCOLS, STRUCTURES, Config
 from scc_tf.pipelines.lottery.protocols import Lottery
 from scc_tf.pipelines.lottery.subnetworks import parameter_count, widths
+from scc_tf.pipelines.lottery.tasks import Task
 from scc_tf.pipelines.lottery.training import Trainer
 from scc_tf.pipelines.settings import provenance
 
-__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "run", "ticket"]
+__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "Task", "run", "ticket"]
 
 
-def run(config, work_dir, verbose=1):
+def run(config, work_dir, verbose=1, task=None):
     """Train, prune and measure, for every seed, protocol and ratio.
 
     Args:
         config: `Config`.
         work_dir: folder of the cached stages.
         verbose: as in ``fit``.
+        task: `Task`, the network and the data of ``model="own"``.
 
     Returns:
         Plain JSON: ``config``, ``versions``, ``seconds`` of all trainings, and ``rows``, per seed one of the protocol
@@ -44,7 +46,8 @@ def run(config, work_dir, verbose=1):
         - the values of `scc_tf.pipelines.lottery.measures.measure`.
 
     Raises:
-        ValueError: if ``rewind_steps`` is beyond where a dense network is best, or a cached stage is damaged.
+        ValueError: if there is a ``task`` without ``model="own"`` or the other way round, a network is none that can be
+            cut, ``rewind_steps`` is beyond where a dense one is best, or a cached stage is damaged.
         FloatingPointError: if the loss of a training is not finite.
 
     Example:
@@ -53,12 +56,13 @@ def run(config, work_dir, verbose=1):
         >>> [(row["protocol"], row["test_accuracy"]) for row in record["rows"]] # doctest: +SKIP
         [('dense', 0.987), ('winning_ticket', 0.973)]
     """
-    trainer = Trainer(config, *tasks.load(config), Path(work_dir), verbose)
+    task = _task(config, task)
+    trainer = Trainer(config, task.data, task.ood_images, Path(work_dir), verbose)
     points = [("dense", 0.0), *itertools.product(config.protocols.split(","), config.pruned_ratios)]
     rows, seconds = [], 0.0
     for seed in config.seeds:
         keras.utils.set_random_seed(seed)  # tf.data shuffles by this seed, too
-        lottery = Lottery(trainer, seed)
+        lottery = Lottery(trainer, seed, task)
         for protocol, ratio in points:
             network, name, trainings = lottery.prune(protocol, ratio)
             named = {"seed": seed, "protocol": protocol, "ratio": ratio}
@@ -70,7 +74,7 @@ def run(config, work_dir, verbose=1):
     return {**provenance(config), "seconds": seconds, "rows": rows}
 
 
-def ticket(config, protocol, ratio, work_dir, verbose=1):
+def ticket(config, protocol, ratio, work_dir, verbose=1, task=None):
     """One pruned network of the first seed beside the dense one, trained as in `run` or loaded.
 
     Args:
@@ -79,6 +83,7 @@ def ticket(config, protocol, ratio, work_dir, verbose=1):
         ratio: fraction to prune.
         work_dir: folder of the cached stages.
         verbose: as in ``fit``.
+        task: as for `run`.
 
     Returns:
         ``(dense network, pruned network, data, OOD images or None)``, the data as the networks take them.
@@ -93,10 +98,20 @@ def ticket(config, protocol, ratio, work_dir, verbose=1):
     """
     config = dataclasses.replace(config, protocols=protocol, ratios=repr(ratio))  # checks them
     keras.utils.set_random_seed(config.seed)
-    data, ood_images = tasks.load(config)
-    lottery = Lottery(Trainer(config, data, ood_images, Path(work_dir), verbose), config.seed)
+    task = _task(config, task)
+    trainer = Trainer(config, task.data, task.ood_images, Path(work_dir), verbose)
+    lottery = Lottery(trainer, config.seed, task)
     network, _, _ = lottery.prune(protocol, ratio)
-    return lottery.dense, network, data, ood_images
+    return lottery.dense, network, task.data, task.ood_images
+
+
+def _task(config, task):
+    if (task is None) == (config.model == OWN):
+        raise ValueError(
+            f"Expected a task with model={OWN!r}, and with no other. "
+            f"Received: model={config.model!r} {'without one' if task is None else f'and {task.name!r}'}"
+        )
+    return tasks.load(config) if task is None else task
 
 
 def _history(trainings, most_epochs):

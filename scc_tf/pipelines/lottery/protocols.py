@@ -20,9 +20,9 @@ pruning as a baseline: Blalock et al. 2020, "What is the State of Neural Network
 
 import functools
 
+import keras
 import numpy as np
 
-from scc_tf import models
 from scc_tf.pipelines.lottery.subnetworks import Neurons, Weights
 from scc_tf.pipelines.stage import fingerprint
 
@@ -53,16 +53,17 @@ class Lottery:
     Args:
         trainer: `scc_tf.pipelines.lottery.training.Trainer`.
         seed: of initial weights, order and random choices.
+        task: `scc_tf.pipelines.lottery.tasks.Task`.
 
     Attributes:
         dense: the trained network.
         initial: the weights that it was trained from.
     """
 
-    def __init__(self, trainer, seed):
-        self.trainer, self.config, self.seed = trainer, trainer.config, seed
+    def __init__(self, trainer, seed, task):
+        self.trainer, self.config, self.seed, self.task = trainer, trainer.config, seed, task
         self.pruning = {"structured": Neurons, "unstructured": Weights}[self.config.structure]()
-        self.dense = self._whole(seed)
+        self.dense = task.build(seed)
         self.initial = self.dense.get_weights()
         self.dense_name, self.dense_record = self._train(self.dense, "dense", _DENSE)
         self.everything = self.pruning.everything(self.dense)
@@ -89,7 +90,7 @@ class Lottery:
         if protocol == "winning_ticket":
             start = self.initial
         elif protocol == "random_reinit":
-            start = self._whole(self.seed + _FRESH).get_weights()
+            start = self.task.build(self.seed + _FRESH).get_weights()
         else:
             start = self.dense.get_weights()
         network = self._cut(start, kept)
@@ -119,18 +120,19 @@ class Lottery:
                 f"Expected rewind_steps to be at most {best}, where the dense network of seed {self.seed} is best. "
                 f"Received: rewind_steps={steps}"
             )
-        network = self._whole(self.seed)
+        network = self._whole(self.initial)
         self._train(network, f"early-{steps}", _DENSE, steps)
         return network.get_weights()
 
-    def _whole(self, seed):
-        return getattr(models, self.config.model)(seed=seed)
+    def _whole(self, weights):
+        """The network that nothing has been pruned from, with these weights; its layers have the dense one's names."""
+        model = keras.models.clone_model(self.dense)
+        model.set_weights(weights)
+        return model
 
     def _cut(self, weights, kept):
         """The part of a network with these weights that is kept."""
-        model = self._whole(self.seed)
-        model.set_weights(weights)
-        return self.pruning.cut(model, kept)
+        return self.pruning.cut(self._whole(weights), kept)
 
     def _train(self, network, label, settings, steps=None):
         """Train a network, or load it; returns the name of its stage, and its record.
@@ -139,5 +141,5 @@ class Lottery:
         out differently, is not mistaken for what is pruned now.
         """
         key = f"{self.config.key(*settings)}-{fingerprint(network)}"
-        name = f"lottery-{self.config.model}-{label}-seed{self.seed}-{key}"
+        name = f"lottery-{self.task.name}-{label}-seed{self.seed}-{key}"
         return name, self.trainer.train(network, name, self.seed, steps)

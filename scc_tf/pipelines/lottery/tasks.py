@@ -1,23 +1,51 @@
-"""What the networks are trained on, and what is out of distribution for them."""
+"""The networks, what they are trained on, and what is out of distribution for them."""
+
+from collections.abc import Callable
+from typing import NamedTuple
 
 import numpy as np
 from sklearn.datasets import make_moons
 from sklearn.model_selection import train_test_split
 
-from scc_tf import datasets
+from scc_tf import datasets, models
 
-__all__ = ["load", "two_moons"]
+__all__ = ["Task", "load", "two_moons"]
+
+
+class Task(NamedTuple):
+    """A network of your own, and its data.
+
+    Attributes:
+        name: of the stages in the work folder: another one for other data or OOD images.
+        build: function ``seed -> Sequential or functional Keras model of logits``, with initial weights of that seed.
+            The channels of its layers must be such that `scc_tf.remove_channels` can remove them.
+        data: `scc_tf.datasets.Dataset`.
+        ood_images: ``(M, ...)``, or None.
+
+    Example:
+        >>> task = Task("moons", lambda seed: models.moons_mlp(seed=seed), two_moons())
+    """
+
+    name: str
+    build: Callable
+    data: datasets.Dataset
+    ood_images: np.ndarray | None = None
 
 
 def load(config):
-    """The data of a run.
+    """The `Task` of the network that a configuration names; pixels are in [-1, 1].
 
     Args:
         config: `scc_tf.pipelines.lottery.Config`.
-
-    Returns:
-        ``(scc_tf.datasets.Dataset, OOD images or None)``; pixels are in [-1, 1].
     """
+
+    def build(seed):
+        return getattr(models, config.model)(seed=seed)
+
+    return Task(config.model, build, *_data(config))
+
+
+def _data(config):
     if config.model == "moons_mlp":
         return two_moons(), None
     data = datasets.load("cifar10", config.data_dir or None)

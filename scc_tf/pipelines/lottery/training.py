@@ -63,7 +63,8 @@ class Trainer:
 
     def measured(self, network, name):
         """`measure` of a network that `train` has finished, cached in its stage."""
-        path = self.work_dir / name / f"measures-{VERSION}{'-' + self.config.ood if self.config.ood else ''}.json"
+        of = self.config.ood or ("ood" if self.ood_images is not None else "")
+        path = self.work_dir / name / f"measures-{VERSION}{of and '-'}{of}.json"
         if path.exists():
             with intact(path):
                 return json.loads(path.read_text())
