@@ -103,7 +103,7 @@ class CompressionReport:
         Reliability and confidence of both models, risk against coverage, and what both make of single OOD images.
 
         Args:
-            path: the PNG file to write.
+            path: the PNG file to write; its name ends in .png.
         """
         from scc_tf.plots import compression_page  # here, so that matplotlib is loaded only where it draws
 

@@ -4,6 +4,7 @@ No pyplot, so no global state and no display.
 """
 
 import contextlib
+from pathlib import Path
 
 import numpy as np
 from matplotlib import rc_context
@@ -57,7 +58,12 @@ def drawing(path, width, height, dpi=130):
 
     Yields:
         `matplotlib.figure.Figure` in the style of this package.
+
+    Raises:
+        ValueError: if the path does not end in .png.
     """
+    if Path(path).suffix.lower() != ".png":
+        raise ValueError(f"Expected the path of a .png file. Received: {path}")
     with rc_context(STYLE):
         figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
         FigureCanvasAgg(figure)

@@ -35,3 +35,11 @@ def test_points_have_no_pictures_and_probabilities_no_energy(tmp_path):
 def test_without_ood_images_the_page_is_shorter(tmp_path):
     net = dense_net()
     assert page_of(evaluate_compression(net, net, a_dataset()), tmp_path / "page.png").shape[0] == 756
+
+
+def test_a_page_of_another_kind_is_refused(tmp_path):
+    net = dense_net()
+    report = evaluate_compression(net, net, a_dataset(), stored=False)
+    with pytest.raises(ValueError, match=r"Expected the path of a \.png file\. Received: .*page\.pdf"):
+        report.save_figure(tmp_path / "page.pdf")
+    assert not list(tmp_path.iterdir())
