@@ -70,7 +70,8 @@ class TargetSize(EveryNSteps):
             the length of the file after `scc_tf.finish`.
         restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size.
         approach: steps until the target is wanted, at least 1.
-        horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer.
+        horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer. With
+            an ``every`` far above it the size swings.
         limits: ``(smallest, largest)`` gamma, positive.
         backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with ``BackupAndRestore``;
             emptied when ``fit`` ends.

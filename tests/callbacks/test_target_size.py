@@ -77,15 +77,15 @@ class Model:
             self.steps += 1
 
 
-def plant_fit(target_bytes, total=8000, rate=None, **plant):
+def plant_fit(target_bytes, total=8000, rate=None, every=100, **plant):
     model = Model(rate or Rate(total), **plant)
     target = TargetSize(
-        target_bytes, every=100, approach=total // 2, measure=lambda plant: math.exp(plant.log_size), limits=(1e-6, 1e6)
+        target_bytes, every=every, approach=total // 2, measure=lambda plant: math.exp(plant.log_size), limits=(1e-6, 1e6)
     )
     target.set_model(model)
     target.on_train_begin()
-    for _ in range(total // 100):
-        model.train(100)
+    for _ in range(total // every):
+        model.train(every)
         target.on_train_batch_end(0, {})
     target.on_train_end()
     target.on_fit_end()
@@ -133,6 +133,8 @@ def test_at_a_limit_nothing_winds_up():
         {"power": 1.2},
         {"gamma": 0.01},
         {"gamma": 2.0},
+        {"every": 25},
+        {"every": 200},
     ],
     ids=str,
 )
@@ -141,9 +143,10 @@ def test_the_size_ends_near_the_target(plant, target_bytes):
     assert target.history[-1]["stored_bytes"] == pytest.approx(target_bytes, rel=0.1)
 
 
+@pytest.mark.parametrize("every", [25, 50, 100])
 @pytest.mark.parametrize("target_bytes", TARGETS)
-def test_the_size_neither_swings_nor_falls_far_below_the_target(target_bytes):
-    sizes = [entry["stored_bytes"] for entry in plant_fit(target_bytes).history]
+def test_the_size_neither_swings_nor_falls_far_below_the_target(target_bytes, every):
+    sizes = [entry["stored_bytes"] for entry in plant_fit(target_bytes, every=every).history]
     assert min(sizes) > 0.9 * target_bytes
     signs = np.sign([size / target_bytes - 1 for size in sizes if abs(size / target_bytes - 1) > 0.01])
     assert np.count_nonzero(np.diff(signs)) <= 1
