@@ -4,6 +4,7 @@ No pyplot, so no global state and no display.
 """
 
 import contextlib
+import io
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +12,7 @@ from matplotlib import rc_context
 from matplotlib.backends.backend_agg import FigureCanvasAgg
 from matplotlib.figure import Figure
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
+from PIL import Image
 
 from scc_tf.atomic import atomic_path
 
@@ -68,8 +70,11 @@ def drawing(path, width, height, dpi=130):
         figure = Figure(figsize=(width, height), dpi=dpi, layout="constrained")
         FigureCanvasAgg(figure)
         yield figure
-        with atomic_path(path) as partial:
-            figure.savefig(partial, format="png", pil_kwargs={"optimize": True})
+        pixels = io.BytesIO()
+        figure.savefig(pixels, format="rgba")
+        image = Image.frombytes("RGBA", figure.canvas.get_width_height(), pixels.getvalue())
+        with atomic_path(path) as partial:  # without the alpha channel, which says nothing: a tenth smaller
+            image.convert("RGB").save(partial, format="png", optimize=True, dpi=(dpi, dpi))
 
 
 def grid_of(figure, panels, columns):

@@ -105,11 +105,11 @@ def test_a_figure_that_fails_leaves_the_old_one(tmp_path, monkeypatch):
     path = tmp_path / "gallery.png"
     path.write_bytes(b"old")
 
-    def fail(figure, file, **settings):
+    def fail(image, file, **settings):
         file.write_bytes(b"half")
         raise OSError("disk full")
 
-    monkeypatch.setattr("matplotlib.figure.Figure.savefig", fail)
+    monkeypatch.setattr("PIL.Image.Image.save", fail)
     with pytest.raises(OSError, match="disk full"):
         safety_gallery(a_set(per_reason=1), path)
     assert path.read_bytes() == b"old"
