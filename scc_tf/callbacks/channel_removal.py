@@ -7,6 +7,7 @@ import time
 from absl import logging
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.callbacks.kernel_restoration import restoration_of
 from scc_tf.graph import trace_kernels
 
 __all__ = ["ChannelRemoval"]
@@ -23,16 +24,17 @@ class ChannelRemoval(EveryNSteps):
     means of loss and metrics begin anew. TensorFlow builds the training step again, which takes seconds, so nothing is
     cut until ``min_share`` of the kernel weights would go.
 
-    A channel that is gone cannot be restored. With ``restoration``, channels are removed only right after a safety
-    check that satisfied its contract, and the state after the removal is the one to go back to.
+    A channel that is gone cannot be restored. Beside a `KernelRestoration`, channels are removed only right after a
+    safety check that satisfied its contract, and the state after the removal is the one to go back to.
 
     Adds to ``logs``: ``channels``, ``parameters``, and ``step_ms``, the median wall time of a step since the last
     look (NaN before the first steps were timed).
 
     Args:
-        every: training steps between two looks; with ``restoration``, a multiple of its monitor's ``every`` at best.
+        every: training steps between two looks; beside a `KernelRestoration`, a multiple of its monitor's ``every`` at
+            best.
         min_share: share of the kernel weights that must go at once, in [0, 1].
-        restoration: the `KernelRestoration` of the same ``fit``, listed before.
+        restoration: the `KernelRestoration` of the same ``fit``, listed before. Default: the one that is there, if any.
         backup_dir: folder that keeps the history of an interrupted ``fit``, for use with ``BackupAndRestore``. What was
             cut is in the weights themselves: those of a cut network load into the one that ``fit`` starts with.
 
@@ -84,7 +86,8 @@ class ChannelRemoval(EveryNSteps):
         nodes = trace_kernels(self.model)
         dead = self._dead(nodes)
         twice = {kernel: mask & self._dead_before.get(kernel, False) for kernel, mask in dead.items()}
-        if any(mask.any() for mask in twice.values()) and (self.restoration is None or self.restoration.is_safe):
+        restoration = restoration_of(self)
+        if any(mask.any() for mask in twice.values()) and (restoration is None or restoration.is_safe):
             self._remove(step, {kernel: ~mask for kernel, mask in twice.items()})
             nodes = trace_kernels(self.model)
         self._dead_before = self._dead(nodes)
@@ -107,5 +110,5 @@ class ChannelRemoval(EveryNSteps):
         self.reports.append(report)
         self._building = STEPS_TO_BUILD
         logging.info("Step %d: removed %d channels", step, report.removed)
-        if self.restoration:
-            self.restoration.accept()
+        if restoration := restoration_of(self):
+            restoration.accept()

@@ -12,7 +12,14 @@ from scc_tf.atomic import atomic_path
 from scc_tf.optimizer_state import optimizer_slots
 from scc_tf.training import self_compressing_layers
 
-__all__ = ["KernelRestoration"]
+__all__ = ["KernelRestoration", "restoration_of"]
+
+_KEY = "kernel_restoration"
+
+
+def restoration_of(callback):
+    """The `KernelRestoration` that a callback was given, or else the one in its ``fit``, or None."""
+    return callback.restoration or (callback.params or {}).get(_KEY)
 
 
 class KernelRestoration(keras.callbacks.Callback):
@@ -94,6 +101,12 @@ class KernelRestoration(keras.callbacks.Callback):
         self._safe_weights = None
         self._checks_seen = 0
         self._backup = Path(backup_dir) / "kernel_restoration.npz" if backup_dir else None
+
+    def set_params(self, params):
+        """Let the other callbacks of this ``fit`` know, which all have the same ``params``; see `restoration_of`."""
+        super().set_params(params)
+        if params is not None:
+            params[_KEY] = self
 
     def on_train_begin(self, logs=None):
         """Take up the state of an interrupted run, or accept the model as it starts."""

@@ -6,6 +6,7 @@ from absl import logging
 from keras import ops
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.callbacks.kernel_restoration import restoration_of
 from scc_tf.finishing import finished_bytes
 
 __all__ = ["TargetSize", "steered"]
@@ -55,9 +56,9 @@ class TargetSize(EveryNSteps):
     once, a far target would drive gamma far beyond what it needs. Time is weighted by the root of the learning rate,
     relative to the largest so far: as it anneals the size responds less, and gamma is moved less.
 
-    With ``restoration`` safety wins: at a check beyond the contract gamma waits, and from the second in a row on it
-    falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would have
-    to be caught up again.
+    Beside a `KernelRestoration` safety wins: at a check beyond the contract gamma waits, and from the second in a row
+    on it falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would
+    have to be caught up again.
 
     Adds to ``logs``: ``stored_bytes`` and ``gamma``. At the end of ``fit`` it says what was reached, and why not.
 
@@ -68,7 +69,8 @@ class TargetSize(EveryNSteps):
         every: training steps between two measurements.
         measure: function ``model -> bytes``; it must not change the model. Default: `scc_tf.finishing.finished_bytes`,
             the length of the file after `scc_tf.finish`.
-        restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size.
+        restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size. Default: the one
+            that is there, if any.
         approach: steps until the target is wanted, at least 1.
         horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer. With
             an ``every`` far above it the size swings.
@@ -80,7 +82,7 @@ class TargetSize(EveryNSteps):
         history: one dictionary per measurement: ``step``, ``stored_bytes``, ``wanted_bytes``, ``gamma`` (from this step
             on), ``learning_rate``, and ``held_back``, 1.0 where safety made gamma wait or fall, else 0.0.
         reached: whether the weights that ``fit`` leaves are within `tolerance` of the target.
-        safe: whether they satisfy the contract; None without ``restoration``.
+        safe: whether they satisfy the contract; None without a `KernelRestoration`.
         outcome: the same in words.
         tolerance: fraction of the target.
 
@@ -145,7 +147,8 @@ class TargetSize(EveryNSteps):
             before = self.history[-1]
             wanted = self.wanted_bytes(step)
             errors = math.log(before["stored_bytes"] / before["wanted_bytes"]), math.log(size / wanted)
-            held_back = self.restoration is not None and not self.restoration.is_kept
+            restoration = restoration_of(self)
+            held_back = restoration is not None and not restoration.is_kept
             if held_back:
                 gamma = _within(gamma * math.exp(-HELD_BACK * before["held_back"]), self.limits)
             elif step > before["step"]:
@@ -184,7 +187,8 @@ class TargetSize(EveryNSteps):
     def on_fit_end(self):
         """Measure the weights that are left, and say what was reached."""
         super().on_fit_end()
-        self.safe = None if self.restoration is None else self.restoration.is_kept
+        restoration = restoration_of(self)
+        self.safe = None if restoration is None else restoration.is_kept
         error = self.history[-1]["stored_bytes"] / self.target_bytes - 1
         self.reached = abs(error) <= self.tolerance
         self.outcome = self._outcome(error)

@@ -75,13 +75,14 @@ def test_the_last_weights_are_looked_at_too():
 
 
 @pytest.mark.slow
-def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to():
+@pytest.mark.parametrize("named", [True, False])
+def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to(named):
     model = frozen_formats()
     monitor = SafetyMonitor(toy.safety_set(), every=2)
     accuracies = iter([1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.2])
     monitor.safety_accuracy = lambda: next(accuracies)
     restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0)
-    removal = ChannelRemoval(every=2, restoration=restoration)
+    removal = ChannelRemoval(every=2, restoration=restoration if named else None)
     fit(model, monitor, restoration, AtStep(1, kill([0, 1])), removal)
     assert {e["step"]: e["channels"] for e in removal.history}[6] == 15  # steps 4 and 6: beyond the threshold
     assert {e["step"]: e["channels"] for e in removal.history}[8] == 13

@@ -337,6 +337,17 @@ def test_size_and_gamma_are_logged_and_the_model_is_left_alone():
 
 
 @pytest.mark.slow
+def test_safety_goes_first_beside_any_restoration():
+    monitor = SafetyMonitor(toy.safety_set(), every=1)
+    accuracies = iter([1.0, *[0.5] * 40])
+    monitor.safety_accuracy = lambda: next(accuracies)
+    target = TargetSize(20, every=1, measure=some_bytes, approach=3)
+    fit([monitor, target, KernelRestoration(monitor, 0.1, restore_fraction=0.0)])
+    assert [entry["held_back"] for entry in target.history[:4]] == [0.0, 1.0, 1.0, 1.0]
+    assert target.safe is False
+
+
+@pytest.mark.slow
 def test_an_interrupted_fit_goes_on_with_its_gamma(tmp_path):
     class Stop(keras.callbacks.Callback):
         def __init__(self, step):
