@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from scc_tf import datasets
+from scc_tf import datasets, models
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -30,6 +30,21 @@ def test_the_examples_run(capsys, tmp_path, monkeypatch):
     assert {path.name for path in tmp_path.iterdir()} == {
         *("mnist.scc", "mnist.tflite", "deep.scc", "tiny.scc", "page.png", "work")
     }
+
+
+@pytest.mark.slow
+def test_the_lines_for_ones_own_model_run(capsys, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    (lines,) = re.findall(r"```py\n(.*?)```", README, re.S)
+    assert lines.count("size=1000") == 1 and lines.count("epochs, batch_size = 4, 64") == 1
+    lines = lines.replace("size=1000", "size=60").replace("epochs, batch_size = 4, 64", "epochs, batch_size = 1, 64")
+    models.mnist_cnn().save("mine.keras")
+    images, labels = few(datasets.load("mnist")).train
+    names = {"x_train": images, "y_train": labels}
+    exec(compile(lines, "README.md", "exec"), names)
+    assert names["logits"].shape == (8, 10)
+    assert "stored" in capsys.readouterr().out
+    assert {path.name for path in tmp_path.iterdir()} == {"mine.keras", "mine.scc", "mine.tflite"}
 
 
 @pytest.mark.parametrize("link", sorted(set(re.findall(r"\]\(([^)#:]+)\)", README))))
