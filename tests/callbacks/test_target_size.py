@@ -80,7 +80,11 @@ class Model:
 def plant_fit(target_bytes, total=8000, rate=None, every=100, **plant):
     model = Model(rate or Rate(total), **plant)
     target = TargetSize(
-        target_bytes, every=every, approach=total // 2, measure=lambda plant: math.exp(plant.log_size), limits=(1e-6, 1e6)
+        target_bytes,
+        every=every,
+        approach=total // 2,
+        measure=lambda plant: math.exp(plant.log_size),
+        limits=(1e-6, 1e6),
     )
     target.set_model(model)
     target.on_train_begin()
