@@ -17,7 +17,7 @@ from absl import app, flags
 
 import scc_tf
 from scc_tf.atomic import atomic_path
-from scc_tf.coding import Writer
+from scc_tf.coding import Writer, entropy_bits
 from scc_tf.coding.kernels import write_kernels
 from scc_tf.coding.mixing import encode_mixed
 from scc_tf.export.packed.arrangement import Arrangement
@@ -32,12 +32,6 @@ flags.DEFINE_string("out", str(ROOT / "experiments" / "results" / "coders.json")
 def codes_of(path):
     """The codes of every kernel of a packed network, as its file has them; none for networks with shared weights."""
     return [Arrangement(*pair).coded(live_codes(*pair)) for pair in quantized_kernels(scc_tf.load_packed(path))]
-
-
-def entropy_bytes(codes):
-    """Bytes of one kernel at the frequencies of its codes."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return float(np.sum(counts * np.log2(codes.size / counts)) / 8)
 
 
 def range_coded_bytes(kernels):
@@ -56,7 +50,7 @@ def measured(kernels):
     return {
         "weights": sum(kernel.size for kernel in kernels),
         "density": float(np.mean(np.concatenate([kernel.ravel() for kernel in kernels]) != 0)),
-        "entropy_bytes": sum(map(entropy_bytes, kernels)),
+        "entropy_bytes": sum(map(entropy_bits, kernels)) / 8,
         "context_bytes": contexts,
         "range_coded_bytes": coded,
         "per_kernel_bytes": min(contexts, coded) - int(saved),
@@ -68,9 +62,9 @@ def main(argv):
     del argv
     paths = sorted(Path(flags.FLAGS.model_dir).glob("*.scc"))
     networks = {path.stem: codes for path in paths if (codes := codes_of(path))}
-    by_density = sorted(networks, key=lambda name: measured(networks[name])["density"])
-    networks[f"{by_density[0]} and {by_density[-1]}"] = networks[by_density[0]] + networks[by_density[-1]]
     rows = {name: measured(kernels) for name, kernels in networks.items()}
+    sparsest, *_, densest = sorted(rows, key=lambda name: rows[name]["density"])
+    rows[f"{sparsest} and {densest}"] = measured(networks[sparsest] + networks[densest])
     print(f"{'codes, bytes':<36}{'not 0':>8}{'entropy':>10}{'contexts':>10}{'range':>10}{'per kernel':>12}")
     for name, row in rows.items():
         sizes = [row[f"{way}_bytes"] for way in ("entropy", "context", "range_coded", "per_kernel")]

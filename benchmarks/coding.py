@@ -23,7 +23,7 @@ import numpy as np
 from absl import app, flags
 
 from scc_tf.atomic import atomic_path
-from scc_tf.coding import Reader, Writer, decode, encode
+from scc_tf.coding import Reader, Writer, decode, encode, entropy_bits
 from scc_tf.coding.kernels import read_kernels, write_kernels
 from scc_tf.coding.mixing import decode_mixed, encode_mixed
 
@@ -43,12 +43,6 @@ def laplacian_codes(weights, channels, seed=0):
     codes = np.rint(rng.laplace(scale=2.0**bits / 8, size=(channels, weights // channels)))
     codes = np.clip(codes, -(2.0 ** (bits - 1)), 2.0 ** (bits - 1) - 1).astype(np.int32)
     return codes, np.broadcast_to(bits, codes.shape)
-
-
-def entropy(codes):
-    """Bits per code at the frequencies of all codes."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return float(np.sum(counts * np.log2(codes.size / counts)) / codes.size)
 
 
 def convolution(inputs, seed=0):
@@ -96,7 +90,7 @@ def measure(codes, write, read, rounds):
         "weights": codes.size,
         "bytes": len(data),
         "bits_per_weight": 8 * len(data) / codes.size,
-        "entropy_bits_per_weight": entropy(codes),
+        "entropy_bits_per_weight": entropy_bits(codes) / codes.size,
         "encoded_weights_per_second": codes.size / float(np.median(encoding)),
         "decoded_weights_per_second": codes.size / float(np.median(decoding)),
     }

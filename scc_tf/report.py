@@ -6,6 +6,7 @@ import json
 import numpy as np
 from keras import ops
 
+from scc_tf.coding import entropy_bits
 from scc_tf.export import packed_bytes
 from scc_tf.size import compressing_kernels
 
@@ -135,12 +136,6 @@ class SizeReport:
         return "\n".join(lines)
 
 
-def _entropy_bits(codes):
-    """Zero-order entropy of an integer array, bits in total."""
-    counts = np.unique(codes, return_counts=True)[1]
-    return float(np.sum(counts * np.log2(codes.size / counts))) if codes.size else 0.0
-
-
 def _code_width(low, high):
     """Bits of the shortest two's complement code for the integers low..high: 1 for 0..0 and -1..0, 4 for 0..5."""
     low, high = np.minimum(low, 0), np.maximum(high, 0)
@@ -200,7 +195,7 @@ def _kernel_size(node, codes, alive):
         live_weights=int(live_codes.size),
         nominal_bits=float(np.maximum(bit_depth, 0).sum() * node.layout.fan_in),
         integer_bytes=float((width * per_channel * live_channel).sum() / 8),
-        entropy_bytes=_entropy_bits(live_codes) / 8,
+        entropy_bytes=entropy_bits(live_codes) / 8,
         side_bytes=5 * live,
         float32_bytes=4 * codes.size,
     )

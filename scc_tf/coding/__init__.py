@@ -9,7 +9,7 @@ are left) and `huffman`. `shared` writes kernels whose weights are shared, with 
 """
 
 from scc_tf.coding.codebook import centroid_gradients, share_weights, sharing_rate
-from scc_tf.coding.entropy import decode, encode
+from scc_tf.coding.entropy import decode, encode, entropy_bits
 from scc_tf.coding.huffman import huffman_decode, huffman_encode, huffman_table_bytes
 from scc_tf.coding.shared import huffman_bits, read_shared, write_shared
 from scc_tf.coding.sparse import from_gaps, to_gaps
@@ -21,6 +21,7 @@ __all__ = [
     "centroid_gradients",
     "decode",
     "encode",
+    "entropy_bits",
     "from_gaps",
     "huffman_bits",
     "huffman_decode",

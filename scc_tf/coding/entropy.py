@@ -17,13 +17,24 @@ import numpy as np
 from scc_tf.coding.numbers import read_count, read_integers, write_count, write_integers
 from scc_tf.coding.stream import Reader, Writer
 
-__all__ = ["decode", "encode", "read_symbols", "write_symbols"]
+__all__ = ["decode", "encode", "entropy_bits", "read_symbols", "write_symbols"]
 
 _EXACT = 255  # largest magnitude that is a token of its own
 _FIRST_BLOCK = 16
 _LARGEST_TABLES = 1 << 22  # contexts times tokens: 32 MiB of counts
 _WORTH_A_TABLE = 64  # symbols per context, at least on average
 _LEVELS = np.array([0] + [math.isqrt(math.isqrt(1 << level)) for level in range(49)], np.int64)  # 1 to 4096
+
+
+def entropy_bits(codes):
+    """Zero-order entropy of an integer array of any shape, bits in total: what no code without contexts goes below.
+
+    Example:
+        >>> entropy_bits(np.array([0, 0, 1, 1]))
+        4.0
+    """
+    counts = np.unique(codes, return_counts=True)[1]
+    return float(np.sum(counts * np.log2(codes.size / counts))) if codes.size else 0.0
 
 
 def encode(values, contexts=None):

@@ -168,8 +168,10 @@ def _summary(report):
         parts.append(f"a file {factor} than {report.before.name} as float32")
     elif report.float32_ratio:
         parts.append(f"float32 ratio {report.float32_ratio:.2f} to {report.before.name} (no packed file)")
-    work = {report.nonzero_speedup: "with weights that are not 0", report.speedup: "without dead channels"}  # or alike
-    for ratio, which in work.items():
+    work = [(report.speedup, "without dead channels")]
+    if report.nonzero_speedup != report.speedup:
+        work.append((report.nonzero_speedup, "with weights that are not 0"))
+    for ratio, which in work:
         if ratio and f"{ratio:.2f}" != "1.00":
             parts.append(f"{_times(ratio, 'fewer', 'more')} multiply-accumulates {which}")
     if parts:

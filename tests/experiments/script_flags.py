@@ -5,6 +5,7 @@ import importlib
 import sys
 from pathlib import Path
 
+import pytest
 from absl import flags
 
 EXPERIMENTS = Path(__file__).resolve().parents[2] / "experiments"
@@ -33,3 +34,14 @@ def imported(name, monkeypatch):
             delattr(flags.FLAGS, flag)
         for module in names:
             sys.modules.pop(module, None)
+
+
+def script_fixture(name):
+    """A fixture: the module ``experiments/<name>.py``."""
+
+    @pytest.fixture
+    def script(monkeypatch):
+        with imported(name, monkeypatch) as module:
+            yield module
+
+    return script

@@ -6,17 +6,13 @@ import numpy as np
 import pytest
 from absl import flags
 from safe_records import record, strict
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 import scc_tf
 from scc_tf.datasets import Dataset, Split
 from scc_tf.pipelines.self_compression import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("cifar10_safe", monkeypatch) as module:
-        yield module
+script = script_fixture("cifar10_safe")
 
 
 def test_the_settings_are_those_of_cifar10(script, tmp_path):

@@ -2,15 +2,11 @@ import json
 
 import pytest
 from absl import flags
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 from scc_tf.pipelines.self_compression import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("collapse_study", monkeypatch) as module:
-        yield module
+script = script_fixture("collapse_study")
 
 
 def row(safety_accuracy=0.95, start=0.99):

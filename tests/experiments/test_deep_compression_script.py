@@ -4,16 +4,12 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
-from script_flags import imported
+from script_flags import imported, script_fixture
 
 import scc_tf
 from scc_tf.pipelines.deep_compression import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("deep_compression", monkeypatch) as module:
-        yield module
+script = script_fixture("deep_compression")
 
 
 def a_record(seed=0, compare=True, **config):

@@ -1,17 +1,12 @@
 import json
 
 import numpy as np
-import pytest
 from absl import flags
-from script_flags import imported
+from script_flags import script_fixture
 
 from scc_tf import datasets
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("evaluation_batch_size", monkeypatch) as module:
-        yield module
+script = script_fixture("evaluation_batch_size")
 
 
 class Model:

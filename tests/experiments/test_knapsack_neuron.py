@@ -2,13 +2,9 @@ import json
 
 import pytest
 from absl import flags
-from script_flags import imported
+from script_flags import script_fixture
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("knapsack_neuron", monkeypatch) as module:
-        yield module
+script = script_fixture("knapsack_neuron")
 
 
 def test_the_two_examples_of_the_founding_document(script):

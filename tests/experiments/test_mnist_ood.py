@@ -3,16 +3,12 @@ import json
 import keras
 import numpy as np
 import pytest
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 import scc_tf
 from scc_tf.datasets import Dataset, Split
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("mnist_ood", monkeypatch) as module:
-        yield module
+script = script_fixture("mnist_ood")
 
 
 @pytest.fixture

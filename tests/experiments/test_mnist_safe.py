@@ -7,16 +7,12 @@ import numpy as np
 import pytest
 from absl import flags
 from safe_records import record, strict
-from script_flags import EXPERIMENTS, imported
+from script_flags import EXPERIMENTS, script_fixture
 
 import scc_tf
 from scc_tf.pipelines.self_compression import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("mnist_safe", monkeypatch) as module:
-        yield module
+script = script_fixture("mnist_safe")
 
 
 def test_every_setting_is_a_flag_with_its_default_and_help(script):

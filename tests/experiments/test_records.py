@@ -5,7 +5,7 @@ from pathlib import Path
 
 import keras
 import pytest
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 import scc_tf
 
@@ -13,16 +13,10 @@ SAVED = Path(__file__).parents[2] / "saved_models"
 SIZES, ERRORS = {0: 3000, 1: 3100, 2: 2900}, {0: 2.0, 1: 1.5, 2: 1.75}
 
 
-@pytest.fixture
-def script(monkeypatch):
-    with imported("records", monkeypatch) as module:
-        yield module
+script = script_fixture("records")
 
 
-@pytest.fixture
-def fresh_process(monkeypatch):
-    with imported("fresh_process", monkeypatch) as module:
-        yield module
+fresh_process = script_fixture("fresh_process")
 
 
 def network(seed):

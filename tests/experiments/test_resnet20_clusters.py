@@ -2,16 +2,12 @@ import json
 import re
 
 import pytest
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 from scc_tf import models
 from scc_tf.clustering import ChainCosts, chain_counts, find_chains
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("resnet20_clusters", monkeypatch) as module:
-        yield module
+script = script_fixture("resnet20_clusters")
 
 
 def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script):

@@ -3,15 +3,11 @@ import numpy as np
 import pytest
 from absl import flags
 from safe_records import strict
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 from scc_tf.pipelines.image_training import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("resnet20_train", monkeypatch) as module:
-        yield module
+script = script_fixture("resnet20_train")
 
 
 def a_record():

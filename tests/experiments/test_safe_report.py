@@ -2,13 +2,9 @@ import json
 
 import pytest
 from safe_records import record, strict
-from script_flags import imported
+from script_flags import script_fixture
 
-
-@pytest.fixture
-def safe_report(monkeypatch):
-    with imported("safe_report", monkeypatch) as module:
-        yield module
+safe_report = script_fixture("safe_report")
 
 
 def test_the_summary_is_mean_and_sample_deviation(safe_report):

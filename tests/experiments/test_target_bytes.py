@@ -2,15 +2,11 @@ import json
 
 import pytest
 from absl import flags
-from script_flags import imported, parse
+from script_flags import parse, script_fixture
 
 from scc_tf.pipelines.self_compression import Config
 
-
-@pytest.fixture
-def script(monkeypatch):
-    with imported("target_bytes", monkeypatch) as module:
-        yield module
+script = script_fixture("target_bytes")
 
 
 def row(target_bytes, stored_bytes):
