@@ -97,7 +97,7 @@ def _on_the_grid(layer, fmt, widening):
     return codes * ops.power(2.0, exponent)
 
 
-def fit_to_bytes(model, target_bytes, measure, accept=None, *, reach=0.4, tries=12):
+def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda model: model, reach=0.4, tries=12):
     """Bring the file of a trained model to a size, by the one widening of all dead zones that is found by bisection.
 
     Nothing is changed where the file already has at most ``target_bytes`` and at least 98 % of it. Otherwise the
@@ -110,6 +110,7 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, reach=0.4, tries=
         target_bytes: length of the file, at least 1.
         measure: function ``model -> bytes``; it must not change the model.
         accept: function ``model -> bool``, whether a changed model may be taken; it must not change it. Default: any.
+        prepare: function ``model -> model`` that makes what is measured and accepted; it must not change its argument.
         reach: widest change of the dead zone, steps, in (0, 0.5).
         tries: files that are made at most after the first, at least 1.
 
@@ -141,11 +142,13 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, reach=0.4, tries=
         if widening:
             widen_dead_zone(model, widening)
 
-    def measured(widening):
+    def tried(widening):
+        """Bytes, and whether they may be taken."""
         widen(widening)
-        return int(measure(model))
+        prepared = prepare(model)
+        return int(measure(prepared)), widening == 0 or accept is None or accept(prepared)
 
-    sizes, refused = _bisect(measured, accept and (lambda: accept(model)), target_bytes, reach, tries)
+    sizes, refused = _bisect(tried, target_bytes, reach, tries)
     best = _best(sizes, target_bytes)
     widen(best)
     reached = _fits(sizes[best], target_bytes)
@@ -154,17 +157,17 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, reach=0.4, tries=
     return fit
 
 
-def _bisect(measured, is_accepted, target_bytes, reach, tries):
-    """``({widening: bytes} of what may be taken, whether anything may not)``; ``is_accepted`` asks of the last one."""
-    sizes, refused = {0.0: measured(0.0)}, False
+def _bisect(tried, target_bytes, reach, tries):
+    """``({widening: bytes} of what may be taken, whether anything may not)``."""
+    sizes, refused = {0.0: tried(0.0)[0]}, False
     narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)
     guess = wide if narrow == 0.0 else narrow  # the end of the range first: it may be too near
     for _ in range(tries):
         if _fits(sizes[_best(sizes, target_bytes)], target_bytes):
             break
-        size = measured(guess)
+        size, accepted = tried(guess)
         go_wider = size > target_bytes
-        if is_accepted and not is_accepted():
+        if not accepted:
             refused, go_wider = True, guess < 0  # back to the codes as they are
         else:
             sizes[guess] = size

@@ -64,8 +64,7 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
         return _settled(remove_dead_channels(candidate)[0], images, statistics_bits)
 
     fitted = _smaller(model, exponent_places)
-    accept = is_safe and (lambda candidate: is_safe(settled(candidate)))
-    fit = fit_to_bytes(fitted, target_bytes, lambda candidate: len(packed_bytes(settled(candidate))), accept)
+    fit = fit_to_bytes(fitted, target_bytes, lambda candidate: len(packed_bytes(candidate)), is_safe, prepare=settled)
     return settled(fitted), fit
 
 
