@@ -41,7 +41,7 @@ _MORE = 1.06  # files before the last retraining, in budgets: weights that it ma
 _BITS = 9  # of an edge, a first guess
 _GUESS = 0.1  # of the bytes that the float network's file may leave: how many edges the rounds lead to
 _SMALL = 2.0**-14  # below it float16 has fewer digits
-_FLOAT = ("seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "shift", "data_dir")
+_FLOAT = ("seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "shift")
 _RULES = (  # names, what they accept, in words
     (("float_epochs", "rounds", "round_epochs", "last_epochs"), lambda v: v >= 1, ">= 1"),
     (("tune_steps", "batch_size", "calibration"), lambda v: v >= 1, ">= 1"),
@@ -240,7 +240,7 @@ def _round_vectors(model):
 def _compress(trainer, pruner, model, budget):
     """Prune in rounds, share weights; returns the row of the record."""
     config, method = trainer.config, pruner.method
-    name = f"knapsack-{method}-{budget}-{settings_key(config, *(f.name for f in dataclasses.fields(config)))}"
+    name = f"knapsack-{method}-{budget}-{settings_key(config)}"
     train = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
     total = sum(kernel.size for kernel in _kernels(model))
     network = add_masks(model)

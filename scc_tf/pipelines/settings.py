@@ -11,18 +11,14 @@ import tensorflow as tf
 __all__ = ["check_settings", "fill_from_presets", "provenance", "setting", "settings_key"]
 
 
-_ALWAYS_THERE = object()
-
-
-def setting(default, help_text, before=_ALWAYS_THERE):
+def setting(default, help_text):
     """A field of a ``Config``; experiments make a flag with this help text from it.
 
     Args:
         default: value of those who do not ask.
         help_text: what it means.
-        before: for a setting that came after runs had been cached, the value that describes them; see `settings_key`.
     """
-    return dataclasses.field(default=default, metadata={"help": help_text, "before": before})
+    return dataclasses.field(default=default, metadata={"help": help_text})
 
 
 def check_settings(config, rules):
@@ -68,11 +64,10 @@ def provenance(config):
 
 
 def settings_key(config, *names):
-    """A short hash of the named settings: what a stage that depends on them alone is cached under.
+    """A short hash of the named settings, or of all: what a stage that depends on them alone is cached under.
 
-    A setting counts only where it is not what it was before it existed, so that earlier runs are still found.
+    Where the data lie decides nothing.
     """
-    fields = dataclasses.fields(config)
-    silent = {f.name for f in fields if getattr(config, f.name) == f.metadata.get("before", _ALWAYS_THERE)}
-    chosen = json.dumps({name: getattr(config, name) for name in names if name not in silent})
+    names = names or [field.name for field in dataclasses.fields(config)]
+    chosen = json.dumps({name: getattr(config, name) for name in names if name != "data_dir"})
     return hashlib.sha256(chosen.encode()).hexdigest()[:10]

@@ -52,14 +52,6 @@ def test_a_target_and_a_ramp_of_gamma_exclude_each_other():
         Config(ramp=0.5, target_bytes=4000)
 
 
-def test_stages_of_earlier_runs_are_still_found():
-    """The keys of the recorded runs, from before there were size models, targets and other networks."""
-    config = Config()
-    assert (config.float_key, config.safety_key) == ("74f3b2fdb7", "f8da67b1d2")
-    assert (config.row_key("safe"), config.row_key("unsafe")) == ("f7b3f80bc5", "f58c8ae2c3")
-    assert Config(target_bytes=4000).row_key("safe") != "f7b3f80bc5"
-
-
 def test_the_place_of_the_data_is_no_part_of_a_stage(tmp_path):
     (file := tmp_path / "float.keras").touch()
     for config in (Config(), Config(float_file=str(file))):

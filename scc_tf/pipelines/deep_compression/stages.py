@@ -20,8 +20,7 @@ from scc_tf.surgery import remove_dead_channels
 __all__ = ["Trainer", "float_network", "pruned_networks", "shared_network", "weights_by_layer"]
 
 STATISTICS_IMAGES = 4096
-_FLOAT = ("model", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay")
-_FLOAT += ("dropout", "shift", "data_dir")
+_FLOAT = ("model", "seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "dropout", "shift")
 _PRUNED = (*_FLOAT, "rounds", "round_epochs", "last_epochs", "density", "retrain_factor")
 _TUNED = ("start", "tune_factor")
 

@@ -72,10 +72,10 @@ class Config:
     statistics_bits: int = setting(5, "bits of the mantissa that batch statistics keep in the end")
     cut_share: float = setting(0.1, "share of the kernel weights that must be dead before the network is cut")
     shift: int = setting(1, "largest shift of a training image, pixels")
-    ramp: float = setting(None, "first share of the steps, over which gamma comes from initial_gamma", before=0.0)
-    initial_gamma: float = setting(None, "gamma at the first step of the ramp", before=0.0)
-    distillation: float = setting(None, "share of a float network's answers in the labels", before=0.0)
-    temperature: float = setting(2.0, "of these answers", before=2.0)
+    ramp: float = setting(None, "first share of the steps, over which gamma comes from initial_gamma")
+    initial_gamma: float = setting(None, "gamma at the first step of the ramp")
+    distillation: float = setting(None, "share of a float network's answers in the labels")
+    temperature: float = setting(2.0, "of these answers")
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
@@ -85,4 +85,4 @@ class Config:
 
     def key(self):
         """A short hash of all settings."""
-        return settings_key(self, *(f.name for f in dataclasses.fields(self)))
+        return settings_key(self)

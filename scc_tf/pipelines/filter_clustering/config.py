@@ -49,8 +49,7 @@ class Config:
 
     def key(self, tuned):
         """A short hash of the settings that a row with or without fine-tuning depends on."""
-        names = [field.name for field in dataclasses.fields(self) if field.name != "data_dir"]
-        return settings_key(self, *(names if tuned else _CLUSTERED))
+        return settings_key(self) if tuned else settings_key(self, *_CLUSTERED)
 
 
 @dataclasses.dataclass(frozen=True)

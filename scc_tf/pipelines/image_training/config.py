@@ -59,5 +59,5 @@ class Config:
         check_settings(self, _RULES)
 
     def key(self):
-        """A short hash of all settings but the place of the data."""
-        return settings_key(self, *(f.name for f in dataclasses.fields(self) if f.name != "data_dir"))
+        """A short hash of all settings."""
+        return settings_key(self)

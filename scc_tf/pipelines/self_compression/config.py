@@ -63,15 +63,15 @@ class Config:
     cut_share: float = setting(0.05, "share of the kernel weights that must be dead before the network is cut")
     exponent_places: int = setting(3, "binary places that exponents keep in the end")
     size_form: str = setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
-    statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end", before=10)
-    size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)", before="bits")
-    exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents", before=1e-2)
-    target_bytes: int = setting(0, "size of the file, to which gamma is steered; 0 leaves gamma alone", before=0)
-    approach: float = setting(0.5, "share of the steps after which the target size is wanted", before=0.5)
-    data_set: str = setting("mnist", "data set, by the name that scc_tf.datasets.load takes", before="mnist")
-    model: str = setting("mnist_cnn", "network, one of " + ", ".join(_IMAGE_NETWORKS), before="mnist_cnn")
-    mirror: bool = setting(False, "whether every other training image is flipped left to right", before=False)
-    float_file: str = setting("", "Keras file of a float network that was trained before; empty: train one", before="")
+    statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end")
+    size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)")
+    exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents")
+    target_bytes: int = setting(0, "size of the file, to which gamma is steered; 0 leaves gamma alone")
+    approach: float = setting(0.5, "share of the steps after which the target size is wanted")
+    data_set: str = setting("mnist", "data set, by the name that scc_tf.datasets.load takes")
+    model: str = setting("mnist_cnn", "network, one of " + ", ".join(_IMAGE_NETWORKS))
+    mirror: bool = setting(False, "whether every other training image is flipped left to right")
+    float_file: str = setting("", "Keras file of a float network that was trained before; empty: train one")
     data_dir: str = setting("", "folder of the data sets; MNIST is embedded")
 
     def __post_init__(self):
@@ -103,17 +103,13 @@ class Config:
         return hashlib.sha256(Path(self.float_file).read_bytes()).hexdigest()[:10]
 
     def _key(self, *names):
-        """A short hash of the named settings, and of what is in the float network's file.
-
-        Where the data lie decides nothing; they are hashed as MNIST's are, which is embedded and has stages.
-        """
-        anywhere = dataclasses.replace(self, data_dir="")
-        key = settings_key(anywhere, *(name for name in names if name != "float_file"))
+        """A short hash of the named settings, and of what is in the float network's file."""
+        key = settings_key(self, *(name for name in names if name != "float_file"))
         return f"{key}-{self.float_hash}" if "float_file" in names and self.float_file else key
 
 
-_TRAINED = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_dir", "data_set", "model", "mirror")
-_LOADED = ("data_dir", "data_set", "float_file")
+_TRAINED = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_set", "model", "mirror")
+_LOADED = ("data_set", "float_file")
 _SAFE = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
 _RESPONSES = ("lambda_safety", "safety_batch_size", "restore_fraction", "restore_bits")  # the unsafe row has none
 _ROW_SETTINGS = {"safe": _SAFE, "unsafe": tuple(n for n in _SAFE if n not in _RESPONSES)}
