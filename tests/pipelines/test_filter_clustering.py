@@ -170,20 +170,12 @@ def test_fine_tuning_listens_to_the_original_network_where_it_is_asked_to(done, 
 
 
 def test_measures_are_those_of_the_answers():
-    class Constant:
-        """Says 3, whatever it is shown."""
-
-        trainable_weights = ()
-
-        def __call__(self, images, training):
-            return keras.ops.one_hot(np.full(len(images), 3), 10)
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(
-            "scc_tf.pipelines.filter_clustering.measures.count_operations",
-            lambda network: type("Count", (), {"multiply_accumulates": 7}),
-        )
-        values = measure(Constant(), small_data())
+    data = small_data()
+    shape = data.test.images.shape[1:]
+    says_3 = keras.Sequential([keras.Input(shape), keras.layers.Flatten(), keras.layers.Dense(10)])
+    says_3.layers[-1].set_weights([np.zeros((np.prod(shape), 10)), np.eye(10)[3]])
+    values = measure(says_3, data)
+    assert values["multiply_accumulates"] == 10 * np.prod(shape) == values["parameters"] - 10
     assert values["test_accuracy"] == pytest.approx(0.1)
     assert values["classes"]["3"] == pytest.approx({"precision": 0.1, "recall": 1.0, "f1": 0.2 / 1.1})
     assert values["classes"]["4"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
