@@ -56,6 +56,7 @@ flags.DEFINE_integer("verbose", 2, "0 silent, 1 progress bar, 2 one line per epo
 def main():
     values = flags.FLAGS
     out_dir, model_dir, command = Path(values.out_dir), Path(values.model_dir), command_line(__name__)
+    ood = datasets.load_split(values.ood, "test", values.data_dir or None)  # first: a wrong name costs no hours
     records, safety_set, compressed = safe_report.run_seeds(values, **NETWORK)
     row = "safe" if "safe" in compressed else "unsafe"
     model, record, name = compressed[row], records[0]["rows"][row], f"cifar10_{row}"
@@ -63,14 +64,13 @@ def main():
 
     config = config_from_flags(self_compression.Config, **NETWORK)
     data = datasets.load(config.data_set, config.data_dir or None)
-    ood = datasets.load_split(values.ood, "test", config.data_dir or None)
     before, _ = self_compression.float_model(config, data, Path(values.work_dir), values.verbose)
+    run = f"cifar10_{values.mode}"
     logits = model.predict(data.test.images, batch_size=500, verbose=0)
     more = {
         "tflite": measured(model, model_dir / f"{name}.tflite", data.test, logits),
-        "comparison": compared(before, model, data, ood, ("float", name), out_dir / f"{name}_comparison.png"),
+        "comparison": compared(before, model, data, ood, ("float", name), out_dir / f"{run}_comparison.png"),
     }
-    run = f"cifar10_{values.mode}"
     safe_report.write(run, records, safety_set, command, out_dir, data.class_names, **more)
     print(f"Record and figures: {out_dir / run}*; model: {model_dir / name}.scc, .tflite")
 

@@ -49,6 +49,8 @@ def point_of(record):
         "validation_error": 100 * (1 - record["validation_accuracy"]),
         "test_error": 100 * (1 - record["test_accuracy"]),
         "safety_accuracy": record["safety_accuracy"],
+        "safety_drop_points": record["safety_drop_points"],
+        "safe": record["safe"],
         "restored": self_compression.restored_channels(record),
         "reverted_to_step": record["reverted_to_step"],
         "seconds": record["seconds"],

@@ -74,8 +74,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         space: "responses", "effective" or "raw", see above; None is "responses" with images, "effective" without.
         merge: "sum": see above. "scaled": likewise, and filters that are positive multiples of each other are alike:
             each member's reader counts by the member's scale. This is exact behind ReLU, its leaky form and pooling;
-            behind other activations it is "sum". "mean": readers are averaged, which makes what a cluster says smaller
-            by its number of members.
+            behind other activations, and for raw filters in front of a normalization, it is "sum". "mean": readers are
+            averaged, which makes what a cluster says smaller by its number of members.
         weighted: whether a filter counts by the squared weights of what reads it.
 
     Returns:

@@ -74,7 +74,8 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
     points = {"raw": chain.filters, "effective": lambda: effective_filters(chain), "responses": lambda: responses}[
         space
     ]()
-    scaled = merge == "scaled" and chain.homogeneous
+    # where a normalization follows, filters that are multiples of each other are not: it takes factors out
+    scaled = merge == "scaled" and chain.homogeneous and (space != "raw" or chain.norm is None)
     labels = cluster_filters(points, count, weights, scaled)
     if labels.max() + 1 == chain.channels:
         return labels  # not a bit changes

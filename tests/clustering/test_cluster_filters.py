@@ -92,6 +92,19 @@ def test_multiples_merge_without_a_trace_where_activations_let_factors_pass(spac
 
 
 @pytest.mark.slow
+def test_bare_weights_say_nothing_of_scales_where_a_normalization_follows():
+    """It takes factors out: readers of a filter and of its triple want the same."""
+    model = residual()
+    for chain in find_chains(model):
+        kernel = value(chain.layer.kernel)
+        kernel[..., 1] = 3 * kernel[..., 0]
+        chain.layer.kernel.assign(kernel)
+    scaled, summed = (cluster_filters(model, [5, 7], space="raw", merge=merge)[0] for merge in ("scaled", "sum"))
+    for one, other in zip(scaled.get_weights(), summed.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+@pytest.mark.slow
 def test_filters_that_bare_weights_tell_apart_but_normalization_does_not():
     model = residual()
     layer, norm = model.get_layer("one_conv1"), model.get_layer("one_norm1")

@@ -8,6 +8,9 @@ def row(test_accuracy=0.99, integer_bytes=12_345.0, **more):
     return {
         "test_accuracy": test_accuracy,
         "safety_accuracy": 0.9,
+        "safety_drop_points": 2.5,
+        "safe": True,
+        "reverted_to_step": None,
         "seconds": 61.0,
         "size": {**size, "float32_bytes": 350_632},
         "dead_channels": 5,

@@ -38,7 +38,9 @@ def run(config, work_dir, verbose=1):
     Returns:
         ``(record, safety set, {row: compressed model})``. The record is plain JSON: the settings but ``data_dir``
         and ``float_file``, and under ``rows`` one record for ``float`` and for each of ``unsafe`` and ``safe`` that
-        ``mode`` asks for. A ``float`` row of a file has its name, ``file``, and the beginning of its ``sha256``.
+        ``mode`` asks for. A ``float`` row of a file has its name, ``file``, and a short hash of
+        its ``weights``; the others have ``safe``, whether what was finished keeps the contract, and
+        ``safety_drop_points``.
     """
     started = time.monotonic()
     keras.utils.set_random_seed(config.seed)

@@ -3,10 +3,12 @@
 import dataclasses
 import hashlib
 import math
+import zipfile
 from pathlib import Path
 
 from scc_tf import models
 from scc_tf.pipelines.settings import check_settings, setting, settings_key
+from scc_tf.pipelines.stage import intact
 from scc_tf.size import SIZE_FORMS
 from scc_tf.training.model import SIZE_MODELS
 
@@ -99,8 +101,10 @@ class Config:
 
     @property
     def float_hash(self):
-        """A short hash of what is in ``float_file``, wherever that lies."""
-        return hashlib.sha256(Path(self.float_file).read_bytes()).hexdigest()[:10]
+        """A short hash of the network in ``float_file``, wherever that lies and whenever it was saved."""
+        with intact(self.float_file), zipfile.ZipFile(self.float_file) as file:
+            parts = sorted((part.filename, part.CRC) for part in file.infolist() if part.filename != "metadata.json")
+        return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
 
     def _key(self, *names):
         """A short hash of the named settings, and of what is in the float network's file."""

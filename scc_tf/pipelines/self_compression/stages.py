@@ -15,7 +15,7 @@ from scc_tf.pipelines.batches import training_batches
 from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.self_compression.contract import Contract
 from scc_tf.pipelines.self_compression.watch import Watch
-from scc_tf.pipelines.stage import Stage, accuracy, intact
+from scc_tf.pipelines.stage import Stage, accuracy, fingerprint, intact
 from scc_tf.report import size_report
 from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
 from scc_tf.training import default_format_optimizer, self_compressing_layers
@@ -88,7 +88,7 @@ def _loaded(config, data, stage):
     model.compile(loss=_loss(), metrics=["accuracy"], jit_compile=False)
     if not stage.is_finished:
         stage.save(model, _accuracies(model, data))
-    return model, {"file": Path(config.float_file).name, "sha256": config.float_hash, **stage.load(model)}
+    return model, {"file": Path(config.float_file).name, "weights": fingerprint(model), **stage.load(model)}
 
 
 def _accuracies(model, data):
@@ -170,11 +170,14 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     report = size_report(compressed)
     after = _bit_depths(compressed)
     removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
+    safety = safety_accuracy(compressed, safety_set)
     record = {
         **seen,
         "trained_validation_accuracy": trained_validation,
         **_accuracies(compressed, data),
-        "safety_accuracy": safety_accuracy(compressed, safety_set),
+        "safety_accuracy": safety,
+        "safety_drop_points": contract.drop(safety),
+        "safe": contract.allows(safety),
         "size": json.loads(report.to_json()),
         "dead_channels": report.dead_channels + sum(removed.values()),
         **before,
@@ -182,7 +185,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "code_counts": _code_counts(compressed),
     }
     if fit:
-        record["target"] = _target_record(fit, contract, record["safety_accuracy"], seen["target"])
+        record["target"] = _target_record(fit, seen["target"])
     stage.save(compressed, record)
     return compressed, record
 
@@ -195,14 +198,12 @@ def _finish(config, model, images, is_safe):
     return finish_to_bytes(model, images, config.target_bytes, places, bits, is_safe)
 
 
-def _target_record(fit, contract, accuracy, training):
+def _target_record(fit, training):
     """What became of the size that was asked for, as plain JSON."""
     first = "; safety went first" if fit.refused else ""
     return {
         **dataclasses.asdict(fit),
         "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
-        "safety_drop_points": contract.drop(accuracy),
-        "safe": contract.allows(accuracy),
         "outcome": f"{fit}{first}. In training: {training['outcome']}",
         "history": training["history"],
     }
