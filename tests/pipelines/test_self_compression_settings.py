@@ -56,7 +56,7 @@ def test_a_target_and_a_ramp_of_gamma_exclude_each_other():
 def test_the_place_of_the_data_is_no_part_of_a_stage(tmp_path):
     file = tmp_path / "float.keras"
     with zipfile.ZipFile(file, "w") as archive:
-        archive.writestr("config.json", "{}")
+        archive.writestr("model.weights.h5", "")
     for config in (Config(), Config(float_file=str(file))):
         moved = dataclasses.replace(config, data_dir="elsewhere")
         for key in (lambda c: c.float_key, lambda c: c.safety_key, lambda c: c.row_key("safe")):

@@ -101,10 +101,9 @@ class Config:
 
     @property
     def float_hash(self):
-        """A short hash of the network in ``float_file``, wherever that lies and whenever it was saved."""
+        """A short hash of the weights in ``float_file``; what else Keras writes differs from one saving to the next."""
         with intact(self.float_file), zipfile.ZipFile(self.float_file) as file:
-            parts = sorted((part.filename, part.CRC) for part in file.infolist() if part.filename != "metadata.json")
-        return hashlib.sha256(repr(parts).encode()).hexdigest()[:10]
+            return hashlib.sha256(file.read("model.weights.h5")).hexdigest()[:10]
 
     def _key(self, *names):
         """A short hash of the named settings, and of what is in the float network's file."""
