@@ -5,13 +5,14 @@ python experiments/resnet20_clusters.py --data_dir=datasets --tuned_methods=clus
 python experiments/resnet20_clusters.py --data_dir=datasets --tuned=8/16/32 --tuned_budgets= --distillation=0.5
 
 Filters that are left are given per stage: the founding document's three settings (2/2/2, 8/16/32, 15/31/63), its
-sweep 2t/4t/8t, and its grid of 27 points with the correlation tables; or as a budget of parameters, spread over the
-layers by sensitivity. These networks are not fine-tuned; those of --tuned, by each of --tuned_methods, and of
---tuned_budgets are. Fine-tuning learns from the labels alone, unless --distillation asks for the original network's
-answers, too.
+sweep 2t/4t/8t, and its grid of 27 points with the correlation tables; or as a budget of parameters or
+multiply-accumulates, spread over the layers by sensitivity. These networks are not fine-tuned; those of --tuned, by
+each of --tuned_methods, and of --tuned_budgets are. Fine-tuning learns from the labels alone, unless --distillation
+asks for the original network's answers, too.
 
-Ten networks are fine-tuned by default, each 25 to 30 minutes of two cores, so all takes about five hours; with
---tuned_methods=clusters four are, in about two. Writes resnet20_clusters.json and figures to --out_dir; those of an
+Ten networks are fine-tuned by default, each 10 to 30 minutes of two cores, so all takes about four hours; with
+--tuned_methods=clusters four are, in about an hour and a half. Writes resnet20_clusters.json and figures to --out_dir,
+and 8/16/32 after fine-tuning, if it was asked for, to --model_dir as resnet20_half.keras with its card; those of an
 earlier run are replaced. Finished rows are cached in --work_dir, and an interrupted fine-tuning goes on from its last
 epoch.
 """
@@ -26,6 +27,7 @@ from pathlib import Path
 import keras
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from model_card import save_keras_with_card
 from run_script import run
 
 from scc_tf import plots
@@ -34,15 +36,21 @@ from scc_tf.clustering import ClusterBudget, cluster_filters
 from scc_tf.export import export_tflite, measure_latency
 from scc_tf.export.tflite.latency import processor
 from scc_tf.pipelines import filter_clustering
-from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Point, check_points
+from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Point, Study, check_points
+from scc_tf.pipelines.stage import fingerprint
 
 ROOT = Path(__file__).resolve().parent
 define_flags(filter_clustering.Config, leave_out=("data",))
 flags.DEFINE_string("network", str(ROOT.parent / "saved_models" / "resnet20.keras"), "the original, a .keras file")
 flags.DEFINE_list("methods", list(METHODS), "methods of the settings and the sweep, of " + ", ".join(METHODS))
 flags.DEFINE_list("grid_methods", ["clusters"], "methods of the grid; clusters is the one in the tables")
-flags.DEFINE_list("budgets", ["135754"], "trainable parameters to spread over the layers by sensitivity")
-flags.DEFINE_list("tuned", ["2/2/2", "8/16/32", "15/31/63"], "settings to fine-tune")
+flags.DEFINE_integer("random_draws", 3, "random filters, drawn so many times at every setting", lower_bound=1)
+flags.DEFINE_list(
+    "budgets",
+    ["135754", "20000000mac"],
+    "trainable parameters, or multiply-accumulates, to spread over the layers by sensitivity",
+)
+flags.DEFINE_list("tuned", ["8/16/32", "15/31/63", "2/2/2"], "settings to fine-tune")
 flags.DEFINE_list("tuned_methods", ["clusters", "l1", "random"], "methods of these settings")
 flags.DEFINE_list("tuned_budgets", ["135754"], "budgets to fine-tune; 135754 are the parameters of 8/16/32")
 flags.DEFINE_integer("epochs", 20, "epochs of fine-tuning", lower_bound=1)
@@ -50,6 +58,7 @@ flags.DEFINE_list("timed", ["2/2/2", "4/8/16", "8/16/32", "12/24/48", "15/31/63"
 flags.DEFINE_integer("rounds", 200, "measurements of the latency of each network", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached rows")
+flags.DEFINE_string("model_dir", str(ROOT.parent / "saved_models"), "folder of 8/16/32 after fine-tuning")
 flags.DEFINE_integer("verbose", 0, "0 silent, 1 progress bar, 2 one line per epoch")
 
 ORIGINAL, HALF = "original", "8/16/32"
@@ -65,16 +74,21 @@ def parsed(label):
     return tuple(int(part) for part in label.split("/"))
 
 
-def budget(parameters):
-    """From "135754"."""
-    if not parameters.isdecimal():
-        raise ValueError(f"Expected a number of parameters. Received: {parameters!r}")
-    return ClusterBudget(parameters=int(parameters))
+def budget(label):
+    """From "135754" parameters or "20000000mac" multiply-accumulates."""
+    if not (found := re.fullmatch(r"(\d+)(mac)?", label)):
+        raise ValueError(f"Expected a budget, as in 135754 or 20000000mac. Received: {label!r}")
+    return ClusterBudget(**{"multiply_accumulates" if found[2] else "parameters": int(found[1])})
 
 
 def points(values):
     """All that is asked for, each once; what is not fine-tuned comes first."""
-    asked = [Point(method, clusters) for clusters in (*SETTINGS, *SWEEP) for method in values.methods]
+    asked = [
+        Point(method, clusters, draw=draw)
+        for clusters in (*SETTINGS, *SWEEP)
+        for method in values.methods
+        for draw in range(values.random_draws if method == "random" else 1)
+    ]
     asked += [Point(method, clusters) for method in values.grid_methods for clusters in GRID]
     asked += [Point("clusters", budget(parameters)) for parameters in values.budgets]
     asked += [Point(method, parsed(label), values.epochs) for label in values.tuned for method in values.tuned_methods]
@@ -134,13 +148,15 @@ def format_rows(record):
     """One line per network: accuracy and its distance from the original, parameters, work, latency."""
     baseline, latency = record["baseline"], record["latency"]
     lines = [
-        f"{'method':<10}{'filters':<20}{'epochs':>7}{'test %':>9}{'points':>8}{'parameters':>12}{'MMAC':>8}{'time':>7}"
+        f"{'method':<10}{'filters':<30}{'epochs':>7}{'val. %':>9}{'test %':>9}{'points':>8}"
+        f"{'parameters':>12}{'MMAC':>8}{'time':>7}"
     ]
     for row in [{"method": ORIGINAL, "label": ORIGINAL, "epochs": 0, **baseline}, *record["rows"]]:
         lost = 100 * (row["test_accuracy"] - baseline["test_accuracy"])
         time = f"{latency[row['label']]['ratio']:.2f}" if row["label"] in latency else ""
         lines.append(
-            f"{row['method']:<10}{row['label']:<20}{row['epochs']:>7}{100 * row['test_accuracy']:>9.2f}{lost:>+8.2f}"
+            f"{row['method']:<10}{row['label']:<30}{row['epochs']:>7}{100 * row['validation_accuracy']:>9.2f}"
+            f"{100 * row['test_accuracy']:>9.2f}{lost:>+8.2f}"
             f"{row['parameters']:>12,}{row['multiply_accumulates'] / 1e6:>8.2f}{time:>7}"
         )
     return "\n".join(lines)
@@ -159,6 +175,17 @@ def format_tables(found):
     return "\n".join(lines)
 
 
+def save_half(values, network, config, rows):
+    """Write 8/16/32 after fine-tuning, with its card, if it was asked for."""
+    point = Point("clusters", parsed(HALF), values.epochs)
+    key = {"method": "clusters", "label": HALF, "epochs": values.epochs}
+    row = next((row for row in rows if row.items() >= key.items()), None)
+    if row:
+        half = Study(network, config, Path(values.work_dir), values.verbose).made(point)
+        measured = {name: row[name] for name in ("parameters", "validation_accuracy", "test_accuracy")}
+        save_keras_with_card(Path(values.model_dir), "resnet20_half", half, command_line(__name__), **measured)
+
+
 def main():
     values = flags.FLAGS
     config, out_dir = config_from_flags(filter_clustering.Config), Path(values.out_dir)
@@ -169,7 +196,7 @@ def main():
     found = tables(record["rows"])
     record = {
         "command": command_line(__name__),
-        "network": Path(values.network).name,
+        "network": {"file": Path(values.network).name, "weights": fingerprint(network)},
         "latency": latencies(network, timed, values.rounds),
         "processor": {"cores": os.cpu_count(), **processor()},
         "curve": CURVE,
@@ -177,6 +204,7 @@ def main():
         **record,
     }
     print(format_rows(record))
+    save_half(values, network, config, record["rows"])
     plots.class_reports(reports(record), out_dir / "resnet20_clusters_classes.png")
     plots.cluster_tradeoff(record, out_dir / "resnet20_clusters.png")
     if found:

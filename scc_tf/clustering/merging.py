@@ -90,6 +90,7 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
         if merge == "mean":
             sums /= np.bincount(labels).reshape(-1, *[1] * (values.ndim - 1))
         values[first] = sums
+        values[~first] = 0  # a reader that is clustered later is told apart by what will be left of it
         reader.assign(values)
     return labels
 

@@ -13,18 +13,20 @@ __all__ = ["class_reports", "cluster_correlations", "cluster_tradeoff"]
 _METHODS = {  # method -> colour, marker, words
     "clusters": (BLUE, "o", "clusters (ours)"),
     "budget": ("#009E73", "D", "clusters, budget spread by sensitivity"),
+    "effective": ("#0A3D62", "X", "clusters of normalized filters"),
     "founding": (ORANGE, "^", "clusters, founding form"),
     "l1": ("#CC79A7", "s", "L1 filter pruning"),
     "random": ("#56B4E9", "v", "random filters"),
 }
 _GRID = "#C9C9C9"
-_MEASURES = {"precision": "precision (%)", "recall": "recall (%)", "f1": "F1 (%)"}
+_MEASURES = {"precision": "precision (%)", "recall": "recall (%)", "f1-score": "F1 (%)"}
 
 
 def cluster_tradeoff(record: dict, path: str | os.PathLike) -> None:
     """Draw the test accuracy against parameters and work, and against the measured latency where there is one.
 
-    Lines join the networks without fine-tuning; stars are fine-tuned; the dashed line is the original.
+    Lines join the networks without fine-tuning; stars are fine-tuned; the dashed line is the original. Rows that share
+    method, label and fine-tuning are draws of the same: their mean is drawn, with the sample deviation.
 
     Args:
         record: ``baseline`` and ``rows`` of `scc_tf.pipelines.filter_clustering.run`; ``curve``, the labels that lines
@@ -62,16 +64,24 @@ def cluster_tradeoff(record: dict, path: str | os.PathLike) -> None:
 
 def _draw_method(axes, name, rows, value, curve):
     color, marker, _ = _METHODS[name]
-    points = [(value(row), 100 * row["test_accuracy"], row["epochs"] > 0, row["label"] in curve) for row in rows]
-    points = np.array(points, float).reshape(-1, 4)
+    draws = {}
+    for row in rows:
+        draws.setdefault((row["label"], row["epochs"] > 0), []).append(row)
+    points = []  # place, mean, sample deviation, fine-tuned, joined
+    for (label, tuned), same in draws.items():
+        accuracies = [100 * row["test_accuracy"] for row in same]
+        deviation = np.std(accuracies, ddof=1) if len(same) > 1 else 0.0
+        points.append((value(same[0]), np.mean(accuracies), deviation, tuned, label in curve))
+    points = np.array(points, float).reshape(-1, 5)
     points = points[~np.isnan(points[:, 0])]
-    tuned, joined = points[:, 2] > 0, points[:, 3] > 0
+    tuned, joined = points[:, 3] > 0, points[:, 4] > 0
     line = points[~tuned & (joined if name == "clusters" else True)]
     line = line[np.argsort(line[:, 0])]
     if name == "clusters":
         axes.plot(*points[~tuned & ~joined, :2].T, "o", color=_GRID, ms=5, zorder=1)
     style = "" if name == "budget" else "-"
     axes.plot(*line[:, :2].T, color=color, marker=marker, linestyle=style, ms=6.5, mec="white", mew=0.6, lw=1.7)
+    axes.vlines(line[:, 0], line[:, 1] - line[:, 2], line[:, 1] + line[:, 2], color=color, lw=1.2)
     axes.plot(*points[tuned, :2].T, "*", color=color, ms=15, mec="white", mew=0.8, zorder=4)
 
 
@@ -122,7 +132,7 @@ def class_reports(reports: dict, path: str | os.PathLike) -> None:
     """Draw precision, recall and F1 of every class, for several networks side by side.
 
     Args:
-        reports: ``{words: {class: {"precision", "recall", "f1"}}}``, fractions; at most four networks of the same
+        reports: ``{words: {class: {"precision", "recall", "f1-score"}}}``, fractions; at most four networks of the same
             classes.
         path: the PNG file to write.
 

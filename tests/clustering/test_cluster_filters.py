@@ -92,6 +92,22 @@ def test_multiples_merge_without_a_trace_where_activations_let_factors_pass(spac
 
 
 @pytest.mark.slow
+def test_a_reader_is_told_apart_by_what_is_left_of_it():
+    """Filters of ``d`` that differ in how they read equal channels only say the same."""
+    k, inputs = keras.layers, keras.Input((4, 4, 2))
+    x = k.Conv2D(2, 3, activation="relu", use_bias=False, name="c")(inputs)
+    x = k.Conv2D(3, 1, activation="relu", use_bias=False, name="d")(x)
+    model = keras.Model(inputs, k.Dense(2, name="head")(k.Flatten()(x)))
+    kernel = np.random.default_rng(0).normal(size=(3, 3, 2, 1))
+    model.get_layer("c").kernel.assign(np.repeat(kernel, 2, axis=-1))
+    model.get_layer("d").kernel.assign(np.array([[3, 0, 0.5], [0, 3, 0.5]])[None, None])
+    images = image_batch(side=4, channels=2)
+    smaller, report = cluster_filters(model, {"c": 1, "d": 2}, space="effective", merge="sum")
+    assert report.clusters["d"] == (0, 0, 1)
+    np.testing.assert_allclose(outputs(smaller, images), outputs(model, images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
 def test_bare_weights_say_nothing_of_scales_where_a_normalization_follows():
     """It takes factors out: readers of a filter and of its triple want the same."""
     model = residual()

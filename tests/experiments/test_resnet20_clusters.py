@@ -1,11 +1,13 @@
 import json
 import re
+from types import SimpleNamespace
 
 import pytest
 from script_flags import parse, script_fixture
 
 from scc_tf import models
 from scc_tf.clustering import ChainCosts, chain_counts, find_chains
+from scc_tf.pipelines.stage import fingerprint
 
 script = script_fixture("resnet20_clusters")
 
@@ -14,9 +16,12 @@ def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script)
     parse("resnet20_clusters.py")
     points = script.points(script.flags.FLAGS)
     tuned = 3 * 3 + 1
-    assert len(points) == len(set(points)) == 8 * 4 + (27 - 3) + 1 + tuned  # three points of the sweep are in the grid
+    # four methods, three draws of random filters; three points of the sweep are in the grid; two budgets
+    assert len(points) == len(set(points)) == 8 * (4 + 3) + (27 - 3) + 2 + tuned
     assert [point.epochs for point in points] == [0] * (len(points) - tuned) + [20] * tuned
     assert {point.label for point in points if point.epochs} == {"2/2/2", "8/16/32", "15/31/63", "135754 parameters"}
+    assert [point.label for point in points if point.epochs][:3] == ["8/16/32"] * 3  # what is asked for most
+    assert sorted(point.draw for point in points if point.label == "2/2/2" and point.method == "random") == [0, 0, 1, 2]
     assert {point.label for point in points if point.method == "l1"} == {*script.CURVE}
 
 
@@ -35,7 +40,8 @@ def network():
         ("--tuned_methods=l2", "Expected a method of"),
         ("--timed=0/16/32", "Expected from 1 to 16 clusters"),
         ("--timed=half", "Received: 'half'"),
-        ("--budgets=half", "Expected a number of parameters. Received: 'half'"),
+        ("--budgets=half", "Expected a budget, as in 135754 or 20000000mac. Received: 'half'"),
+        ("--budgets=9mac", "Expected a budget of at least"),
         ("--budgets=9", "Expected a budget of at least"),
         ("--tuned_budgets=135754,9", "Expected a budget of at least"),
     ],
@@ -55,19 +61,20 @@ def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch,
     network.save(tmp_path / "it.keras")
     chains = find_chains(network)
     costs = ChainCosts(network, chains)
-    classes = {"cat": {"precision": 0.5, "recall": 0.6, "f1": 0.55}}
+    classes = {"cat": {"precision": 0.5, "recall": 0.6, "f1-score": 0.55}}
 
     def row(point):
         share = 0.5 if point.series == "budget" else costs.parameters(chain_counts(chains, point.clusters)) / 269_722
         return {
             "method": point.series, "label": point.label, "epochs": point.epochs, "classes": classes,
-            "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
+            "validation_accuracy": 0.8, "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
             "multiply_accumulates": round(4e7 * share), "clusters": [2] * 3 + [16] * 3 + [40] * 3,
         }  # fmt: skip
 
     def run(loaded, points, config, work_dir, verbose):
         assert loaded.count_params() == network.count_params() and config.data == "cifar10"
         baseline = {
+            "validation_accuracy": 0.92,
             "test_accuracy": 0.91,
             "parameters": 269_722,
             "multiply_accumulates": 40_000_000,
@@ -76,15 +83,21 @@ def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch,
         return {"config": {}, "versions": {}, "baseline": baseline, "rows": [row(point) for point in points]}
 
     monkeypatch.setattr(script.filter_clustering, "run", run)
-    folders = [f"--network={tmp_path / 'it.keras'}", f"--out_dir={tmp_path / 'out'}"]
+    monkeypatch.setattr(script, "Study", lambda *arguments: SimpleNamespace(made=lambda point: network))
+    folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "model_dir")]
+    folders.append(f"--network={tmp_path / 'it.keras'}")
     parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2")
     script.main()
-    record = json.loads((tmp_path / "out" / "resnet20_clusters.json").read_text())
-    assert {path.name for path in (tmp_path / "out").iterdir()} == {
+    record = json.loads((tmp_path / "out_dir" / "resnet20_clusters.json").read_text())
+    assert {path.name for path in (tmp_path / "out_dir").iterdir()} == {
         f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")
     }
     assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --rounds=2"
-    assert set(record["latency"]) == {"original", "2/2/2", "135754 parameters"}
+    assert record["network"] == {"file": "it.keras", "weights": fingerprint(network)}
+    card = json.loads((tmp_path / "model_dir" / "resnet20_half.json").read_text())
+    assert card["test_accuracy"] == pytest.approx(0.2 + 0.7 * 135_754 / 269_722)
+    assert (tmp_path / "model_dir" / "resnet20_half.keras").exists()
+    assert set(record["latency"]) == {"original", "2/2/2", "135754 parameters", "20000000 multiply-accumulates"}
     assert record["latency"]["2/2/2"]["ratio"] < record["latency"]["135754 parameters"]["ratio"]
     assert record["latency"]["2/2/2"]["ratio"] < 1 == record["latency"]["original"]["ratio"]
     assert record["correlations"]["pearson"][2][4] == pytest.approx(0.967899, abs=5e-5)

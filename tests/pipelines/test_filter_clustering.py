@@ -62,6 +62,23 @@ def test_the_record_is_json_with_the_measures_of_every_point(done):
 
 
 @pytest.mark.slow
+def test_a_network_that_was_made_is_had_with_its_weights(done, work_dir):
+    study, point = Study(small_net(), CONFIG, work_dir, verbose=0), POINTS[-1]
+    assert measure(study.made(point), study.data).items() <= done["rows"][-1].items()
+
+
+@pytest.mark.slow
+def test_every_draw_of_random_filters_is_another():
+    study = Study(small_net(), CONFIG, None, verbose=0)
+    kernels = [study.smaller(Point("random", (4, 3), draw=draw)).get_layer("conv1").kernel for draw in (0, 1, 0)]
+    assert np.array_equal(kernels[0], kernels[2]) and not np.array_equal(kernels[0], kernels[1])
+    names = {Point("random", (4, 3), draw=draw).name for draw in (0, 1, 2)}
+    assert len(names) == 3
+    with pytest.raises(ValueError, match="a draw for random filters alone"):
+        Point("l1", (4, 3), draw=1)
+
+
+@pytest.mark.slow
 def test_fine_tuning_learns_and_goes_on_where_it_was_interrupted(tmp_path, monkeypatch):
     config = dataclasses.replace(CONFIG, learning_rate=0.05, distillation=0.0, shift=0)
     point, epochs = Point("clusters", (7, 5), epochs=20), []
@@ -177,8 +194,10 @@ def test_measures_are_those_of_the_answers():
     values = measure(says_3, data)
     assert values["multiply_accumulates"] == 10 * np.prod(shape) == values["parameters"] - 10
     assert values["test_accuracy"] == pytest.approx(0.1)
-    assert values["classes"]["3"] == pytest.approx({"precision": 0.1, "recall": 1.0, "f1": 0.2 / 1.1})
-    assert values["classes"]["4"] == {"precision": 0.0, "recall": 0.0, "f1": 0.0}
+    assert values["classes"]["3"] == pytest.approx(
+        {"precision": 0.1, "recall": 1.0, "f1-score": 0.2 / 1.1, "support": len(data.test.labels) / 10}
+    )
+    assert values["classes"]["4"]["f1-score"] == 0
 
 
 # tables --------------------------------------------------------------------------------------------------------------

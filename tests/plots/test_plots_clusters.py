@@ -28,7 +28,8 @@ def row(method, label, epochs, share, drop):
 
 def a_report(shift):
     return {
-        f"class {n}": {"precision": 0.9 - shift, "recall": 0.8 + 0.01 * n, "f1": 0.85 - shift / 2} for n in range(10)
+        f"class {n}": {"precision": 0.9 - shift, "recall": 0.8 + 0.01 * n, "f1-score": 0.85 - shift / 2}
+        for n in range(10)
     }
 
 
@@ -75,7 +76,7 @@ def test_malformed_records_are_refused_and_write_nothing(refused):
         (plots.cluster_correlations, {**correlations(), "pearson": [[1.0]]}, "tables of 5 columns"),
         (plots.class_reports, {}, "one to four networks"),
         (plots.class_reports, {"a": good, "b": {"class 0": good["class 0"]}}, "the same classes"),
-        (plots.class_reports, {"a": {"class 0": {"f1": 0.5}}}, "precision"),
+        (plots.class_reports, {"a": {"class 0": {"f1-score": 0.5}}}, "precision"),
     ]
     for figure_of, malformed, message in cases:
         refused(figure_of, malformed, message)

@@ -9,7 +9,7 @@ from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
 __all__ = ["METHODS", "Config", "Point", "check_points"]
 
-METHODS = ("clusters", "founding", "l1", "random")
+METHODS = ("clusters", "effective", "founding", "l1", "random")
 _RULES = (  # names, what they accept, in words
     (("space",), lambda v: v in SPACES, f"to be one of {SPACES}"),
     (("merge",), lambda v: v in MERGES, f"to be one of {MERGES}"),
@@ -57,26 +57,32 @@ class Point:
     """One smaller network.
 
     Attributes:
-        method: "clusters"; "founding", the form of the founding document: bare weights, means; or what it is compared
-            with: "l1" keeps the filters with the largest L1 norm, "random" any.
+        method: "clusters"; "effective", likewise, of filters as their normalization scales them, instead of
+            `Config.space`; "founding", the form of the founding document: bare weights, means; or what they are
+            compared with: "l1" keeps the filters with the largest L1 norm, "random" any.
         clusters: filters that stay, a tuple with one int per layer or per stage, or a `scc_tf.ClusterBudget` for the
             method "clusters".
         epochs: of fine-tuning.
+        draw: number of the choice of random filters; 0 for all other methods.
 
     Raises:
-        ValueError: if the method is unknown, only clustering takes the budget, or the epochs are negative.
+        ValueError: if the method is unknown, only clustering takes the budget, only random filters the draw, or a
+            number is negative.
     """
 
     method: str
     clusters: tuple | ClusterBudget
     epochs: int = 0
+    draw: int = 0
 
     def __post_init__(self):
         """Refuse what is no point."""
         budget = isinstance(self.clusters, ClusterBudget)
-        if self.method not in METHODS or (budget and self.method != "clusters") or self.epochs < 0:
+        unknown = self.method not in METHODS or min(self.epochs, self.draw) < 0
+        if unknown or (budget and self.method != "clusters") or (self.draw and self.method != "random"):
             raise ValueError(
-                f"Expected a method of {METHODS}, a budget for clusters alone, and epochs >= 0. Received: {self}"
+                f"Expected a method of {METHODS}, epochs and draw >= 0, a budget for clusters alone, and a draw for "
+                f"random filters alone. Received: {self}"
             )
 
     @property
@@ -86,10 +92,12 @@ class Point:
 
     @property
     def name(self):
-        """Of what is cached for it: method, label, epochs, and what else a budget depends on."""
+        """Of what is cached for it: method, label, epochs, and what else a budget or a draw depends on."""
         parts = [self.series, self.label.replace("/", "-").replace(" ", "-"), str(self.epochs)]
         if isinstance(self.clusters, ClusterBudget):
             parts.append(settings_key(self.clusters, "fractions"))
+        if self.draw:
+            parts.append(str(self.draw))
         return "-".join(parts)
 
     @property

@@ -8,8 +8,6 @@ from scc_tf.pipelines.class_report import class_report
 
 __all__ = ["measure"]
 
-_COLUMNS = {"precision": "precision", "recall": "recall", "f1": "f1-score"}
-
 
 def measure(network, data):
     """Measure a network; validation and test are each looked at once.
@@ -20,15 +18,14 @@ def measure(network, data):
 
     Returns:
         Plain JSON: ``parameters`` (trainable ones) and ``multiply_accumulates``; fractions ``validation_accuracy``,
-        ``test_accuracy``, and ``classes``, ``{name: {"precision", "recall", "f1"}}`` on test.
+        ``test_accuracy``, and ``classes``, the `scc_tf.pipelines.class_report.class_report` on test.
     """
     images = {name: getattr(data, name).images for name in ("validation", "test")}
     answers = {name: logits.argmax(axis=1) for name, logits in classifier_outputs(network, images).logits.items()}
-    report = class_report(answers["test"], data.test.labels, data.class_names)
     return {
         "parameters": count_trainable(network),
         "multiply_accumulates": count_operations(network).multiply_accumulates,
         "validation_accuracy": float(np.mean(answers["validation"] == data.validation.labels)),
         "test_accuracy": float(np.mean(answers["test"] == data.test.labels)),
-        "classes": {name: {ours: row[theirs] for ours, theirs in _COLUMNS.items()} for name, row in report.items()},
+        "classes": class_report(answers["test"], data.test.labels, data.class_names),
     }

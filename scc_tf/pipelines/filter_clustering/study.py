@@ -16,7 +16,7 @@ from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
 
 __all__ = ["Study"]
 
-_OPTIONS = {"founding": {"space": "raw", "merge": "mean", "weighted": False}}
+_OPTIONS = {"effective": {"space": "effective"}, "founding": {"space": "raw", "merge": "mean", "weighted": False}}
 
 
 class Study:
@@ -49,8 +49,8 @@ class Study:
             point: `scc_tf.pipelines.filter_clustering.Point`.
 
         Returns:
-            `measure`'s dictionary with ``method`` (`Point.series`), ``label``, ``clusters`` (one int per layer) and
-            ``epochs``; with fine-tuning also its ``seconds``.
+            `measure`'s dictionary with ``method`` (`Point.series`), ``label``, ``clusters`` (one int per layer),
+            ``epochs`` and ``draw``; with fine-tuning also its ``seconds``.
         """
         stage = self._stage(point.name, point.epochs > 0)
         if not stage.is_finished:
@@ -61,17 +61,30 @@ class Study:
             else:
                 stage.save(smaller, {"clusters": counts, **measure(smaller, self.data)})
         record = stage.record
-        named = {"method": point.series, "label": point.label, "epochs": point.epochs}
-        logging.info("%s: %.2f %% on test", named, 100 * record["test_accuracy"])
+        named = {"method": point.series, "label": point.label, "epochs": point.epochs, "draw": point.draw}
+        logging.info("%s: %.2f %% on validation", named, 100 * record["validation_accuracy"])
         return {**named, **record}
+
+    def made(self, point):
+        """The network of a point whose row there is.
+
+        Args:
+            point: `scc_tf.pipelines.filter_clustering.Point`.
+
+        Returns:
+            Keras model, not compiled.
+        """
+        model = self.smaller(point)
+        self._stage(point.name, point.epochs > 0).load(model)
+        return model
 
     def smaller(self, point):
         """The network of a point before fine-tuning."""
         config, images = self.config, self.statistics_images
-        if point.method in ("clusters", "founding"):
-            own = {"space": config.space, "merge": config.merge}
-            return cluster_filters(self.network, point.clusters, images, **_OPTIONS.get(point.method, own))[0]
-        chains, rng = find_chains(self.network), np.random.default_rng(config.seed)
+        if point.method in ("clusters", *_OPTIONS):
+            options = {"space": config.space, "merge": config.merge, **_OPTIONS.get(point.method, {})}
+            return cluster_filters(self.network, point.clusters, images, **options)[0]
+        chains, rng = find_chains(self.network), np.random.default_rng((config.seed, point.draw))
         kept = {}
         for chain, count in zip(chains, chain_counts(chains, point.clusters), strict=True):
             if point.method == "l1":
