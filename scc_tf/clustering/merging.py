@@ -3,7 +3,7 @@
 import keras
 import numpy as np
 
-from scc_tf.pruning import cluster_filters, first_members, fit_scales, merge_members, sum_readers
+from scc_tf.pruning import first_members, fit_scales, group_filters, merge_members, sum_readers
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.removal import cut_channels
 
@@ -76,7 +76,7 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
     ]()
     # where a normalization follows, filters that are multiples of each other are not: it takes factors out
     scaled = merge == "scaled" and chain.homogeneous and (space != "raw" or chain.norm is None)
-    labels = cluster_filters(points, count, weights, scaled)
+    labels = group_filters(points, count, weights, scaled)
     if labels.max() + 1 == chain.channels:
         return labels  # not a bit changes
     scales = fit_scales(points, labels, weights) if scaled else None

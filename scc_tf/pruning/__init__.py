@@ -4,7 +4,7 @@
 filters that are alike; `knapsack` keeps the edges that are worth most under a budget of bytes.
 """
 
-from scc_tf.pruning.clusters import cluster_filters, first_members, fit_scales, merge_members, sum_readers
+from scc_tf.pruning.clusters import first_members, fit_scales, group_filters, merge_members, sum_readers
 from scc_tf.pruning.knapsack import (
     edge_bits,
     exact_knapsack,
@@ -19,7 +19,6 @@ from scc_tf.pruning.neurons import kept_count, largest_neurons, neuron_scores, r
 
 __all__ = [
     "block_mask",
-    "cluster_filters",
     "edge_bits",
     "exact_knapsack",
     "first_members",
@@ -27,6 +26,7 @@ __all__ = [
     "fractional_bound",
     "global_masks",
     "greedy_knapsack",
+    "group_filters",
     "kept_count",
     "largest_neurons",
     "magnitude_mask",

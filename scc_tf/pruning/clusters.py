@@ -9,13 +9,13 @@ import warnings
 import numpy as np
 from scipy.cluster import hierarchy
 
-__all__ = ["cluster_filters", "first_members", "fit_scales", "merge_members", "sum_readers"]
+__all__ = ["first_members", "fit_scales", "group_filters", "merge_members", "sum_readers"]
 
 _LEAST_WEIGHT = 1e-12  # of the largest one
 _RANDOM_STARTS = 4
 
 
-def cluster_filters(points, count, weights=None, up_to_scale=False):
+def group_filters(points, count, weights=None, up_to_scale=False):
     """Group filters by k-means: the best of several starts, one of them the clusters of Ward's method.
 
     With few filters that differ in many ways, random starts end in many local minima, and Ward's often begins in a
@@ -40,7 +40,7 @@ def cluster_filters(points, count, weights=None, up_to_scale=False):
         Optimize an Objective Function" (SciPy).
 
     Example:
-        >>> cluster_filters([[1.0, 0.0], [0.0, 2.0], [1.1, 0.0], [0.0, 2.1]], 2).tolist()
+        >>> group_filters([[1.0, 0.0], [0.0, 2.0], [1.1, 0.0], [0.0, 2.1]], 2).tolist()
         [0, 1, 0, 1]
     """
     from sklearn.cluster import KMeans  # imported late: `import scc_tf` stays cheap
@@ -99,14 +99,14 @@ def fit_scales(points, labels, weights=None):
 
     Args:
         points: float ``(C, D)``.
-        labels: int ``(C,)``, see `cluster_filters`.
-        weights: float ``(C,)``, see `cluster_filters`.
+        labels: int ``(C,)``, see `group_filters`.
+        weights: float ``(C,)``, see `group_filters`.
 
     Returns:
         float64 ``(C,)``; 1 for all members of a cluster whose filters cancel out.
 
     Raises:
-        ValueError: as `cluster_filters`.
+        ValueError: as `group_filters`.
 
     Example:
         >>> fit_scales([[1.0, 0.0], [3.0, 0.0], [0.0, 5.0]], [0, 0, 1]).tolist()
@@ -129,7 +129,7 @@ def merge_members(values, labels, scales=None, weights=None):
         values: float ``(C, …)``.
         labels: int ``(C,)``, every number from 0 to ``K - 1`` among them.
         scales: float ``(C,)``, ``a``; None is 1.
-        weights: float ``(C,)``, ``w``, see `cluster_filters`; a cluster whose members weigh nothing takes them alike.
+        weights: float ``(C,)``, ``w``, see `group_filters`; a cluster whose members weigh nothing takes them alike.
 
     Returns:
         float64 ``(K, …)``.

@@ -3,7 +3,7 @@ import numpy as np
 import pytest
 from hypothesis import strategies as st
 
-from scc_tf.pruning import cluster_filters, first_members, fit_scales, merge_members, sum_readers
+from scc_tf.pruning import first_members, fit_scales, group_filters, merge_members, sum_readers
 
 
 def filters(count=12, width=7, seed=0):
@@ -20,7 +20,7 @@ def loss(points, labels):
 def test_there_are_as_many_clusters_as_asked_for_numbered_by_their_first_members(channels, data, up_to_scale):
     count = data.draw(st.integers(1, channels))
     weights = np.random.default_rng(1).random(channels) ** 6
-    labels = cluster_filters(filters(channels), count, weights, up_to_scale)
+    labels = group_filters(filters(channels), count, weights, up_to_scale)
     assert labels.shape == (channels,)
     _, first = np.unique(labels, return_index=True)
     assert len(first) == count and list(first) == sorted(first)
@@ -30,28 +30,28 @@ def test_there_are_as_many_clusters_as_asked_for_numbered_by_their_first_members
 def test_equal_filters_are_together_whatever_their_order():
     four = filters(4)
     order = np.random.default_rng(3).permutation(np.repeat(np.arange(4), 4))
-    labels = cluster_filters(four[order], 4)
+    labels = group_filters(four[order], 4)
     assert len({(a, b) for a, b in zip(order, labels, strict=True)}) == 4
-    assert cluster_filters(four[order], 9).max() == 3  # no more clusters than filters that differ
+    assert group_filters(four[order], 9).max() == 3  # no more clusters than filters that differ
 
 
 def test_filters_that_differ_by_rounding_alone_are_together():
     points = np.repeat(filters(3), 2, axis=0) * (1 + 1e-16 * np.arange(6)[:, None] + 2e-16)
     points[::2] *= 1 + 3e-16
-    labels = cluster_filters(points, 5)
+    labels = group_filters(points, 5)
     assert all(len(set(labels[labels == k])) == 1 for k in labels) and labels[0] != labels[2] != labels[4]
 
 
 def test_the_closest_pair_goes_first():
     points = filters(10)
-    labels = cluster_filters(points, 9)
+    labels = group_filters(points, 9)
     pairs = [loss(points, np.where(np.arange(10) == b, a, np.arange(10))) for a in range(10) for b in range(a)]
     assert loss(points, labels) == pytest.approx(min(pairs))
 
 
 def test_clusters_are_a_local_minimum():
     points = filters(24)
-    labels = cluster_filters(points, 6)
+    labels = group_filters(points, 6)
     centres = merge_members(points, labels)
     distances = np.square(points[:, None] - centres).sum(axis=2)
     np.testing.assert_array_equal(distances.argmin(axis=1), labels)
@@ -59,14 +59,14 @@ def test_clusters_are_a_local_minimum():
 
 def test_multiples_are_alike_only_up_to_scale():
     points = np.array([[1.0, 0], [5, 0], [1, 0.3], [5, 1.5]])
-    assert cluster_filters(points, 2, up_to_scale=True).tolist() == [0, 0, 1, 1]
-    assert cluster_filters(points, 2).tolist() == [0, 1, 0, 1]
+    assert group_filters(points, 2, up_to_scale=True).tolist() == [0, 0, 1, 1]
+    assert group_filters(points, 2).tolist() == [0, 1, 0, 1]
 
 
 def test_heavy_filters_are_kept_apart():
     points = np.array([[0.0], [1.0], [2.1]])
-    assert cluster_filters(points, 2).tolist() == [0, 0, 1]
-    assert cluster_filters(points, 2, weights=[1e6, 1e6, 1]).tolist() == [0, 1, 1]
+    assert group_filters(points, 2).tolist() == [0, 0, 1]
+    assert group_filters(points, 2, weights=[1e6, 1e6, 1]).tolist() == [0, 1, 1]
 
 
 def test_scales_are_the_multiples():
@@ -115,4 +115,4 @@ def test_readers_are_summed_in_any_shape():
 )
 def test_what_cannot_be_clustered(points, count, weights, message):
     with pytest.raises(ValueError, match=message):
-        cluster_filters(points, count, weights)
+        group_filters(points, count, weights)
