@@ -36,6 +36,7 @@ define_flags(
     learning_rate=5e-4,
     shift=4,
     mirror=True,
+    augmented_statistics=True,
     size_model="entropy",
     gamma=0.05,
     statistics_bits=6,

@@ -3,7 +3,7 @@
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["training_batches"]
+__all__ = ["statistics_images", "training_batches"]
 
 
 def training_batches(
@@ -66,3 +66,23 @@ def training_batches(
         return batches.map(lambda index, batch: (augmentation(batch[0], seed, index), batch[1])).prefetch(2), steps
     moving = shift or mirror or table is not None
     return batches.map(move if moving else lambda index, batch: batch).prefetch(2), steps
+
+
+def statistics_images(split, count, seed, shift=0, mirror=False):
+    """Images for batch statistics, shifted and mirrored as in training.
+
+    A network was trained with the statistics of such images, and wants them: a ResNet-20 that had learned from CIFAR-10
+    with shifts of four pixels, and so with black borders, lost two points with the statistics of images as they are.
+
+    Args:
+        split: `scc_tf.datasets.Split`.
+        count: images; all of the split where it has fewer.
+        seed: of the choice and of the shifts.
+        shift: as in training, pixels.
+        mirror: likewise.
+
+    Returns:
+        float32 ``(count, H, W, C)``.
+    """
+    batches, _ = training_batches(split, min(count, len(split.labels)), seed, shift, mirror=mirror)
+    return next(iter(batches))[0].numpy()

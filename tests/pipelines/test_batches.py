@@ -6,7 +6,7 @@ import pytest
 import tensorflow as tf
 
 from scc_tf import datasets
-from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.batches import statistics_images, training_batches
 
 
 def numbered(count=12):
@@ -131,3 +131,15 @@ def test_the_seed_decides_what_is_mirrored_and_epochs_can_be_skipped():
     whole = content(3)
     assert whole[6:] == content(3, skip_epochs=2)
     assert whole != content(4)
+
+
+def test_statistics_images_are_views_as_training_has_them():
+    split = numbered(30)
+    images = statistics_images(split, 20, seed=1, shift=2, mirror=True)
+    batches, _ = training_batches(split, 20, 1, 2, mirror=True)
+    np.testing.assert_array_equal(images, next(iter(batches))[0])
+
+
+def test_where_there_are_fewer_images_statistics_take_all():
+    images = statistics_images(numbered(30), 99, seed=1)
+    np.testing.assert_array_equal(np.sort(images, axis=0), numbered(30).images)

@@ -19,7 +19,7 @@ _RULES = (  # names, what they accept, in words
     (("weight_decay",), lambda v: 0 <= v < math.inf, "in [0, inf)"),
     (("distillation",), lambda v: 0 <= v <= 1, "in [0, 1]"),
 )
-_CLUSTERED = ("seed", "space", "merge", "statistics_images", "data")
+_CLUSTERED = ("seed", "space", "merge", "statistics_images", "shift", "data")
 
 
 @dataclasses.dataclass(frozen=True)

@@ -7,7 +7,7 @@ from absl import logging
 from scc_tf import datasets
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
-from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.batches import statistics_images, training_batches
 from scc_tf.pipelines.filter_clustering.distillation import DistillationLoss, label_accuracy, with_answers
 from scc_tf.pipelines.filter_clustering.measures import measure
 from scc_tf.pipelines.optimization import one_cycle, sgd
@@ -32,7 +32,9 @@ class Study:
     def __init__(self, network, config, work_dir, verbose=1):
         self.network, self.config, self.work_dir, self.verbose = network, config, work_dir, verbose
         self.data = datasets.load(config.data, config.data_dir or None)
-        self.statistics_images = self.data.train.images[: config.statistics_images]
+        self.statistics_images = statistics_images(
+            self.data.train, config.statistics_images, config.seed, config.shift, mirror=True
+        )
         self._fingerprint = fingerprint(network)
 
     def baseline(self):

@@ -15,7 +15,7 @@ from scc_tf import datasets, models
 from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.flops import count_trainable
-from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.batches import statistics_images, training_batches
 from scc_tf.pipelines.class_report import class_report
 from scc_tf.pipelines.image_training.augmentation import Augmentation
 from scc_tf.pipelines.image_training.config import SCHEDULES, Config
@@ -38,7 +38,8 @@ def run(config, work_dir, verbose=1):
     """Train ResNet-20.
 
     Three networks are compared on validation in the end, and the best is kept: the last weights with the statistics
-    that training left, with statistics of images that are not augmented, and the average of the weights with such.
+    that training left, with those of images that are shifted and mirrored alone, and the average of the weights with
+    such.
 
     Args:
         config: `Config`.
@@ -79,10 +80,11 @@ def run(config, work_dir, verbose=1):
         ]
         validation = (data.validation.images, data.validation.labels)
         seconds = stage.fit(model, batches, config.epochs, callbacks, verbose, validation, keep_backup=True)
+        images = statistics_images(train, STATISTICS_IMAGES, config.seed, config.shift, config.mirror)
         record = {
             "seconds": seconds,
             "epochs": _epochs(log.rows, schedule, batches[1]),
-            **_choose(model, last.weights, config.average, train.images[:STATISTICS_IMAGES], data.validation),
+            **_choose(model, last.weights, config.average, images, data.validation),
             **_score(model, data),
         }
         stage.save(model, record)

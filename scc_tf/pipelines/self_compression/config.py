@@ -15,7 +15,13 @@ from scc_tf.training.model import SIZE_MODELS
 __all__ = ["MODES", "NETWORK_SETTINGS", "Config"]
 
 MODES = ("safe", "unsafe", "compare")
-NETWORK_SETTINGS = ("data_set", "model", "mirror", "float_file")  # what an experiment on one network has no flags for
+NETWORK_SETTINGS = (
+    "data_set",
+    "model",
+    "mirror",
+    "augmented_statistics",
+    "float_file",
+)  # what an experiment on one network has no flags for
 _IMAGE_NETWORKS = tuple(name for name in models.__all__ if name != "moons_mlp")
 
 _RULES = (  # names, what they accept, in words
@@ -65,6 +71,7 @@ class Config:
     cut_share: float = setting(0.05, "share of the kernel weights that must be dead before the network is cut")
     exponent_places: int = setting(3, "binary places that exponents keep in the end")
     size_form: str = setting("coupled", "Q with the consumers' weights (coupled) or without (sum)")
+    augmented_statistics: bool = setting(False, "whether batch statistics are of shifted and mirrored images")
     statistics_bits: int = setting(10, "bits of the mantissa that statistics and biases keep in the end")
     size_model: str = setting("bits", "Q counts bit depths (bits) or what a file takes (entropy)")
     exponent_learning_rate: float = setting(1e-2, "with entropy: peak learning rate of the exponents")
@@ -111,7 +118,8 @@ class Config:
         return f"{key}-{self.float_hash}" if "float_file" in names and self.float_file else key
 
 
-_TRAINED = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "data_set", "model", "mirror")
+_TRAINED = ("seed", "float_epochs", "batch_size", "learning_rate", "shift", "mirror", "augmented_statistics")
+_TRAINED += ("data_set", "model")
 _LOADED = ("data_set", "float_file")
 _SAFE = tuple(f.name for f in dataclasses.fields(Config) if f.name != "mode")
 _RESPONSES = ("lambda_safety", "safety_batch_size", "restore_fraction", "restore_bits")  # the unsafe row has none

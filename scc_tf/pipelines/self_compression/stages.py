@@ -11,7 +11,7 @@ from scc_tf import models
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import self_compress
 from scc_tf.finishing import finish, finish_to_bytes
-from scc_tf.pipelines.batches import training_batches
+from scc_tf.pipelines.batches import statistics_images, training_batches
 from scc_tf.pipelines.optimization import one_cycle
 from scc_tf.pipelines.self_compression.contract import Contract
 from scc_tf.pipelines.self_compression.watch import Watch
@@ -57,6 +57,13 @@ def _batches(config, data, seed, skip_epochs):
     return training_batches(data.train, config.batch_size, seed, config.shift, skip_epochs, config.mirror)
 
 
+def _statistics_images(config, data):
+    """Training images; as they are for MNIST's records, whose borders are black whether they are shifted or not."""
+    if not config.augmented_statistics:
+        return data.train.images[:STATISTICS_IMAGES]
+    return statistics_images(data.train, STATISTICS_IMAGES, config.seed, config.shift, config.mirror)
+
+
 def float_model(config, data, work_dir, verbose=1):
     """Stage 1: train the float baseline, or take the one in ``float_file``; returns the model and its record."""
     stage = Stage(work_dir / f"float-{config.float_key}", backup="backup")
@@ -69,7 +76,7 @@ def float_model(config, data, work_dir, verbose=1):
     model.compile(optimizer, _loss(), metrics=["accuracy"], jit_compile=jit_compile)
 
     def finish(model):
-        reestimate_batch_statistics(model, data.train.images[:STATISTICS_IMAGES])
+        reestimate_batch_statistics(model, _statistics_images(config, data))
         return _accuracies(model, data)
 
     return model, stage.train(model, batches, config.float_epochs, finish, verbose)
@@ -156,7 +163,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "start_float32_bytes": start.float32_bytes,
         "bit_depths_before": _bit_depths(compressed),
     }
-    images = data.train.images[:STATISTICS_IMAGES]
+    images = _statistics_images(config, data)
     if trained.is_finished:
         seen = trained.load(compressed)  # cuts it, too
     else:
