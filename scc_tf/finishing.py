@@ -19,7 +19,7 @@ def finish(model, images, exponent_places=3, statistics_bits=10):
 
     Args:
         model: compiled `scc_tf.SelfCompressingModel`, left untouched.
-        images: training images to re-estimate batch statistics from.
+        images: training images to re-estimate batch statistics from, augmented as in training.
         exponent_places: binary places that exponents keep. With ``size_model="entropy"`` the weights move along, and
             the codes stay: weights gather at the edges of their rounding intervals there.
         statistics_bits: bits of the mantissa that biases and statistics keep; 10 is float16.

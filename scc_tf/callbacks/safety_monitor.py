@@ -26,7 +26,8 @@ class SafetyMonitor(EveryNSteps):
         every: training steps between two checks.
         reference: ``"best"`` or ``"average"``.
         decay: weight of the past in the moving average.
-        statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty).
+        statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty),
+            augmented as in training, see `scc_tf.batch_statistics.reestimate_batch_statistics`.
             None leaves the running statistics alone; those of trainable layers lag behind the weights and make the
             checks noisy, so ``fit`` begins with a warning.
         batch_size: examples per evaluation batch.

@@ -69,8 +69,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         clusters: filters that are left: an int for all such layers (no more than they have); ``{layer name: int}``,
             where other layers stay as they are; a sequence with one int per layer, or per stage (a run of layers with
             equally many channels); or a `ClusterBudget`.
-        images: some training inputs ``(N, …)``, a few hundred or thousand. If they are given, the statistics of all
-            BatchNormalization layers are estimated on them afterwards.
+        images: some training inputs ``(N, …)``, a few hundred or thousand, augmented as in training. If they are given,
+            the statistics of all BatchNormalization layers are estimated on them afterwards.
         space: "responses", "effective" or "raw", see above; None is "responses" with images, "effective" without.
         merge: "sum": see above. "scaled": likewise, and filters that are positive multiples of each other are alike:
             each member's reader counts by the member's scale. This is exact behind ReLU, its leaky form and pooling;

@@ -71,8 +71,8 @@ def training_batches(
 def statistics_images(split, count, seed, shift=0, mirror=False):
     """Images for batch statistics, shifted and mirrored as in training.
 
-    A network was trained with the statistics of such images, and wants them: a ResNet-20 that had learned from CIFAR-10
-    with shifts of four pixels, and so with black borders, lost two points with the statistics of images as they are.
+    A network wants the statistics that it was trained with, see
+    `scc_tf.batch_statistics.reestimate_batch_statistics`.
 
     Args:
         split: `scc_tf.datasets.Split`.
