@@ -176,11 +176,9 @@ def format_tables(found):
 
 
 def save_half(values, network, config, rows):
-    """Write 8/16/32 after fine-tuning, with its card, if it was asked for."""
+    """Write 8/16/32 after fine-tuning, with its card, if it is among ``rows``, ``{point: row}``."""
     point = Point("clusters", parsed(HALF), values.epochs)
-    key = {"method": "clusters", "label": HALF, "epochs": values.epochs}
-    row = next((row for row in rows if row.items() >= key.items()), None)
-    if row:
+    if row := rows.get(point):
         half = Study(network, config, Path(values.work_dir), values.verbose).made(point)
         measured = {name: row[name] for name in ("parameters", "validation_accuracy", "test_accuracy")}
         save_keras_with_card(Path(values.model_dir), "resnet20_half", half, command_line(__name__), **measured)
@@ -204,7 +202,7 @@ def main():
         **record,
     }
     print(format_rows(record))
-    save_half(values, network, config, record["rows"])
+    save_half(values, network, config, dict(zip(asked, record["rows"], strict=True)))
     plots.class_reports(reports(record), out_dir / "resnet20_clusters_classes.png")
     plots.cluster_tradeoff(record, out_dir / "resnet20_clusters.png")
     if found:

@@ -89,11 +89,12 @@ def write(name, records, safety_set, command, out_dir, class_names=None, **more)
     print(format_table(table, seeds))
     for record in records:
         seed, safe = record["config"]["seed"], record["rows"].get("safe")
-        if safe and safe["reverted_to_step"] is not None:
+        if not safe:
+            continue
+        if safe["reverted_to_step"] is not None:
             print(f"seed {seed}: safety had dropped; went back to step {safe['reverted_to_step']}")
-        if safe:
-            kept = "kept" if safe["safe"] else "broken by rounding"
-            print(f"seed {seed}: contract {kept}, {safe['safety_drop_points']:.1f} points below the reference")
+        kept = "kept" if safe["safe"] else "broken by rounding"
+        print(f"seed {seed}: contract {kept}, {safe['safety_drop_points']:.1f} points below the reference")
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps({"command": command, "summary": table, **more, "records": records}, indent=1))
     write_figures(out_dir, name, records, safety_set, class_names)

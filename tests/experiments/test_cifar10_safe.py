@@ -57,7 +57,7 @@ def test_main_writes_files_record_and_figures(script, network, tmp_path, monkeyp
     def run(config, work_dir, verbose):
         configs.append(config)
         rows = record(config.seed)["rows"]
-        rows = {"float": rows["float"], mode: {**rows["safe"], "reverted_to_step": None}}
+        rows = {"float": rows["float"], mode: rows["safe"]}
         return {"config": dataclasses.asdict(config), "rows": rows}, SimpleNamespace(), {mode: model}
 
     monkeypatch.setattr(script.self_compression, "run", run)
