@@ -8,7 +8,8 @@ Filters that are left are given per stage: the founding document's three setting
 sweep 2t/4t/8t, and its grid of 27 points with the correlation tables; or as a budget of parameters or
 multiply-accumulates, spread over the layers by sensitivity. These networks are not fine-tuned; those of --tuned, by
 each of --tuned_methods, and of --tuned_budgets are. Fine-tuning learns from the labels alone, unless --distillation
-asks for the original network's answers, too.
+asks for the original network's answers, too. Time in TFLite is that of files as they are and, with --lanes, of files
+whose convolutions fill the processor's vectors.
 
 Ten networks are fine-tuned by default, each 10 to 30 minutes of two cores, so all takes about four hours; with
 --tuned_methods=clusters four are, in about an hour and a half. Writes resnet20_clusters.json and figures to --out_dir,
@@ -55,6 +56,12 @@ flags.DEFINE_list("tuned_methods", ["clusters", "l1", "random"], "methods of the
 flags.DEFINE_list("tuned_budgets", ["135754"], "budgets to fine-tune; 135754 are the parameters of 8/16/32")
 flags.DEFINE_integer("epochs", 20, "epochs of fine-tuning", lower_bound=1)
 flags.DEFINE_list("timed", ["2/2/2", "4/8/16", "8/16/32", "12/24/48", "15/31/63"], "settings to time; budgets are, too")
+flags.DEFINE_integer(
+    "lanes",
+    0,
+    "also time files whose convolutions fill vectors of so many float32 numbers, 16 with AVX-512; 0: do not",
+    lower_bound=0,
+)
 flags.DEFINE_integer("rounds", 200, "measurements of the latency of each network", lower_bound=1)
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached rows")
@@ -116,21 +123,24 @@ def tables(rows):
     return filter_clustering.correlations(GRID, accuracies, parameters)
 
 
-def latencies(network, settings, rounds):
+def latencies(network, settings, rounds, lanes):
     """What networks take as TFLite files of float32 weights, by their label; the original comes first.
 
     Args:
         network: the original.
         settings: ``{label: filters per stage or layer}``.
         rounds: measurements of each.
+        lanes: of `scc_tf.export_tflite`; if not 0, "label, 16 lanes" is there as well.
     """
     with tempfile.TemporaryDirectory() as folder:
         paths = {}
         for label, clusters in {ORIGINAL: None, **settings}.items():
             # which filters are merged does not matter for the time: no images, so this is quick
             smaller = network if clusters is None else cluster_filters(network, clusters)[0]
-            paths[label] = Path(folder) / f"{label.replace('/', '-')}.tflite"
-            export_tflite(smaller, paths[label], storage="float32")
+            for filled in (None, lanes) if lanes else (None,):
+                name = f"{label}, {filled} lanes" if filled else label
+                paths[name] = Path(folder) / f"{len(paths)}.tflite"
+                export_tflite(smaller, paths[name], storage="float32", lanes=filled)
         return measure_latency(paths, rounds=rounds)
 
 
@@ -159,6 +169,15 @@ def format_rows(record):
             f"{100 * row['test_accuracy']:>9.2f}{lost:>+8.2f}"
             f"{row['parameters']:>12,}{row['multiply_accumulates'] / 1e6:>8.2f}{time:>7}"
         )
+    return "\n".join(lines)
+
+
+def format_filled(latency, lanes):
+    """One line per network: time as a share of the original's, as it is and with vectors filled."""
+    lines = [f"{'time':<40}{'as it is':>10}{f'{lanes} lanes':>10}"]
+    for label in latency:
+        if filled := latency.get(f"{label}, {lanes} lanes"):
+            lines.append(f"{label:<40}{latency[label]['ratio']:>10.3f}{filled['ratio']:>10.3f}")
     return "\n".join(lines)
 
 
@@ -195,13 +214,15 @@ def main():
     record = {
         "command": command_line(__name__),
         "network": {"file": Path(values.network).name, "weights": fingerprint(network)},
-        "latency": latencies(network, timed, values.rounds),
+        "latency": latencies(network, timed, values.rounds, values.lanes),
         "processor": {"cores": os.cpu_count(), **processor()},
         "curve": CURVE,
         "correlations": found,
         **record,
     }
     print(format_rows(record))
+    if values.lanes:
+        print(format_filled(record["latency"], values.lanes))
     save_half(values, network, config, dict(zip(asked, record["rows"], strict=True)))
     plots.class_reports(reports(record), out_dir / "resnet20_clusters_classes.png")
     plots.cluster_tradeoff(record, out_dir / "resnet20_clusters.png")

@@ -10,7 +10,8 @@ from scc_tf.clustering.budget import ClusterBudget, chain_errors, spread
 from scc_tf.clustering.chains import find_chains
 from scc_tf.clustering.costs import ChainCosts
 from scc_tf.clustering.counts import chain_counts
-from scc_tf.clustering.merging import MERGES, SPACES, cut_chains, merge_chain
+from scc_tf.clustering.fitting import fit_readers
+from scc_tf.clustering.merging import MERGES, SPACES, cut_chains, merge_chain, silence
 from scc_tf.clustering.responses import channel_responses
 from scc_tf.flops import count_trainable
 from scc_tf.graph import check_functional, copy_model
@@ -51,13 +52,14 @@ class ClusterReport:
         return "\n".join([*lines, f"{'parameters':<40}{self.parameters[1]:>6,} of {self.parameters[0]:,}"])
 
 
-def cluster_filters(model, clusters, images=None, space=None, merge="scaled", weighted=True):
+def cluster_filters(model, clusters, images=None, space=None, merge=None, weighted=True):
     """Merge the filters of a model that are alike; the original is untouched.
 
     For each convolution or Dense layer whose channels only other such layers read (`find_chains`), with or without a
     BatchNormalization behind it, the filters are clustered by k-means. A cluster becomes one filter, its mean, the
     normalization included; what read its members reads that, with the sum of their weights. So filters that are equal
-    merge without a change of the outputs.
+    merge without a change of the outputs. Where images are given, the layers that read merged filters are then fitted,
+    one after the other, to what they add up in the original network.
 
     What is alike is decided in one of three ways. ``"responses"``: what the next layer is given, behind normalization
     and activation, sampled on images: what differs there is what the outputs feel. ``"effective"``: the filters as the
@@ -72,10 +74,12 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         images: some training inputs ``(N, …)``, a few hundred or thousand, augmented as in training. If they are given,
             the statistics of all BatchNormalization layers are estimated on them afterwards.
         space: "responses", "effective" or "raw", see above; None is "responses" with images, "effective" without.
-        merge: "sum": see above. "scaled": likewise, and filters that are positive multiples of each other are alike:
-            each member's reader counts by the member's scale. This is exact behind ReLU, its leaky form and pooling;
-            behind other activations, and for raw filters in front of a normalization, it is "sum". "mean": readers are
-            averaged, which makes what a cluster says smaller by its number of members.
+        merge: what reads a merged filter. "sum": the sum of the weights, see above. "scaled": likewise, and filters
+            that are positive multiples of each other are alike: each member's reader counts by the member's scale.
+            This is exact behind ReLU, its leaky form and pooling; behind other activations, and for raw filters in
+            front of a normalization, it is "sum". "fitted": "scaled", then fitted, see above; the sensitivities behind
+            a budget are measured without that. "mean": readers are averaged, which makes what a cluster says smaller
+            by its number of members. None is "fitted" with images, "scaled" without.
         weighted: whether a filter counts by the squared weights of what reads it.
 
     Returns:
@@ -83,12 +87,13 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
 
     Raises:
         ValueError: if the model is subclassed or not built, has no such layer, or ``clusters`` does not fit it; if an
-            option is unknown; if images are missing for the space "responses" or a budget; if no choice is within the
-            budget.
+            option is unknown; if images are missing for the space "responses", the merge "fitted" or a budget; if no
+            choice is within the budget.
 
     Source: the founding notebook that clusters the filters of a ResNet-20 has the raw space and the mean. Statistics
         that are estimated again when channels have been averaged: Jordan et al. 2023, "REPAIR: REnormalizing Permuted
-        Activations for Interpolation Repair" (arXiv 2211.08403).
+        Activations for Interpolation Repair" (arXiv 2211.08403). Readers that are fitted: He, Zhang & Sun 2017,
+        "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168).
 
     Example:
         >>> import keras, scc_tf
@@ -100,17 +105,18 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
     """
     check_functional(model)
     space = space or ("effective" if images is None else "responses")
+    merge = merge or ("scaled" if images is None else "fitted")
     if space not in SPACES or merge not in MERGES:
         raise ValueError(f"Expected space in {SPACES} and merge in {MERGES}. Received: {space=}, {merge=}")
-    needs_images = space == "responses" or isinstance(clusters, ClusterBudget)
+    needs_images = space == "responses" or merge == "fitted" or isinstance(clusters, ClusterBudget)
     if needs_images and (images is None or len(images) == 0):
-        raise ValueError('Expected images for the space "responses" and for a budget. Received: none')
+        raise ValueError('Expected images for the space "responses", the merge "fitted" and a budget. Received: none')
     chains = find_chains(model)
     costs, errors = ChainCosts(model, chains), None
     responses = channel_responses(model, chains, images) if space == "responses" else [None] * len(chains)
 
-    def clustered(counts, images):
-        smaller, labels = _clustered(model, counts, responses, space=space, merge=merge, weighted=weighted)
+    def clustered(counts, images, merge):
+        smaller, labels = _clustered(model, counts, responses, images, space=space, merge=merge, weighted=weighted)
         if images is not None:
             reestimate_batch_statistics(smaller, images)
         return smaller, labels
@@ -118,8 +124,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
     if isinstance(clusters, ClusterBudget):
         clusters.check(costs)
         options = [clusters.options(chain.channels) for chain in chains]
-        few = images[:_SENSITIVITY_IMAGES]
-        found = chain_errors(few, options, lambda counts: clustered(counts, few)[0])
+        few, quick = images[:_SENSITIVITY_IMAGES], "scaled" if merge == "fitted" else merge
+        found = chain_errors(few, options, lambda counts: clustered(counts, few, quick)[0])
         counts = spread(options, found, clusters.cost(costs), clusters.limit)
         errors = {
             chain.name: dict(zip(numbers, own, strict=True))
@@ -127,37 +133,42 @@ def cluster_filters(model, clusters, images=None, space=None, merge="scaled", we
         }
     else:
         counts = chain_counts(chains, clusters)
-    smaller, labels = clustered(counts, images)
+    smaller, labels = clustered(counts, images, merge)
     named = {chain.name: tuple(own.tolist()) for chain, own in zip(chains, labels, strict=True)}
     return smaller, ClusterReport(named, (costs.parameters(costs.full), count_trainable(smaller)), errors)
 
 
-def _clustered(model, counts, responses, **options):
-    copy = copy_model(model)
-    chains = find_chains(copy)
-    labels = [
-        merge_chain(chain, count, responses=own, **options)
-        for chain, count, own in zip(chains, counts, responses, strict=True)
-    ]
-    return cut_chains(copy, [(chain, first_members(own)) for chain, own in zip(chains, labels, strict=True)]), labels
+def _clustered(model, counts, responses, images, *, merge, **options):
+    copy, labels, kept = copy_model(model), [], []
+    for chain, wanted, count, own in zip(find_chains(copy), find_chains(model), counts, responses, strict=True):
+        labels.append(merge_chain(chain, count, merge=merge, responses=own, **options))
+        kept.append((chain, first_members(labels[-1])))
+        if merge == "fitted" and not kept[-1][1].all():
+            fit_readers(chain, wanted, kept[-1][1], copy, model, images)
+    return cut_chains(copy, kept), labels
 
 
-def keep_filters(model, kept, images=None):
+def keep_filters(model, kept, images=None, fitted=False):
     """Keep some filters of a model and drop the others with all that they say; the original is untouched.
 
-    The control of `cluster_filters`: the same layers, the same cut, but nothing takes the place of what goes.
+    The control of `cluster_filters`: the same layers, the same cut, but nothing takes the place of what goes, unless
+    the layers that read what is left are fitted as they are there.
 
     Args:
         model: built Sequential or functional model.
         kept: ``{layer name: bool array (C,)}``, True stays; not none of a layer. Other layers stay as they are.
         images: as for `cluster_filters`.
+        fitted: whether to fit these layers to what they add up in the original network; needs images.
 
     Returns:
         The smaller model, as of `cluster_filters`.
 
     Raises:
-        ValueError: if the model is subclassed or not built, or a mask is not of a layer that `find_chains` finds.
+        ValueError: if the model is subclassed or not built, a mask is not of a layer that `find_chains` finds, or
+            images are missing.
     """
+    if fitted and (images is None or len(images) == 0):
+        raise ValueError("Expected images to fit what is left to. Received: none")
     copy = copy_model(model)
     chains = {chain.name: chain for chain in find_chains(copy)}
     masks = {name: np.asarray(mask) for name, mask in kept.items()}
@@ -167,6 +178,12 @@ def keep_filters(model, kept, images=None):
                 f"Expected masks, not all False, of { ({n: c.channels for n, c in chains.items()}) }. "
                 f"Received: {name!r}: {mask.dtype} {mask.shape}"
             )
+    if fitted:
+        for wanted in find_chains(model):  # in the order of the forward pass
+            if wanted.name in masks and not masks[wanted.name].all():
+                chain, mask = chains[wanted.name], masks[wanted.name]
+                silence(chain, mask)
+                fit_readers(chain, wanted, mask, copy, model, images)
     smaller = cut_chains(copy, [(chains[name], mask) for name, mask in masks.items()])
     if images is not None:
         reestimate_batch_statistics(smaller, images)

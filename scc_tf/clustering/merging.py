@@ -7,10 +7,10 @@ from scc_tf.pruning import first_members, fit_scales, group_filters, merge_membe
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.removal import cut_channels
 
-__all__ = ["MERGES", "SPACES", "cut_chains", "effective_filters", "merge_chain"]
+__all__ = ["MERGES", "SPACES", "cut_chains", "effective_filters", "merge_chain", "silence"]
 
 SPACES = ("responses", "effective", "raw")
-MERGES = ("sum", "mean", "scaled")
+MERGES = ("fitted", "scaled", "sum", "mean")
 
 
 def cut_chains(model, kept):
@@ -27,15 +27,25 @@ def cut_chains(model, kept):
         ValueError: if a channel cannot be removed.
     """
     for chain, mask in kept:
-        for reader in chain.readers:
-            slices = reader.slices()
-            slices[~mask] = 0
-            reader.assign(slices)
+        silence(chain, mask)
     masks = {(id(chain.layer), chain.layout.name): mask for chain, mask in kept}
     smaller, report, _ = cut_channels(model, make_plan(model, masks, zeros_read=False))
     if report.kept_dead:
         raise ValueError(f"Expected a model that can be cut. Received: {report.kept_dead}")
     return smaller
+
+
+def silence(chain, kept):
+    """Let what reads the channels of a chain read nothing of those that go.
+
+    Args:
+        chain: of a model whose readers may be overwritten: a copy.
+        kept: bool array ``(C,)``; True stays.
+    """
+    for reader in chain.readers:
+        slices = reader.slices()
+        slices[~kept] = 0
+        reader.assign(slices)
 
 
 def effective_filters(chain):
@@ -62,7 +72,7 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
         chain: of the model to change.
         count: clusters, from 1 to ``C``.
         space: see `scc_tf.cluster_filters`.
-        merge: likewise.
+        merge: likewise; "fitted" is "scaled" here, and `scc_tf.clustering.fitting.fit_readers` goes on from that.
         weighted: likewise.
         responses: float ``(C, S)`` of `scc_tf.clustering.responses.channel_responses`, for the space "responses".
 
@@ -75,7 +85,7 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
         space
     ]()
     # where a normalization follows, filters that are multiples of each other are not: it takes factors out
-    scaled = merge == "scaled" and chain.homogeneous and (space != "raw" or chain.norm is None)
+    scaled = merge in ("fitted", "scaled") and chain.homogeneous and (space != "raw" or chain.norm is None)
     labels = group_filters(points, count, weights, scaled)
     if labels.max() + 1 == chain.channels:
         return labels  # not a bit changes

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from scc_tf.clustering.taps import tap_inputs
+
 __all__ = ["channel_responses"]
 
 IMAGES, SAMPLES = 512, 8  # at most; of each image
@@ -26,11 +28,7 @@ def channel_responses(model, chains, images):
     """
     if len(images) == 0:
         raise ValueError("Expected at least one image. Received: none")
-    layers = [chain.readers[0].layout.layer for chain in chains]
-    if nested := [layer.name for layer in layers if layer not in model.layers]:
-        raise ValueError(f"Expected chains of the model itself, not of models nested in it. Received: {nested}")
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input  # the structure as it is
-    taps = keras.Model(inputs, [layer.input for layer in layers])
+    taps = tap_inputs(model, [chain.readers[0].layout.layer for chain in chains])
     rng = np.random.default_rng(0)
     grams = [np.zeros((chain.channels, chain.channels)) for chain in chains]
     images = images[:IMAGES]

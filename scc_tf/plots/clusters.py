@@ -13,9 +13,11 @@ __all__ = ["class_reports", "cluster_correlations", "cluster_tradeoff"]
 _METHODS = {  # method -> colour, marker, words
     "clusters": (BLUE, "o", "clusters (ours)"),
     "budget": ("#009E73", "D", "clusters, budget spread by sensitivity"),
-    "effective": ("#0A3D62", "X", "clusters of normalized filters"),
+    "summed": ("#8C8C8C", "P", "clusters, readers not fitted"),
+    "effective": ("#0A3D62", "X", "clusters of normalized filters, not fitted"),
     "founding": (ORANGE, "^", "clusters, founding form"),
     "l1": ("#CC79A7", "s", "L1 filter pruning"),
+    "l1_fitted": ("#7B3F61", "h", "L1 filter pruning, readers fitted"),
     "random": ("#56B4E9", "v", "random filters"),
 }
 _GRID = "#C9C9C9"

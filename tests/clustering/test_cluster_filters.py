@@ -48,13 +48,13 @@ def doubled(model, factors=1.0):
 @pytest.mark.slow
 @pytest.mark.parametrize("build", NETS)
 @pytest.mark.parametrize("space", SPACES)
-@pytest.mark.parametrize("merge", ["sum", "scaled"])
+@pytest.mark.parametrize("merge", ["sum", "scaled", "fitted"])
 def test_duplicates_merge_without_a_trace(build, space, merge):
     model = doubled(build())
     half = {c.name: c.channels - c.channels // 2 for c in find_chains(model)}
     wanted, before = outputs(model), model.get_weights()
-    if space == "responses":
-        smaller, report = exactly(model, half, merge)
+    if space == "responses" or merge == "fitted":
+        smaller, report = exactly(model, half, space=space, merge=merge)
     else:
         smaller, report = cluster_filters(model, half, space=space, merge=merge)
     left = {name: after for name, (_, after) in report.channels.items()}
@@ -63,11 +63,12 @@ def test_duplicates_merge_without_a_trace(build, space, merge):
     assert all(np.array_equal(a, b) for a, b in zip(before, model.get_weights(), strict=True))
 
 
-def exactly(model, clusters, merge):
-    """By responses, but with the statistics that the model had."""
+def exactly(model, clusters, **options):
+    """With images, but with the statistics that the model had."""
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr("scc_tf.clustering.clustered.reestimate_batch_statistics", lambda *arguments: None)
-        return cluster_filters(model, clusters, image_batch(), merge=merge)
+        for name in ("clustered", "fitting"):
+            patch.setattr(f"scc_tf.clustering.{name}.reestimate_batch_statistics", lambda *arguments: None)
+        return cluster_filters(model, clusters, image_batch(), **options)
 
 
 @pytest.mark.slow
@@ -83,7 +84,7 @@ def test_multiples_merge_without_a_trace_where_activations_let_factors_pass(spac
     model = doubled(residual(), factors=2.5)
     wanted = outputs(model)
     if space == "responses":
-        smaller, _ = exactly(model, [3, 4], "scaled")
+        smaller, _ = exactly(model, [3, 4], merge="scaled")
     else:
         smaller, _ = cluster_filters(model, [3, 4], space=space, merge="scaled")
     np.testing.assert_allclose(outputs(smaller), wanted, rtol=1e-4, atol=1e-4)
@@ -303,6 +304,7 @@ def test_options_are_distinct_and_begin_with_the_whole():
         ({"space": "responses"}, "Expected images"),
         ({"images": image_batch(0)}, "Expected images"),
         ({"clusters": ClusterBudget(parameters=5), "space": "raw"}, "Expected images"),
+        ({"merge": "fitted"}, "Expected images"),
     ],
 )
 def test_bad_options(arguments, message):

@@ -16,8 +16,8 @@ def test_every_point_is_asked_for_once_and_what_is_fine_tuned_comes_last(script)
     parse("resnet20_clusters.py")
     points = script.points(script.flags.FLAGS)
     tuned = 3 * 3 + 1
-    # four methods, three draws of random filters; three points of the sweep are in the grid; two budgets
-    assert len(points) == len(set(points)) == 8 * (4 + 3) + (27 - 3) + 2 + tuned
+    # six methods, three draws of random filters; three points of the sweep are in the grid; two budgets
+    assert len(points) == len(set(points)) == 8 * (6 + 3) + (27 - 3) + 2 + tuned
     assert [point.epochs for point in points] == [0] * (len(points) - tuned) + [20] * tuned
     assert {point.label for point in points if point.epochs} == {"2/2/2", "8/16/32", "15/31/63", "135754 parameters"}
     assert [point.label for point in points if point.epochs][:3] == ["8/16/32"] * 3  # what is asked for most
@@ -86,21 +86,24 @@ def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch,
     monkeypatch.setattr(script, "Study", lambda *arguments: SimpleNamespace(made=lambda point: network))
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "model_dir")]
     folders.append(f"--network={tmp_path / 'it.keras'}")
-    parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2")
+    parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2", "--lanes=16")
     script.main()
     record = json.loads((tmp_path / "out_dir" / "resnet20_clusters.json").read_text())
     assert {path.name for path in (tmp_path / "out_dir").iterdir()} == {
         f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")
     }
-    assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --rounds=2"
+    assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --lanes=16 --rounds=2"
     assert record["network"] == {"file": "it.keras", "weights": fingerprint(network)}
     card = json.loads((tmp_path / "model_dir" / "resnet20_half.json").read_text())
     assert card["test_accuracy"] == pytest.approx(0.2 + 0.7 * 135_754 / 269_722)
     assert (tmp_path / "model_dir" / "resnet20_half.keras").exists()
-    assert set(record["latency"]) == {"original", "2/2/2", "135754 parameters", "20000000 multiply-accumulates"}
+    timed = {"original", "2/2/2", "135754 parameters", "20000000 multiply-accumulates"}
+    assert set(record["latency"]) == {*timed, *(f"{label}, 16 lanes" for label in timed)}
+    assert record["latency"]["2/2/2, 16 lanes"]["ratio"] > 0
     assert record["latency"]["2/2/2"]["ratio"] < record["latency"]["135754 parameters"]["ratio"]
     assert record["latency"]["2/2/2"]["ratio"] < 1 == record["latency"]["original"]["ratio"]
     assert record["correlations"]["pearson"][2][4] == pytest.approx(0.967899, abs=5e-5)
     assert all(("classes" in row) == (row["label"] in script.CURVE) for row in record["rows"])
     out = capsys.readouterr().out
+    assert "as it is  16 lanes" in out
     assert "0.967899" in out and "(0.938141)" in out and "13,054" in out

@@ -286,5 +286,15 @@ def test_rows_without_fine_tuning_do_not_depend_on_its_settings():
     other = dataclasses.replace(CONFIG, learning_rate=0.5)
     assert other.key(tuned=False) == CONFIG.key(tuned=False)
     assert other.key(tuned=True) != CONFIG.key(tuned=True)
-    assert dataclasses.replace(CONFIG, merge="sum").key(tuned=False) != CONFIG.key(tuned=False)
+
+
+def test_rows_do_not_depend_on_what_their_method_has_of_its_own():
+    other = dataclasses.replace(CONFIG, merge="sum")
+    keys = {name: [c.key(tuned, name) for c in (CONFIG, other) for tuned in (False, True)] for name in METHODS}
+    assert {name for name, own in keys.items() if own[:2] == own[2:]} == {*METHODS} - {"clusters"}
+    other = dataclasses.replace(CONFIG, space="raw")
+    assert {name for name in METHODS if other.key(False, name) != CONFIG.key(False, name)} == {"clusters", "summed"}
+
+
+def test_the_label_of_a_point_is_what_was_asked_for():
     assert filter_clustering.Point("clusters", (8, 16, 32)).label == "8/16/32"

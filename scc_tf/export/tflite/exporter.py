@@ -9,6 +9,7 @@ from scc_tf.export.tflite.matching import FILTER_OPS, find_filters, kernels_of, 
 from scc_tf.export.tflite.readback import verify
 from scc_tf.export.tflite.report import StoredKernel, TFLiteReport
 from scc_tf.export.tflite.scales import find_output_scales, move_scales
+from scc_tf.export.tflite.speed import fill_lanes, replace_unit_pools
 from scc_tf.export.tflite.static import calibration_samples, check_installed, quantize_activations
 from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
 from scc_tf.export.tflite.versions import set_versions
@@ -20,7 +21,7 @@ COMPUTES = tuple(RAW_OPS)
 TABLE_OPS = ("BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER")
 
 
-def export_tflite(model, path, compute="float", storage="int8", representative_data=None):
+def export_tflite(model, path, compute="float", storage="int8", representative_data=None, lanes=None):
     """Write a model as a TFLite file that holds exactly the integers that it learned.
 
     A kernel ``w[c] = k[c] * q[c]`` is stored as the integers ``q`` with one scale ``k`` per channel and zero point 0,
@@ -51,6 +52,10 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
             model has.
         representative_data: for ``compute="int8"``, iterable or array of inputs, with or without a batch; their
             smallest and largest activations become the ranges.
+        lanes: float32 numbers in a vector of the processor that will run the file, if convolutions with fewer filters
+            shall fill them: 16 with AVX-512, 8 with AVX2 or NEON. They compute several pixels at once then, which is
+            faster there, makes the file larger, and is slower on a processor with shorter vectors. The outputs are the
+            same. Only with ``storage="float32"``.
 
     Returns:
         `TFLiteReport`; ``print`` it for a table. Its ``fallbacks`` name what is not stored or computed as asked for:
@@ -72,7 +77,7 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         >>> [(kernel.layer, kernel.type, kernel.bytes) for kernel in report.kernels]
         [('head', 'int8', 32)]
     """
-    _check_arguments(model, compute, storage)
+    _check_arguments(model, compute, storage, lanes)
     samples = _checked_samples(model, compute, representative_data)
     kernels = kernels_of(model)
     if storage != "float32" and not any(kernel.learned for kernel in kernels):
@@ -87,6 +92,10 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     find_output_scales(float_model, filters)
     decisions = [decide(item, compute, storage) for item in filters]
     rewritten, names = _rewrite(read(pack(float_model)), decisions, samples)
+    if compute != "int8":  # float32 activations
+        replace_unit_pools(rewritten)
+    if lanes is not None:
+        fill_lanes(rewritten, lanes)
     set_versions(rewritten)
     places = strip(rewritten)
     data = pack(rewritten)
@@ -105,7 +114,7 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     )
 
 
-def _check_arguments(model, compute, storage):
+def _check_arguments(model, compute, storage, lanes):
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
             f"Expected a built Sequential or functional Keras model. Received: {type(model).__name__} "
@@ -117,6 +126,8 @@ def _check_arguments(model, compute, storage):
         raise ValueError(f"Expected storage to be one of {STORAGES}. Received: storage={storage!r}")
     if storage == "float32" and compute != "float":
         raise ValueError(f"Expected compute='float' for storage='float32'. Received: compute={compute!r}")
+    if lanes is not None and (storage != "float32" or lanes < 1):
+        raise ValueError(f"Expected lanes >= 1, with storage='float32' only. Received: {lanes=}, {storage=}")
 
 
 def _checked_samples(model, compute, representative_data):

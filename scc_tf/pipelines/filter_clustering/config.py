@@ -7,9 +7,15 @@ from scc_tf.clustering import ChainCosts, ClusterBudget, chain_counts, find_chai
 from scc_tf.clustering.merging import MERGES, SPACES
 from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
-__all__ = ["METHODS", "Config", "Point", "check_points"]
+__all__ = ["CLUSTERINGS", "METHODS", "Config", "Point", "check_points"]
 
-METHODS = ("clusters", "effective", "founding", "l1", "random")
+CLUSTERINGS = {  # method -> what it has of its own, instead of the settings
+    "clusters": {},
+    "summed": {"merge": "scaled"},
+    "effective": {"space": "effective", "merge": "scaled"},
+    "founding": {"space": "raw", "merge": "mean", "weighted": False},
+}
+METHODS = (*CLUSTERINGS, "l1", "l1_fitted", "random")
 _RULES = (  # names, what they accept, in words
     (("space",), lambda v: v in SPACES, f"to be one of {SPACES}"),
     (("merge",), lambda v: v in MERGES, f"to be one of {MERGES}"),
@@ -32,7 +38,7 @@ class Config:
 
     seed: int = setting(0, "seed of random filters, order and augmentation")
     space: str = setting("responses", "where filters of the method clusters are alike: " + ", ".join(SPACES))
-    merge: str = setting("scaled", "what reads a merged filter: " + ", ".join(MERGES))
+    merge: str = setting("fitted", "what reads a merged filter of the method clusters: " + ", ".join(MERGES))
     statistics_images: int = setting(8192, "training images for responses and batch statistics")
     batch_size: int = setting(128, "examples per step of fine-tuning")
     learning_rate: float = setting(0.1, "peak learning rate of fine-tuning (one cycle, SGD with momentum 0.9)")
@@ -47,9 +53,11 @@ class Config:
         """Refuse what cannot run."""
         check_settings(self, _RULES)
 
-    def key(self, tuned):
-        """A short hash of the settings that a row with or without fine-tuning depends on."""
-        return settings_key(self) if tuned else settings_key(self, *_CLUSTERED)
+    def key(self, tuned, method="clusters"):
+        """A short hash of the settings that a row of a method, with or without fine-tuning, depends on."""
+        names = [field.name for field in dataclasses.fields(self)] if tuned else _CLUSTERED
+        own = CLUSTERINGS.get(method, ("space", "merge"))  # filters that are kept are not merged
+        return settings_key(self, *(name for name in names if name not in own))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -57,9 +65,10 @@ class Point:
     """One smaller network.
 
     Attributes:
-        method: "clusters"; "effective", likewise, of filters as their normalization scales them, instead of
-            `Config.space`; "founding", the form of the founding document: bare weights, means; or what they are
-            compared with: "l1" keeps the filters with the largest L1 norm, "random" any.
+        method: "clusters"; "summed", likewise, but what reads them is not fitted; "effective", as that, of filters as
+            their normalization scales them, instead of `Config.space`; "founding", the form of the founding document:
+            bare weights, means; or what they are compared with: "l1" keeps the filters with the largest L1 norm,
+            "l1_fitted" fits what reads them, too, "random" keeps any.
         clusters: filters that stay, a tuple with one int per layer or per stage, or a `scc_tf.ClusterBudget` for the
             method "clusters".
         epochs: of fine-tuning.

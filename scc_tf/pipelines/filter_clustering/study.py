@@ -8,6 +8,7 @@ from scc_tf import datasets
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
 from scc_tf.pipelines.batches import statistics_images, training_batches
+from scc_tf.pipelines.filter_clustering.config import CLUSTERINGS
 from scc_tf.pipelines.filter_clustering.distillation import DistillationLoss, label_accuracy, with_answers
 from scc_tf.pipelines.filter_clustering.measures import measure
 from scc_tf.pipelines.optimization import one_cycle, sgd
@@ -15,8 +16,6 @@ from scc_tf.pipelines.stage import Stage, fingerprint
 from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
 
 __all__ = ["Study"]
-
-_OPTIONS = {"effective": {"space": "effective"}, "founding": {"space": "raw", "merge": "mean", "weighted": False}}
 
 
 class Study:
@@ -39,7 +38,7 @@ class Study:
 
     def baseline(self):
         """The measures of the network itself."""
-        stage = self._stage("baseline", tuned=False)
+        stage = self._stage("baseline", self.config.key(tuned=False))
         if not stage.is_finished:
             stage.save(self.network, measure(self.network, self.data))
         return stage.record
@@ -54,7 +53,7 @@ class Study:
             `measure`'s dictionary with ``method`` (`Point.series`), ``label``, ``clusters`` (one int per layer),
             ``epochs`` and ``draw``; with fine-tuning also its ``seconds``.
         """
-        stage = self._stage(point.name, point.epochs > 0)
+        stage = self._stage(point.name, self._key(point))
         if not stage.is_finished:
             smaller = self.smaller(point)
             counts = [chain.channels for chain in find_chains(smaller)]
@@ -76,7 +75,7 @@ class Study:
         Returns:
             Keras model, not compiled.
         """
-        stage = self._stage(point.name, point.epochs > 0)
+        stage = self._stage(point.name, self._key(point))
         # which filters are merged does not matter for the shape: no images, so this is quick
         model = cluster_filters(self.network, stage.record["clusters"])[0]
         stage.load(model)
@@ -85,18 +84,18 @@ class Study:
     def smaller(self, point):
         """The network of a point before fine-tuning."""
         config, images = self.config, self.statistics_images
-        if point.method in ("clusters", *_OPTIONS):
-            options = {"space": config.space, "merge": config.merge, **_OPTIONS.get(point.method, {})}
+        if point.method in CLUSTERINGS:
+            options = {"space": config.space, "merge": config.merge, **CLUSTERINGS[point.method]}
             return cluster_filters(self.network, point.clusters, images, **options)[0]
         chains, rng = find_chains(self.network), np.random.default_rng((config.seed, point.draw))
         kept = {}
         for chain, count in zip(chains, chain_counts(chains, point.clusters), strict=True):
-            if point.method == "l1":
+            if point.method == "random":
+                kept[chain.name] = random_neurons(chain.channels, count, rng)
+            else:
                 scores = neuron_scores(keras.ops.convert_to_numpy(chain.layer.kernel))
                 kept[chain.name] = largest_neurons(scores, count)
-            else:
-                kept[chain.name] = random_neurons(chain.channels, count, rng)
-        return keep_filters(self.network, kept, images)
+        return keep_filters(self.network, kept, images, fitted=point.method == "l1_fitted")
 
     def _fine_tune(self, model, stage, epochs, counts):
         config, train = self.config, self.data.train
@@ -118,6 +117,8 @@ class Study:
 
         stage.train(model, (batches, steps), epochs, finish, self.verbose)
 
-    def _stage(self, name, tuned):
-        key = f"{self._fingerprint}-{self.config.key(tuned)}"
-        return Stage(self.work_dir / f"filters-{name}-{key}", backup="backup")
+    def _key(self, point):
+        return self.config.key(point.epochs > 0, point.method)
+
+    def _stage(self, name, key):
+        return Stage(self.work_dir / f"filters-{name}-{self._fingerprint}-{key}", backup="backup")
