@@ -1,7 +1,7 @@
 """ResNet-20 through the main job: compress the CIFAR-10 network without letting it get worse on its safety set.
 
 python experiments/cifar10_safe.py --data_dir=… --gamma=0.05
-python experiments/cifar10_safe.py --data_dir=… --target_bytes=55000
+python experiments/cifar10_safe.py --data_dir=… --target_bytes=55800
 python experiments/cifar10_safe.py --data_dir=… --mode=compare
 
 The float network is the one that resnet20_train.py has saved. Writes a JSON record and figures to --out_dir as
@@ -31,16 +31,16 @@ define_flags(
     leave_out=tuple(NETWORK),
     float_file=str(ROOT.parent / "saved_models" / "resnet20.keras"),
     float_epochs=20,
-    epochs=25,
+    epochs=12,
     batch_size=128,
-    learning_rate=5e-4,
+    learning_rate=3e-4,
     shift=4,
     mirror=True,
     augmented_statistics=True,
     size_model="entropy",
     gamma=0.05,
     statistics_bits=6,
-    check_every=351,
+    check_every=176,
 )
 flags.DEFINE_integer(
     "runs", 1, "number of seeds, from --seed on; the table then shows mean and sample deviation", lower_bound=1

@@ -127,7 +127,7 @@ def _summary(name, rows):
     kilobytes, accuracy = rows[name].mean(0)
     text = f"{name}: {accuracy:.2f} % in {kilobytes:,.{int(kilobytes < 99.5)}f} kB"
     if name != "float" and "float" in rows:
-        text += f", {rows['float'][:, 0].mean() / kilobytes:.0f} times less"
+        text += f", {rows['float'][:, 0].mean() / kilobytes:.3g} times less"
     return text
 
 

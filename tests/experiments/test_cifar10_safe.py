@@ -21,7 +21,7 @@ def test_the_settings_are_those_of_cifar10(script, tmp_path):
     config = script.config_from_flags(Config, **script.NETWORK)
     assert (config.data_set, config.model, config.mirror, config.shift) == ("cifar10", "resnet20", True, 4)
     assert (config.size_model, config.gamma) == ("entropy", 0.2)
-    assert config.check_every * config.batch_size == pytest.approx(45_000, rel=0.01)  # about once an epoch
+    assert config.check_every * config.batch_size == pytest.approx(22_500, rel=0.01)  # about twice an epoch
     assert script.command_line("cifar10_safe") == "python experiments/cifar10_safe.py --gamma=0.2"
     with pytest.raises(flags.Error):
         parse("cifar10_safe.py", "--model=lenet_5")
