@@ -13,8 +13,9 @@ from scc_tf.clustering.counts import chain_counts
 from scc_tf.clustering.fitting import fit_readers
 from scc_tf.clustering.merging import MERGES, SPACES, cut_chains, merge_chain, silence
 from scc_tf.clustering.responses import channel_responses
+from scc_tf.clustering.taps import check_not_nested
 from scc_tf.flops import count_trainable
-from scc_tf.graph import check_functional, copy_model
+from scc_tf.graph import copy_model
 from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
@@ -87,8 +88,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
 
     Raises:
         ValueError: if the model is subclassed or not built, has no such layer, or ``clusters`` does not fit it; if an
-            option is unknown; if images are missing for the space "responses", the merge "fitted" or a budget; if no
-            choice is within the budget.
+            option is unknown; if images are missing for the space "responses", the merge "fitted" or a budget, or, for
+            these two, a layer that reads merged filters is in a nested model; if no choice is within the budget.
 
     Source: the founding notebook that clusters the filters of a ResNet-20 has the raw space and the mean. Statistics
         that are estimated again when channels have been averaged: Jordan et al. 2023, "REPAIR: REnormalizing Permuted
@@ -103,7 +104,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
         >>> report.channels, smaller.get_layer("a").filters
         ({'a': (4, 3)}, 3)
     """
-    check_functional(model)
+    model = copy_model(model)  # no layer of a copy is called in another model, too
     space = space or ("effective" if images is None else "responses")
     merge = merge or ("scaled" if images is None else "fitted")
     if space not in SPACES or merge not in MERGES:
@@ -112,6 +113,9 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     if needs_images and (images is None or len(images) == 0):
         raise ValueError('Expected images for the space "responses", the merge "fitted" and a budget. Received: none')
     chains = find_chains(model)
+    counts = chain_counts(chains, {} if isinstance(clusters, ClusterBudget) else clusters)
+    if space == "responses" or merge == "fitted":
+        check_not_nested(model, chains)
     costs, errors = ChainCosts(model, chains), None
     responses = channel_responses(model, chains, images) if space == "responses" else [None] * len(chains)
 
@@ -131,8 +135,6 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
             chain.name: dict(zip(numbers, own, strict=True))
             for chain, numbers, own in zip(chains, options, found, strict=True)
         }
-    else:
-        counts = chain_counts(chains, clusters)
     smaller, labels = clustered(counts, images, merge)
     named = {chain.name: tuple(own.tolist()) for chain, own in zip(chains, labels, strict=True)}
     return smaller, ClusterReport(named, (costs.parameters(costs.full), count_trainable(smaller)), errors)
@@ -164,11 +166,12 @@ def keep_filters(model, kept, images=None, fitted=False):
         The smaller model, as of `cluster_filters`.
 
     Raises:
-        ValueError: if the model is subclassed or not built, a mask is not of a layer that `find_chains` finds, or
-            images are missing.
+        ValueError: if the model is subclassed or not built, a mask is not of a layer that `find_chains` finds, or for
+            the fit images are missing or a layer is in a nested model.
     """
     if fitted and (images is None or len(images) == 0):
         raise ValueError("Expected images to fit what is left to. Received: none")
+    model = copy_model(model)  # no layer of a copy is called in another model, too
     copy = copy_model(model)
     chains = {chain.name: chain for chain in find_chains(copy)}
     masks = {name: np.asarray(mask) for name, mask in kept.items()}
@@ -179,6 +182,7 @@ def keep_filters(model, kept, images=None, fitted=False):
                 f"Received: {name!r}: {mask.dtype} {mask.shape}"
             )
     if fitted:
+        check_not_nested(model, find_chains(model))
         for wanted in find_chains(model):  # in the order of the forward pass
             if wanted.name in masks and not masks[wanted.name].all():
                 chain, mask = chains[wanted.name], masks[wanted.name]

@@ -11,6 +11,7 @@ from scc_tf.clustering.taps import tap_inputs
 __all__ = ["fit_readers"]
 
 SAMPLES, PER_IMAGE = 16_384, 16  # at most: values of an output channel that are compared, and positions of each image
+MOST_WEIGHTS = 8_192
 _BATCH_SIZE = 128
 _HELD_OUT = 4  # every fourth image, to choose the strength of the ridge by
 _RIDGES = 10.0 ** np.arange(-5, 2)  # relative to the mean square of an input
@@ -19,10 +20,11 @@ _RIDGES = 10.0 ** np.arange(-5, 2)  # relative to the mean square of an input
 def fit_readers(chain, wanted, kept, model, original, images):
     """Change what reads the channels of a chain that are left, so that it adds up the same as in the original.
 
-    For every kernel that reads them, least squares with a ridge towards the weights that it has: the change is 0
-    where there is nothing to make up for. The strength of the ridge is the one that does best on images that are held
-    out; where none does better than no change, nothing changes. What the chains before this one have lost is made up
-    for as well, as their readers come earlier.
+    For every kernel that reads them, and its bias, least squares with a ridge towards the weights that it has: the
+    change is 0 where there is nothing to make up for. The strength of the ridge is the one that does best on images
+    that are held out; where none does better than no change, nothing changes. What the chains before this one have
+    lost is made up for as well, as their readers come earlier. A kernel with more than `MOST_WEIGHTS` for each output
+    stays as it is: its fit would take minutes and gigabytes.
 
     Args:
         chain: `scc_tf.clustering.chains.Chain` of the model to change.
@@ -32,21 +34,23 @@ def fit_readers(chain, wanted, kept, model, original, images):
         original: the model that it is a copy of, in inference.
         images: inputs of both ``(N, …)``, at least one; the first 1,024, or more where an image has few positions.
 
-    Raises:
-        ValueError: if a reader lies in a nested model.
-
     Source: He, Zhang & Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168),
         section 3.1, whose readers are fitted to the original network's answers when channels go.
     """
+    pairs = list(zip(chain.readers, wanted.readers, strict=True))
+    pairs = [pair for pair in pairs if _matrix(pair[0].layout.layer).shape[0] <= MOST_WEIGHTS]
+    if not pairs:
+        return
     now, before = (
-        tap_inputs(of, [reader.layout.layer for reader in own.readers])
-        for of, own in ((model, chain), (original, wanted))
+        tap_inputs(of, [reader.layout.layer for reader in readers])
+        for of, readers in zip((model, original), zip(*pairs, strict=True), strict=True)
     )
-    windows = [_Windows(reader.layout.layer) for reader in chain.readers]
+    read = keras.tree.flatten(before(images[:1], training=False))  # of these the size is known, of inputs it may not be
+    windows = [_Windows(pair[0].layout.layer, values.shape[1:-1]) for pair, values in zip(pairs, read, strict=True)]
     images = images[: -(-SAMPLES // min(PER_IMAGE, *(w.positions for w in windows)))]
     reestimate_batch_statistics(now, images)
     rng = np.random.default_rng(0)
-    fits = [_Fit(*pair, window, kept) for *pair, window in zip(chain.readers, wanted.readers, windows, strict=True)]
+    fits = [_Fit(*pair, window, kept) for pair, window in zip(pairs, windows, strict=True)]
     for start in range(0, len(images), _BATCH_SIZE):
         batch = images[start : start + _BATCH_SIZE]
         read = (keras.tree.flatten(tapped(batch, training=False)) for tapped in (now, before))
@@ -59,8 +63,7 @@ def fit_readers(chain, wanted, kept, model, original, images):
 class _Windows:
     """Where a convolution, or a Dense layer as one with a kernel of one position, looks when it computes an output."""
 
-    def __init__(self, layer):
-        shape = layer.input.shape[1:-1]
+    def __init__(self, layer, shape):
         dense = isinstance(layer, keras.layers.Dense)
         sizes, strides, dilations = (
             (1,) * len(shape) if dense else getattr(layer, name) for name in ("kernel_size", "strides", "dilation_rate")
@@ -86,12 +89,14 @@ class _Windows:
         return int(np.prod(self.outputs))
 
     def draw(self, count, rng):
-        """Some positions of ``count`` examples, int ``(count, S)``."""
-        return rng.integers(self.positions, size=(count, min(PER_IMAGE, self.positions)))
+        """Some positions of ``count`` examples, or all of them, int ``(count, S)``."""
+        if self.positions <= PER_IMAGE:
+            return np.tile(np.arange(self.positions), (count, 1))
+        return rng.integers(self.positions, size=(count, PER_IMAGE))
 
     def cut(self, values, positions):
         """What is read at these positions: rows of ``(N * S, kernel positions * inputs)``, as in the kernel."""
-        padded = np.pad(values.astype(np.float64), [(0, 0), *self.pads, (0, 0)])
+        padded = np.pad(values, [(0, 0), *self.pads, (0, 0)])
         places, dimensions = np.unravel_index(positions, self.outputs) if self.outputs else (), len(self.outputs)
         index = [np.arange(len(values)).reshape(-1, *[1] * (1 + dimensions))]
         for axis, (place, stride, offsets) in enumerate(zip(places, self.strides, self.offsets, strict=True)):
@@ -99,7 +104,8 @@ class _Windows:
             shape[axis] = -1
             index.append((place * stride).reshape(*place.shape, *[1] * dimensions) + offsets.reshape(shape))
         rows = padded[tuple(index)] if dimensions else padded
-        return rows.reshape(positions.size, values.shape[-1] * int(np.prod([len(own) for own in self.offsets])))
+        width = values.shape[-1] * int(np.prod([len(own) for own in self.offsets]))
+        return rows.reshape(positions.size, width).astype(np.float64)
 
 
 class _Fit:
@@ -111,8 +117,8 @@ class _Fit:
         inputs[reader.inputs[kept]] = True
         self.weights, self.wanted = (_matrix(own.layout.layer) for own in (reader, wanted))
         self.rows = np.tile(inputs, len(self.weights) // len(inputs))
-        shapes = (self.rows.sum(), self.rows.sum()), (self.rows.sum(), self.weights.shape[1])
-        self.fitted, self.held_out = (_Sums(*map(np.zeros, shapes)) for _ in range(2))
+        sizes, centred = (self.rows.sum(), self.weights.shape[1]), self.layer.bias is not None
+        self.fitted, self.held_out = (_Sums.empty(*sizes, centred) for _ in range(2))
 
     def add(self, now, before, rng):
         """Count a batch of what the reader is given, now and in the original."""
@@ -123,14 +129,15 @@ class _Fit:
             sums.add(read[:, self.rows], wanted @ self.wanted - read @ self.weights)
 
     def assign(self):
-        """Change the kernel."""
-        fitted, held_out = self.fitted, self.held_out
-        candidates = fitted.solutions(_RIDGES)
-        errors = [held_out.error(change) for change in candidates]
+        """Change kernel and bias."""
+        errors = [self.held_out.error(*solution) for solution in self.fitted.solutions(_RIDGES)]
         best = int(np.argmin(errors))
         if errors[best] < 0:
-            self.weights[self.rows] += (fitted + held_out).solutions(_RIDGES[[best]])[0]
+            ((change, offset),) = (self.fitted + self.held_out).solutions(_RIDGES[[best]])
+            self.weights[self.rows] += change
             self.layer.kernel.assign(self.weights.reshape(self.layer.kernel.shape))
+            if self.layer.bias is not None:
+                self.layer.bias.assign_add(offset)
 
 
 def _matrix(layer):
@@ -141,25 +148,46 @@ def _matrix(layer):
 
 @dataclasses.dataclass
 class _Sums:
-    """Products of inputs ``X`` with themselves, and with what is missing ``R``: all that least squares need."""
+    """Of inputs ``X`` and of what is missing ``R``: all that least squares for ``R ~ X D + c`` need."""
 
-    squares: np.ndarray
-    products: np.ndarray
+    squares: np.ndarray  # X'X
+    products: np.ndarray  # X'R
+    inputs: np.ndarray  # sums of the columns
+    missing: np.ndarray
+    count: int
+    centred: bool  # whether there is a bias for c; else c is 0
+
+    @classmethod
+    def empty(cls, inputs, outputs, centred):
+        """Of so many columns, no row yet."""
+        shapes = (inputs, inputs), (inputs, outputs), (inputs,), (outputs,)
+        return cls(*map(np.zeros, shapes), 0, centred)
 
     def __add__(self, other):
-        return _Sums(self.squares + other.squares, self.products + other.products)
+        names = ("squares", "products", "inputs", "missing", "count")
+        return _Sums(*(getattr(self, name) + getattr(other, name) for name in names), self.centred)
 
     def add(self, inputs, missing):
         """Count rows of both."""
         self.squares += inputs.T @ inputs
         self.products += inputs.T @ missing
+        self.inputs += inputs.sum(axis=0)
+        self.missing += missing.sum(axis=0)
+        self.count += len(inputs)
 
     def solutions(self, ridges):
-        """For every ridge ``r``, the ``D`` with the least ``|X D - R|^2 + r mean(x^2) |D|^2``."""
-        values, axes = np.linalg.eigh(self.squares)
-        least = max(values.mean(), np.finfo(float).tiny)
-        return [axes @ ((axes.T @ self.products) / (values + ridge * least)[:, None]) for ridge in ridges]
+        """For every ridge ``r``, the ``D`` and ``c`` with the least ``|X D + c - R|^2 + r mean(x^2) |D|^2``."""
+        squares, products, count = self.squares, self.products, max(self.count, 1)
+        if self.centred:
+            squares = squares - np.outer(self.inputs, self.inputs) / count
+            products = products - np.outer(self.inputs, self.missing) / count
+        values, axes = np.linalg.eigh(squares)
+        least, turned = max(values.mean(), np.finfo(float).tiny), axes.T @ products
+        for ridge in ridges:
+            change = axes @ (turned / (values + ridge * least)[:, None])
+            yield change, (self.missing - self.inputs @ change) / count if self.centred else 0.0
 
-    def error(self, change):
-        """``|X D - R|^2 - |R|^2``."""
-        return float(np.sum(change * (self.squares @ change - 2 * self.products)))
+    def error(self, change, offset):
+        """``|X D + c - R|^2 - |R|^2``."""
+        slope = np.sum(change * (self.squares @ change - 2 * self.products))
+        return float(slope + np.sum(offset * (2 * (self.inputs @ change - self.missing) + self.count * offset)))

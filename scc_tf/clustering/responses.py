@@ -15,7 +15,7 @@ def channel_responses(model, chains, images):
     """Sample what the readers of each chain are given, behind normalization and activation.
 
     Args:
-        model: built Sequential or functional model.
+        model: functional model whose layers are called in no other.
         chains: list of `scc_tf.clustering.chains.Chain` of that model.
         images: inputs of the model ``(N, …)``; the first 512 are used, at 8 random positions each.
 
@@ -24,7 +24,7 @@ def channel_responses(model, chains, images):
         values of two channels, divided by the number of samples. So distances are the same as between the samples.
 
     Raises:
-        ValueError: if there are no images, or a chain lies in a nested model.
+        ValueError: if there are no images.
     """
     if len(images) == 0:
         raise ValueError("Expected at least one image. Received: none")

@@ -2,23 +2,35 @@
 
 import keras
 
-__all__ = ["tap_inputs"]
+__all__ = ["check_not_nested", "tap_inputs"]
+
+
+def check_not_nested(model, chains):
+    """Refuse chains whose readers cannot be tapped.
+
+    Args:
+        model: functional model.
+        chains: list of `scc_tf.clustering.chains.Chain` of that model.
+
+    Raises:
+        ValueError: if a reader lies in a nested model.
+    """
+    readers = [reader.layout.layer for chain in chains for reader in chain.readers]
+    if nested := sorted({layer.name for layer in readers if layer not in model.layers}):
+        raise ValueError(
+            "Expected layers of the model itself to read what is merged by responses or fitted; those of models nested "
+            f'in it can be with space="effective" and merge="scaled". Received: {nested}'
+        )
 
 
 def tap_inputs(model, layers):
     """A model that says what some layers of another one read.
 
     Args:
-        model: built Sequential or functional model; the new one shares its layers.
-        layers: list of layers of that model, each called once.
+        model: functional model; the new one shares its layers.
+        layers: list of layers of that model itself, each called once, in this model and in no other: of a copy.
 
     Returns:
         Functional Keras model with one output per layer.
-
-    Raises:
-        ValueError: if a layer lies in a nested model.
     """
-    if nested := [layer.name for layer in layers if layer not in model.layers]:
-        raise ValueError(f"Expected chains of the model itself, not of models nested in it. Received: {nested}")
-    inputs = model.inputs[0] if isinstance(model, keras.Sequential) else model.input  # the structure as it is
-    return keras.Model(inputs, [layer.input for layer in layers])
+    return keras.Model(model.input, [layer.input for layer in layers])

@@ -313,6 +313,14 @@ def test_bad_options(arguments, message):
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("clusters", [2, ClusterBudget(parameters=5)])
+def test_models_with_nothing_to_merge(clusters):
+    model = keras.Sequential([keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3)])
+    with pytest.raises(ValueError, match="Expected a model with a convolution whose channels only other kernels read"):
+        cluster_filters(model, clusters, image_batch())
+
+
+@pytest.mark.slow
 def test_masks_that_do_not_fit():
     for kept in ({"stem": np.ones(4, bool)}, {"one_conv1": np.ones(5, bool)}, {"one_conv1": np.zeros(6, bool)}):
         with pytest.raises(ValueError, match="Expected masks"):

@@ -34,7 +34,10 @@ def distance(one, other, images):
 def test_windows_are_what_the_layer_reads(shape, layer):
     model = randomized(keras.Sequential([keras.Input(shape), layer]))
     layer.bias.assign(np.zeros(4))
-    values, windows = np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32), fitting._Windows(layer)
+    values, windows = (
+        np.random.default_rng(0).normal(size=(3, *shape)).astype(np.float32),
+        fitting._Windows(layer, shape[:-1]),
+    )
     said = outputs(model, values).reshape(3, -1, 4)
     assert windows.positions == said.shape[1]
     positions = np.tile(np.arange(windows.positions), (3, 1))
@@ -118,5 +121,60 @@ def test_images_are_missing():
 def test_chains_of_a_nested_model_are_refused():
     inner = keras.Sequential([keras.Input((8, 8, 3)), layers.Conv2D(4, 3, name="a"), layers.Conv2D(2, 3, name="b")])
     model = keras.Sequential([keras.Input((8, 8, 3)), inner])
-    with pytest.raises(ValueError, match=r"not of models nested in it. Received: \['b'\]"):
-        cluster_filters(model, 2, image_batch(), space="raw", merge="fitted")
+    for space, merge in (("raw", "fitted"), ("responses", "scaled")):
+        with pytest.raises(ValueError, match=r'space="effective" and merge="scaled". Received: \[\'b\'\]'):
+            cluster_filters(model, 2, image_batch(), space=space, merge=merge)
+    with pytest.raises(ValueError, match=r"Received: \['b'\]"):
+        keep_filters(model, {"a": np.arange(4) < 2}, image_batch(), fitted=True)
+    smaller, _ = cluster_filters(model, 2, image_batch(), space="effective", merge="scaled")
+    assert outputs(smaller, image_batch()).shape == (16, 4, 4, 2)
+
+
+@pytest.mark.slow
+def test_layers_that_another_model_calls_first_are_fitted_to_what_this_one_reads():
+    inputs = keras.Input((6, 6, 2))
+    x, reader = layers.Conv2D(6, 3, name="a")(inputs), layers.Conv2D(2, 1, name="b")
+    keras.Model(inputs, reader(x))
+    model = randomized(keras.Model(inputs, reader(layers.Activation("sigmoid")(x))))
+    images, others = image_batch(256, 6, 2), image_batch(32, 6, 2, seed=1)
+    clusters = {"a": 4}
+    summed, fitted = (cluster_filters(model, clusters, images, merge=merge)[0] for merge in ("scaled", "fitted"))
+    assert distance(fitted, model, others) < distance(summed, model, others)
+
+
+@pytest.mark.slow
+def test_images_of_any_size():
+    inputs = keras.Input((None, None, 3))
+    x = layers.Conv2D(6, 3, activation="relu", name="a")(inputs)
+    model = randomized(keras.Model(inputs, layers.Conv2D(2, 3, name="b")(x)))
+    images, others = image_batch(64), image_batch(8, side=10, seed=1)
+    summed, fitted = (
+        cluster_filters(model, 3, images, space="effective", merge=merge)[0] for merge in ("scaled", "fitted")
+    )
+    assert distance(fitted, model, others) < distance(summed, model, others)
+
+
+@pytest.mark.slow
+def test_what_is_missing_on_average_goes_to_the_bias():
+    inputs = keras.Input((6, 6, 2))
+    x = layers.Conv2D(3, 3, activation="relu", name="a")(inputs)
+    model = randomized(keras.Model(inputs, layers.Conv2D(2, 1, name="b")(x)))
+    kernel = keras.ops.convert_to_numpy(model.get_layer("a").kernel).copy()
+    kernel[..., 2] = 0
+    model.get_layer("a").kernel.assign(kernel)
+    model.get_layer("a").bias.assign([0.1, 0.2, 5.0])  # the last channel is a constant
+    images, others = image_batch(64, 6, 2), image_batch(8, 6, 2, seed=1)
+    fitted = keep_filters(model, {"a": np.array([True, True, False])}, images, fitted=True)
+    np.testing.assert_allclose(outputs(fitted, others), outputs(model, others), atol=1e-4)
+
+
+@pytest.mark.slow
+def test_readers_that_are_too_large_stay_as_they_are(monkeypatch):
+    model, images = plain(), image_batch(64)
+    monkeypatch.setattr(fitting, "MOST_WEIGHTS", 50)  # c reads 54, the head 7
+    clusters = {"a": 4, "b": 4, "d": 5}
+    summed, fitted = (cluster_filters(model, clusters, images, merge=merge)[0] for merge in ("scaled", "fitted"))
+    same = {
+        name: np.array_equal(summed.get_layer(name).kernel, fitted.get_layer(name).kernel) for name in ("c", "head")
+    }
+    assert same == {"c": True, "head": False}

@@ -43,6 +43,7 @@ def names(path):
         (8, 3, {"padding": "same", "dilation_rate": (1, 2)}, 1),
         (8, (3, 1), {}, 1),  # nothing is shared between two pixels
         (9, 3, {}, 1),
+        (3, 3, {"groups": 3}, 1),  # they would meet other inputs
     ],
 )
 def test_lanes_are_filled_with_pixels(filters, size, options, pixels, tmp_path):
@@ -50,7 +51,8 @@ def test_lanes_are_filled_with_pixels(filters, size, options, pixels, tmp_path):
     export_tflite(model, path, storage="float32", lanes=16)
     assert relative_error(path, model) < 1e-6
     rows, columns = (size, size) if isinstance(size, int) else size
-    assert [shape for shape, _ in kernels(path)] == [(pixels * filters, rows, columns + pixels - 1, 3)]
+    inputs = 3 // options.get("groups", 1)
+    assert [shape for shape, _ in kernels(path)] == [(pixels * filters, rows, columns + pixels - 1, inputs)]
     assert ("RESHAPE" in names(path)) == (pixels > 1)
 
 
@@ -67,7 +69,18 @@ def test_a_chain_of_convolutions_with_normalization(tmp_path):
     assert names(path).count("RESHAPE") == 2 + 1  # and the Flatten
 
 
-def skipping(pool, *rest):
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "layer", [K.Conv1D(4, 3), K.Conv1D(4, 3, padding="causal"), K.TimeDistributed(K.Conv1D(4, 3))], ids=lambda x: x.name
+)
+def test_other_layers_that_become_convolutions(layer, tmp_path):
+    shape = (3, 12, 2) if isinstance(layer, K.TimeDistributed) else (12, 2)
+    model, path = keras.Sequential([keras.Input(shape), layer]), tmp_path / "model.tflite"
+    export_tflite(model, path, storage="float32", lanes=16)
+    assert relative_error(path, model) < 1e-6
+
+
+def skipping(pool):
     x = image = keras.Input((8, 8, 3))
     x = layers.Conv2D(5, 3, padding="same", name="conv")(x)
     return randomize(keras.Model(image, K.Add()([pool(x), layers.Conv2D(5, 1, strides=2, name="other")(x)])))
@@ -85,6 +98,13 @@ def test_pooling_over_one_pixel_becomes_a_convolution(kind, compute, tmp_path):
 
 
 @pytest.mark.slow
+def test_what_is_fused_into_the_pooling_stays(tmp_path):
+    model, path = keras.Sequential([keras.Input((8, 8, 3)), K.AveragePooling2D(1, strides=2), K.ReLU()]), tmp_path / "m"
+    export_tflite(model, path, storage="float32")
+    assert names(path) == ["DEPTHWISE_CONV_2D"] and relative_error(path, model) == 0
+
+
+@pytest.mark.slow
 def test_other_pooling_stays_and_so_does_any_with_integers(tmp_path):
     path = tmp_path / "model.tflite"
     model = skipping(K.AveragePooling2D(2))
@@ -96,8 +116,8 @@ def test_other_pooling_stays_and_so_does_any_with_integers(tmp_path):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("arguments", [{"lanes": 16}, {"lanes": 0, "storage": "float32"}])
+@pytest.mark.parametrize("arguments", [{"lanes": 16}, *({"lanes": n, "storage": "float32"} for n in (0, 16.0))])
 def test_lanes_that_cannot_be(arguments, tmp_path):
-    with pytest.raises(ValueError, match="Expected lanes >= 1, with storage='float32' only"):
+    with pytest.raises(ValueError, match="Expected lanes to be an int >= 1, with storage='float32' only"):
         export_tflite(skipping(K.AveragePooling2D(2)), tmp_path / "model.tflite", **arguments)
     assert not list(tmp_path.iterdir())

@@ -55,7 +55,7 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         lanes: float32 numbers in a vector of the processor that will run the file, if convolutions with fewer filters
             shall fill them: 16 with AVX-512, 8 with AVX2 or NEON. They compute several pixels at once then, which is
             faster there, makes the file larger, and is slower on a processor with shorter vectors. The outputs are the
-            same. Only with ``storage="float32"``.
+            same; the report has the kernels as they are in the model. Only with ``storage="float32"``.
 
     Returns:
         `TFLiteReport`; ``print`` it for a table. Its ``fallbacks`` name what is not stored or computed as asked for:
@@ -126,8 +126,10 @@ def _check_arguments(model, compute, storage, lanes):
         raise ValueError(f"Expected storage to be one of {STORAGES}. Received: storage={storage!r}")
     if storage == "float32" and compute != "float":
         raise ValueError(f"Expected compute='float' for storage='float32'. Received: compute={compute!r}")
-    if lanes is not None and (storage != "float32" or lanes < 1):
-        raise ValueError(f"Expected lanes >= 1, with storage='float32' only. Received: {lanes=}, {storage=}")
+    if lanes is not None and (storage != "float32" or not isinstance(lanes, int) or lanes < 1):
+        raise ValueError(
+            f"Expected lanes to be an int >= 1, with storage='float32' only. Received: {lanes=}, {storage=}"
+        )
 
 
 def _checked_samples(model, compute, representative_data):

@@ -20,7 +20,6 @@ from scc_tf.export.tflite.flatbuffer import (
 __all__ = ["fill_lanes", "replace_unit_pools"]
 
 _POOLS = ("AVERAGE_POOL_2D", "MAX_POOL_2D")
-_PLAIN = schema.ActivationFunctionType.NONE
 
 
 def replace_unit_pools(model):
@@ -37,7 +36,6 @@ def replace_unit_pools(model):
         if (
             opcode_name(model, operator) not in _POOLS
             or (pool.filterWidth, pool.filterHeight) != (1, 1)
-            or pool.fusedActivationFunction != _PLAIN
             or graph.tensors[operator.inputs[0]].type != schema.TensorType.FLOAT32
         ):
             continue
@@ -46,7 +44,8 @@ def replace_unit_pools(model):
         ones = _constant(model, f"{name}/ones", np.ones((1, 1, 1, channels)))
         zeros = _constant(model, f"{name}/zeros", np.zeros(channels))
         options = schema.DepthwiseConv2DOptionsT()
-        options.padding, options.strideW, options.strideH = pool.padding, pool.strideW, pool.strideH
+        for field in ("padding", "strideW", "strideH", "fusedActivationFunction"):
+            setattr(options, field, getattr(pool, field))
         options.depthMultiplier = options.dilationWFactor = options.dilationHFactor = 1
         _replace(model, place, "DEPTHWISE_CONV_2D", [operator.inputs[0], ones, zeros], operator.outputs, options)
 
@@ -67,10 +66,14 @@ def fill_lanes(model, lanes):
         operator = graph.operators[place]
         if opcode_name(model, operator) != "CONV_2D":
             continue
-        weights, bias = (array_of(model, graph.tensors[index]) for index in operator.inputs[1:3])
-        known = weights is not None and bias is not None and weights.dtype == np.float32
+        data, *constants = (graph.tensors[index] for index in operator.inputs if index >= 0)
+        arrays = [array_of(model, tensor) for tensor in constants]
+        if len(arrays) != 2 or any(array is None or array.dtype != np.float32 for array in arrays):
+            continue
+        weights, bias = arrays
         adjacent = (operator.builtinOptions.strideW, operator.builtinOptions.dilationWFactor) == (1, 1)
-        if not known or not adjacent or weights.shape[2] == 1:  # filters that are one pixel wide gain nothing
+        grouped = weights.shape[3] != data.shape[3]
+        if not adjacent or grouped or weights.shape[2] == 1:  # filters that are one pixel wide gain nothing
             continue
         pixels = _pixels(int(graph.tensors[operator.outputs[0]].shape[2]), lanes // len(weights))
         if pixels > 1:

@@ -56,7 +56,7 @@ class Config:
     def key(self, tuned, method="clusters"):
         """A short hash of the settings that a row of a method, with or without fine-tuning, depends on."""
         names = [field.name for field in dataclasses.fields(self)] if tuned else _CLUSTERED
-        own = CLUSTERINGS.get(method, ("space", "merge"))  # filters that are kept are not merged
+        own = CLUSTERINGS.get(method, ("space", "merge"))  # where filters are kept, none are merged
         return settings_key(self, *(name for name in names if name not in own))
 
 

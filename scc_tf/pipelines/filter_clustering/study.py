@@ -38,7 +38,7 @@ class Study:
 
     def baseline(self):
         """The measures of the network itself."""
-        stage = self._stage("baseline", self.config.key(tuned=False))
+        stage = self._stage("baseline", self.config.key(tuned=False, method="baseline"))
         if not stage.is_finished:
             stage.save(self.network, measure(self.network, self.data))
         return stage.record
