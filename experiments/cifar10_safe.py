@@ -5,8 +5,8 @@ python experiments/cifar10_safe.py --data_dir=… --target_bytes=55800
 python experiments/cifar10_safe.py --data_dir=… --mode=compare
 
 The float network is the one that resnet20_train.py has saved. Writes a JSON record and figures to --out_dir as
-cifar10_<mode>, among them the safety set and, on one page, what compression did to the network, with CIFAR-100 out of
-distribution; and the compressed model of the first seed to --model_dir as cifar10_safe (cifar10_unsafe where the mode
+<name>_<mode>, among them the safety set and, on one page, what compression did to the network, with CIFAR-100 out of
+distribution; and the compressed model of the first seed to --model_dir as <name>_safe (<name>_unsafe where the mode
 has no safe row), as .scc and as .tflite. Those of an earlier run are replaced. Finished stages are cached in
 --work_dir, so a rerun (or a run that was stopped) goes on where it was.
 """
@@ -45,6 +45,7 @@ define_flags(
 flags.DEFINE_integer(
     "runs", 1, "number of seeds, from --seed on; the table then shows mean and sample deviation", lower_bound=1
 )
+flags.DEFINE_string("name", "cifar10", "beginning of the names of the record, the figures and the compressed model")
 flags.DEFINE_string("ood", "cifar100", "data set whose test images are out of distribution")
 flags.DEFINE_string("out_dir", str(ROOT / "results"), "folder of the record and the figures")
 flags.DEFINE_string("work_dir", str(ROOT / "work"), "folder of the cached stages")
@@ -60,13 +61,13 @@ def main():
     ood = datasets.load_split(values.ood, "test", values.data_dir or None)  # first: a wrong name costs no hours
     records, safety_set, compressed = safe_report.run_seeds(values, **NETWORK)
     row = "safe" if "safe" in compressed else "unsafe"
-    model, record, name = compressed[row], records[0]["rows"][row], f"cifar10_{row}"
+    model, record, name = compressed[row], records[0]["rows"][row], f"{values.name}_{row}"
     save_with_card(model_dir, name, model, command, test_accuracy=record["test_accuracy"])
 
     config = config_from_flags(self_compression.Config, **NETWORK)
     data = datasets.load(config.data_set, config.data_dir or None)
     before, _ = self_compression.float_model(config, data, Path(values.work_dir), values.verbose)
-    run = f"cifar10_{values.mode}"
+    run = f"{values.name}_{values.mode}"
     logits = model.predict(data.test.images, batch_size=500, verbose=0)
     more = {
         "tflite": measured(model, model_dir / f"{name}.tflite", data.test, logits),

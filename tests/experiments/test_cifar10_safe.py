@@ -48,8 +48,8 @@ def network(monkeypatch):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mode", ["safe", "unsafe"])
-def test_main_writes_files_record_and_figures(script, network, tmp_path, monkeypatch, capsys, mode):
+@pytest.mark.parametrize(("mode", "name"), [("safe", "cifar10"), ("unsafe", "other")])
+def test_main_writes_files_record_and_figures(script, network, tmp_path, monkeypatch, capsys, mode, name):
     model = scc_tf.self_compress(network, 5)
     model.compile(loss=keras.losses.SparseCategoricalCrossentropy(from_logits=True))
     configs, drawn = [], []
@@ -64,22 +64,22 @@ def test_main_writes_files_record_and_figures(script, network, tmp_path, monkeyp
     monkeypatch.setattr(script.self_compression, "float_model", lambda *of: (network, {}))
     monkeypatch.setattr(script.safe_report, "write_figures", lambda *arguments: drawn.append(arguments))
     network.save(float_file := tmp_path / "float.keras")
-    folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "work_dir", "model_dir")]
-    parse("it", f"--float_file={float_file}", f"--mode={mode}", "--runs=2", *folders)
+    folders = [f"--{folder}={tmp_path / folder}" for folder in ("out_dir", "work_dir", "model_dir")]
+    parse("it", f"--float_file={float_file}", f"--mode={mode}", f"--name={name}", "--runs=2", *folders)
     script.main()
     assert [(config.seed, config.data_set, config.model) for config in configs] == [
         (0, "cifar10", "resnet20"),
         (1, "cifar10", "resnet20"),
     ]
     assert drawn[0][-1] == tuple("abcdefghij")
-    written = strict((tmp_path / "out_dir" / f"cifar10_{mode}.json").read_text())
+    written = strict((tmp_path / "out_dir" / f"{name}_{mode}.json").read_text())
     assert len(written["records"]) == 2
     assert written["tflite"]["agreement"] == 1 and written["tflite"]["largest_difference"] < 1e-4
-    stored = (tmp_path / "model_dir" / f"cifar10_{mode}.scc").stat().st_size
+    stored = (tmp_path / "model_dir" / f"{name}_{mode}.scc").stat().st_size
     assert written["comparison"]["after"]["footprint"]["stored_bytes"] == stored
     assert 0 <= written["comparison"]["after"]["ood"]["scores"]["energy"]["auroc"] <= 1
-    assert (tmp_path / "out_dir" / f"cifar10_{mode}_comparison.png").exists()
-    assert (tmp_path / "model_dir" / f"cifar10_{mode}.tflite").stat().st_size == written["tflite"]["bytes"]
-    card = strict((tmp_path / "model_dir" / f"cifar10_{mode}.json").read_text())
+    assert (tmp_path / "out_dir" / f"{name}_{mode}_comparison.png").exists()
+    assert (tmp_path / "model_dir" / f"{name}_{mode}.tflite").stat().st_size == written["tflite"]["bytes"]
+    card = strict((tmp_path / "model_dir" / f"{name}_{mode}.json").read_text())
     assert card["stored_bytes"] == stored and card["test_accuracy"] == 0.99
-    assert f"cifar10_{mode}" in capsys.readouterr().out
+    assert f"{name}_{mode}" in capsys.readouterr().out
