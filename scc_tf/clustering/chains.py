@@ -27,6 +27,11 @@ class Reader:
     layout: KernelLayout
     inputs: np.ndarray
 
+    @property
+    def fan_in(self):
+        """Weights of the kernel for each of its outputs."""
+        return int(np.prod(self.layout.layer.kernel.shape[:-1]))
+
     def slices(self):
         """The weights that every channel is multiplied by, ``(C, P, …)``."""
         return np.moveaxis(_kernel(self.layout.layer), -2, 0)[self.inputs]

@@ -37,20 +37,16 @@ def fit_readers(chain, wanted, kept, model, original, images):
     Source: He, Zhang & Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168),
         section 3.1, whose readers are fitted to the original network's answers when channels go.
     """
-    pairs = list(zip(chain.readers, wanted.readers, strict=True))
-    pairs = [pair for pair in pairs if _matrix(pair[0].layout.layer).shape[0] <= MOST_WEIGHTS]
+    pairs = [pair for pair in zip(chain.readers, wanted.readers, strict=True) if pair[0].fan_in <= MOST_WEIGHTS]
     if not pairs:
         return
-    now, before = (
-        tap_inputs(of, [reader.layout.layer for reader in readers])
-        for of, readers in zip((model, original), zip(*pairs, strict=True), strict=True)
-    )
+    now = tap_inputs(model, [reader.layout.layer for reader, _ in pairs])
+    before = tap_inputs(original, [reader.layout.layer for _, reader in pairs])
     read = keras.tree.flatten(before(images[:1], training=False))  # of these the size is known, of inputs it may not be
-    windows = [_Windows(pair[0].layout.layer, values.shape[1:-1]) for pair, values in zip(pairs, read, strict=True)]
-    images = images[: -(-SAMPLES // min(PER_IMAGE, *(w.positions for w in windows)))]
+    fits = [_Fit(*pair, kept, values.shape[1:-1]) for pair, values in zip(pairs, read, strict=True)]
+    images = images[: -(-SAMPLES // min(PER_IMAGE, *(fit.windows.positions for fit in fits)))]
     reestimate_batch_statistics(now, images)
     rng = np.random.default_rng(0)
-    fits = [_Fit(*pair, window, kept) for pair, window in zip(pairs, windows, strict=True)]
     for start in range(0, len(images), _BATCH_SIZE):
         batch = images[start : start + _BATCH_SIZE]
         read = (keras.tree.flatten(tapped(batch, training=False)) for tapped in (now, before))
@@ -111,8 +107,9 @@ class _Windows:
 class _Fit:
     """Least squares for one reader: what it should add up beyond what it does, from the channels that are left."""
 
-    def __init__(self, reader, wanted, windows, kept):
-        self.layer, self.windows = reader.layout.layer, windows
+    def __init__(self, reader, wanted, kept, shape):
+        self.layer = reader.layout.layer
+        self.windows = _Windows(self.layer, shape)
         inputs = np.zeros(self.layer.kernel.shape[-2], bool)
         inputs[reader.inputs[kept]] = True
         self.weights, self.wanted = (_matrix(own.layout.layer) for own in (reader, wanted))
