@@ -13,9 +13,9 @@ whose convolutions fill the processor's vectors.
 
 Ten networks are fine-tuned by default, each 10 to 30 minutes of two cores, so all takes about four hours; with
 --tuned_methods=clusters four are, in about an hour and a half. Writes resnet20_clusters.json and figures to --out_dir,
-and 8/16/32 after fine-tuning, if it was asked for, to --model_dir as resnet20_half.keras with its card; those of an
-earlier run are replaced. Finished rows are cached in --work_dir, and an interrupted fine-tuning goes on from its last
-epoch.
+and 8/16/32 after fine-tuning, if it was asked for, by the clustering that is best on validation, to --model_dir as
+resnet20_half.keras with its card; those of an earlier run are replaced. Finished rows are cached in --work_dir, and an
+interrupted fine-tuning goes on from its last epoch.
 """
 
 import json
@@ -37,7 +37,7 @@ from scc_tf.clustering import ClusterBudget, cluster_filters
 from scc_tf.export import export_tflite, measure_latency
 from scc_tf.export.tflite.latency import processor
 from scc_tf.pipelines import filter_clustering
-from scc_tf.pipelines.filter_clustering import FOUNDING, GRID, METHODS, Point, Study, check_points
+from scc_tf.pipelines.filter_clustering import CLUSTERINGS, FOUNDING, GRID, METHODS, Point, Study, check_points
 from scc_tf.pipelines.stage import fingerprint
 
 ROOT = Path(__file__).resolve().parent
@@ -195,11 +195,24 @@ def format_tables(found):
 
 
 def save_half(values, network, config, rows):
-    """Write 8/16/32 after fine-tuning, with its card, if it is among ``rows``, ``{point: row}``."""
-    point = Point("clusters", parsed(HALF), values.epochs)
-    if row := rows.get(point):
+    """Write 8/16/32 after fine-tuning, with its card, if it was asked for: the clustering that is best on validation.
+
+    Args:
+        values: of the flags.
+        network: the original.
+        config: of the study.
+        rows: ``{point: row}``.
+    """
+    tuned = {
+        point: row
+        for point, row in rows.items()
+        if point.method in CLUSTERINGS and point.clusters == parsed(HALF) and point.epochs
+    }
+    if tuned:
+        point = max(tuned, key=lambda point: tuned[point]["validation_accuracy"])
         half = Study(network, config, Path(values.work_dir), values.verbose).made(point)
-        measured = {name: row[name] for name in ("parameters", "validation_accuracy", "test_accuracy")}
+        names = ("method", "parameters", "validation_accuracy", "test_accuracy")
+        measured = {name: tuned[point][name] for name in names}
         save_keras_with_card(Path(values.model_dir), "resnet20_half", half, command_line(__name__), **measured)
 
 

@@ -67,7 +67,7 @@ def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch,
         share = 0.5 if point.series == "budget" else costs.parameters(chain_counts(chains, point.clusters)) / 269_722
         return {
             "method": point.series, "label": point.label, "epochs": point.epochs, "classes": classes,
-            "validation_accuracy": 0.8, "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
+            "validation_accuracy": {"clusters": 0.8, "summed": 0.85}.get(point.method, 0.9), "test_accuracy": 0.2 + 0.7 * share, "parameters": round(269_722 * share),
             "multiply_accumulates": round(4e7 * share), "clusters": [2] * 3 + [16] * 3 + [40] * 3,
         }  # fmt: skip
 
@@ -86,15 +86,25 @@ def test_the_record_has_tables_latency_and_figures(script, network, monkeypatch,
     monkeypatch.setattr(script, "Study", lambda *arguments: SimpleNamespace(made=lambda point: network))
     folders = [f"--{name}={tmp_path / name}" for name in ("out_dir", "model_dir")]
     folders.append(f"--network={tmp_path / 'it.keras'}")
-    parse("resnet20_clusters.py", *folders, "--timed=2/2/2", "--rounds=2", "--lanes=16")
+    parse(
+        "resnet20_clusters.py",
+        *folders,
+        "--timed=2/2/2",
+        "--rounds=2",
+        "--lanes=16",
+        "--tuned_methods=l1,clusters,summed",
+    )
     script.main()
     record = json.loads((tmp_path / "out_dir" / "resnet20_clusters.json").read_text())
     assert {path.name for path in (tmp_path / "out_dir").iterdir()} == {
         f"resnet20_clusters{end}" for end in (".json", ".png", "_classes.png", "_correlations.png")
     }
-    assert record["command"] == "python experiments/resnet20_clusters.py --timed=2/2/2 --lanes=16 --rounds=2"
+    assert record["command"] == (
+        "python experiments/resnet20_clusters.py --tuned_methods=l1,clusters,summed --timed=2/2/2 --lanes=16 --rounds=2"
+    )
     assert record["network"] == {"file": "it.keras", "weights": fingerprint(network)}
     card = json.loads((tmp_path / "model_dir" / "resnet20_half.json").read_text())
+    assert card["method"] == "summed"  # the better one of the two on validation
     assert card["test_accuracy"] == pytest.approx(0.2 + 0.7 * 135_754 / 269_722)
     assert (tmp_path / "model_dir" / "resnet20_half.keras").exists()
     timed = {"original", "2/2/2", "135754 parameters", "20000000 multiply-accumulates"}

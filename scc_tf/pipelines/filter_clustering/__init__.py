@@ -7,12 +7,23 @@ when it is finished.
 Source: the founding document's notebook, which clusters the first convolution of every block of a ResNet-20.
 """
 
-from scc_tf.pipelines.filter_clustering.config import METHODS, Config, Point, check_points
+from scc_tf.pipelines.filter_clustering.config import CLUSTERINGS, METHODS, Config, Point, check_points
 from scc_tf.pipelines.filter_clustering.correlations import FOUNDING, GRID, correlations
 from scc_tf.pipelines.filter_clustering.study import Study
 from scc_tf.pipelines.settings import provenance
 
-__all__ = ["FOUNDING", "GRID", "METHODS", "Config", "Point", "Study", "check_points", "correlations", "run"]
+__all__ = [
+    "CLUSTERINGS",
+    "FOUNDING",
+    "GRID",
+    "METHODS",
+    "Config",
+    "Point",
+    "Study",
+    "check_points",
+    "correlations",
+    "run",
+]
 
 
 def run(network, points, config, work_dir, verbose=1):
