@@ -8,7 +8,7 @@ import numpy as np
 from scc_tf.graph import KernelLayout, is_elementwise
 from scc_tf.surgery.flow import Flow, KernelStep, RouteStep
 
-__all__ = ["Chain", "Reader", "find_chains"]
+__all__ = ["Chain", "Reader", "find_chains", "kernel_values"]
 
 _PRODUCERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)  # kernels (..., inputs, channels)
 _HOMOGENEOUS = (None, keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
@@ -34,11 +34,11 @@ class Reader:
 
     def slices(self):
         """The weights that every channel is multiplied by, ``(C, P, …)``."""
-        return np.moveaxis(_kernel(self.layout.layer), -2, 0)[self.inputs]
+        return np.moveaxis(kernel_values(self.layout.layer), -2, 0)[self.inputs]
 
     def assign(self, slices):
         """Give every channel other weights, in the shape of `slices`."""
-        rows = np.moveaxis(_kernel(self.layout.layer), -2, 0).copy()
+        rows = np.moveaxis(kernel_values(self.layout.layer), -2, 0).copy()
         rows[self.inputs] = slices
         self.layout.layer.kernel.assign(np.moveaxis(rows, 0, -2))
 
@@ -77,14 +77,15 @@ class Chain:
 
     def filters(self):
         """The kernel's filters, flattened, float64 ``(C, F)``."""
-        return _kernel(self.layer).reshape(-1, self.channels).T
+        return kernel_values(self.layer).reshape(-1, self.channels).T
 
     def assign_filters(self, filters):
         """Set the kernel; in the shape of `filters`."""
         self.layer.kernel.assign(filters.T.reshape(self.layer.kernel.shape))
 
 
-def _kernel(layer):
+def kernel_values(layer):
+    """The kernel of a layer, float64."""
     return keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
 
 

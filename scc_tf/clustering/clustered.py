@@ -120,7 +120,8 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     responses = channel_responses(model, chains, images) if space == "responses" else [None] * len(chains)
 
     def clustered(counts, images, merge):
-        smaller, labels = _clustered(model, counts, responses, images, space=space, merge=merge, weighted=weighted)
+        options = {"space": space, "merge": merge, "weighted": weighted}
+        smaller, labels = _clustered(model, chains, counts, responses, images, **options)
         if images is not None:
             reestimate_batch_statistics(smaller, images)
         return smaller, labels
@@ -140,9 +141,9 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     return smaller, ClusterReport(named, (costs.parameters(costs.full), count_trainable(smaller)), errors)
 
 
-def _clustered(model, counts, responses, images, *, merge, **options):
+def _clustered(model, chains, counts, responses, images, *, merge, **options):
     copy, labels, kept = copy_model(model), [], []
-    for chain, wanted, count, own in zip(find_chains(copy), find_chains(model), counts, responses, strict=True):
+    for chain, wanted, count, own in zip(find_chains(copy), chains, counts, responses, strict=True):
         labels.append(merge_chain(chain, count, merge=merge, responses=own, **options))
         kept.append((chain, first_members(labels[-1])))
         if merge == "fitted" and not kept[-1][1].all():
@@ -182,8 +183,9 @@ def keep_filters(model, kept, images=None, fitted=False):
                 f"Received: {name!r}: {mask.dtype} {mask.shape}"
             )
     if fitted:
-        check_not_nested(model, find_chains(model))
-        for wanted in find_chains(model):  # in the order of the forward pass
+        originals = find_chains(model)  # in the order of the forward pass
+        check_not_nested(model, originals)
+        for wanted in originals:
             if wanted.name in masks and not masks[wanted.name].all():
                 chain, mask = chains[wanted.name], masks[wanted.name]
                 silence(chain, mask)

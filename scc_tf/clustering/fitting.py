@@ -6,6 +6,7 @@ import keras
 import numpy as np
 
 from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.clustering.chains import kernel_values
 from scc_tf.clustering.taps import tap_inputs
 
 __all__ = ["fit_readers"]
@@ -139,7 +140,7 @@ class _Fit:
 
 def _matrix(layer):
     """The kernel, float64 ``(kernel positions * inputs, outputs)``."""
-    kernel = keras.ops.convert_to_numpy(layer.kernel).astype(np.float64)
+    kernel = kernel_values(layer)
     return kernel.reshape(-1, kernel.shape[-1])
 
 

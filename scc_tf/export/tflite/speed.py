@@ -47,7 +47,9 @@ def replace_unit_pools(model):
         for field in ("padding", "strideW", "strideH", "fusedActivationFunction"):
             setattr(options, field, getattr(pool, field))
         options.depthMultiplier = options.dilationWFactor = options.dilationHFactor = 1
-        _replace(model, place, "DEPTHWISE_CONV_2D", [operator.inputs[0], ones, zeros], operator.outputs, options)
+        del graph.operators[place]
+        inputs = [operator.inputs[0], ones, zeros]
+        add_operator(model, graph, place, "DEPTHWISE_CONV_2D", inputs, operator.outputs, options)
 
 
 def fill_lanes(model, lanes):
@@ -109,9 +111,3 @@ def _pixels(columns, most):
 def _constant(model, name, values):
     data = values.astype("<f4").tobytes()
     return add_constant(model, model.subgraphs[0], name, values.shape, schema.TensorType.FLOAT32, data)
-
-
-def _replace(model, place, name, inputs, outputs, options):
-    graph = model.subgraphs[0]
-    del graph.operators[place]
-    add_operator(model, graph, place, name, inputs, outputs, options)
