@@ -1,0 +1,183 @@
+"""What public functions accept: checks that name the argument and say what was received, in one line.
+
+Every check returns the value as the caller will use it: a float, an int, a path, an array.
+"""
+
+import math
+import numbers
+from pathlib import Path
+
+import numpy as np
+
+__all__ = [
+    "check_array",
+    "check_choice",
+    "check_count",
+    "check_finite",
+    "check_number",
+    "check_path",
+    "received",
+]
+
+_LONGEST = 120  # characters of a value in an error
+
+
+def received(name, value):
+    """``Received: name=value`` in one line: arrays by shape and type, long values cut."""
+    if hasattr(value, "shape") and hasattr(value, "dtype"):
+        text = f"{type(value).__name__} of shape {tuple(value.shape)}, dtype {value.dtype}"
+    else:
+        text = " ".join(repr(value).split())
+    return f"Received: {name}={text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"
+
+
+def check_number(name, value, low=-math.inf, high=math.inf, *, above=None, below=None):
+    """A finite real number in ``[low, high]``, above ``above`` and below ``below`` where those are given.
+
+    Args:
+        name: of the argument, for the error.
+        value: what the caller was handed. Strings, None, booleans and NaN are no numbers; a scalar of NumPy is one.
+        low: smallest value.
+        high: largest value.
+        above: value that it must exceed, in place of ``low``.
+        below: value that it must not reach, in place of ``high``.
+
+    Returns:
+        float.
+
+    Raises:
+        ValueError: if it is none.
+
+    Example:
+        >>> check_number("threshold", 1, 0, 1)
+        1.0
+    """
+    number = _real(value)
+    fits = number is not None and math.isfinite(number) and low <= number <= high
+    if not fits or (above is not None and number <= above) or (below is not None and number >= below):
+        left = f"({above:g}" if above is not None else f"[{low:g}" if low > -math.inf else "(-inf"
+        right = f"{below:g})" if below is not None else f"{high:g}]" if high < math.inf else "inf)"
+        raise ValueError(f"Expected {name} to be a number in {left}, {right}. {received(name, value)}")
+    return number
+
+
+def check_count(name, value, least=1, most=None):
+    """A whole number from ``least`` to ``most``; a float is none, not even 2.0.
+
+    Returns:
+        int.
+
+    Raises:
+        ValueError: if it is none.
+
+    Example:
+        >>> check_count("every", 200)
+        200
+    """
+    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
+    if not whole or value < least or (most is not None and value > most):
+        bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
+        raise ValueError(f"Expected {name} to be a whole number {bounds}. {received(name, value)}")
+    return int(value)
+
+
+def check_choice(name, value, choices):
+    """One of ``choices``, which are strings.
+
+    Raises:
+        ValueError: if it is none of them.
+    """
+    if not isinstance(value, str) or value not in tuple(choices):
+        raise ValueError(f"Expected {name} to be one of {tuple(choices)}. {received(name, value)}")
+    return value
+
+
+def check_array(name, values, *, least=1, dtypes="fiub", shape=None):
+    """A NumPy array of numbers, all of them finite, with at least ``least`` rows.
+
+    Args:
+        name: of the argument, for the error.
+        values: array, tensor or nested list.
+        least: fewest entries along the first axis.
+        dtypes: kinds of type that are allowed, letters of ``numpy.dtype.kind``.
+        shape: sizes that the array must have, the first one of the rows included; None leaves a size open.
+
+    Returns:
+        numpy array; ``values`` itself if it is one.
+
+    Raises:
+        ValueError: if it is none.
+
+    Example:
+        >>> check_array("images", [[0.0, 1.0]], shape=(None, 2)).shape
+        (1, 2)
+    """
+    try:
+        array = values if isinstance(values, np.ndarray) else np.asarray(values)
+    except Exception as error:  # ragged lists and foreign objects raise unrelated types
+        raise ValueError(f"Expected {name} to be an array of numbers. {received(name, values)}") from error
+    if array.dtype.kind not in dtypes or array.ndim < 1:
+        raise ValueError(f"Expected {name} to be an array of numbers. {received(name, values)}")
+    if len(array) < least:
+        raise ValueError(f"Expected {name} to hold at least {least} examples. {received(name, array)}")
+    if shape is not None and not _fits(array.shape, shape):
+        raise ValueError(f"Expected {name} of shape {tuple(shape)}. {received(name, array)}")
+    return check_finite(name, array)
+
+
+def check_finite(name, array):
+    """An array without NaN and infinities.
+
+    Raises:
+        ValueError: if it has any; the message counts them.
+    """
+    if array.dtype.kind in "fc" and not (finite := np.isfinite(array)).all():
+        raise ValueError(
+            f"Expected {name} to be finite. {received(name, array)} with {np.sum(~finite)} values that are NaN or "
+            "infinite"
+        )
+    return array
+
+
+def check_path(name, path, *, exists=False):
+    """The path of a file: not a folder, and nothing that is a file in place of its folders.
+
+    Args:
+        name: of the argument, for the error.
+        path: string or path.
+        exists: whether the file must be there already.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        ValueError: if it is none, or is a folder.
+        FileNotFoundError: if ``exists`` and it is not there.
+    """
+    try:
+        path = Path(path)
+    except TypeError as error:
+        raise ValueError(f"Expected {name} to be the path of a file. {received(name, path)}") from error
+    if path.is_dir():
+        raise ValueError(f"Expected {name} to be the path of a file. Received: {name}={str(path)!r}, a folder")
+    if exists and not path.exists():
+        raise FileNotFoundError(f"Expected {name} to be an existing file. Received: {name}={str(path)!r}")
+    if blocking := next((str(p) for p in path.parents if p.exists() and not p.is_dir()), None):
+        raise ValueError(f"Expected {name} in a folder. Received: {name}={str(path)!r}; {blocking!r} is a file")
+    return path
+
+
+def _real(value):
+    """A float, or None for what is no real number."""
+    if isinstance(value, bool | np.bool_ | str | bytes):
+        return None
+    if isinstance(value, numbers.Real):
+        return float(value)
+    if getattr(value, "shape", None) == () and hasattr(value, "dtype"):  # a scalar tensor or array
+        array = np.asarray(value)
+        return float(array) if array.dtype.kind in "fiu" or array.dtype.name == "bfloat16" else None
+    return None
+
+
+def _fits(shape, wanted):
+    return len(shape) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, shape, strict=True))
