@@ -20,6 +20,7 @@ from scc_tf.layers import (
 )
 from scc_tf.masked_layers import MASKED, UNMASKED, Masked, twin_of
 from scc_tf.training import SelfCompressingModel
+from scc_tf.training.origin import Origin
 
 __all__ = ["ConversionReport", "add_masks", "self_compress", "share_weights", "to_plain"]
 
@@ -191,6 +192,7 @@ def self_compress(
             fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
     words = "self_compress", "self-compress"
     compressed.conversion_report = _report(model, pairs, reason_to_skip, SelfCompressing, *words)
+    compressed.origin = Origin(model)
     return compressed
 
 

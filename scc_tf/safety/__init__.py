@@ -1,6 +1,7 @@
 """The safety set: training examples that must not get worse while a network is compressed."""
 
+from scc_tf.safety.contract import Contract
 from scc_tf.safety.evaluation import safety_accuracy
 from scc_tf.safety.selection import SafetySet, select_safety_set
 
-__all__ = ["SafetySet", "safety_accuracy", "select_safety_set"]
+__all__ = ["Contract", "SafetySet", "safety_accuracy", "select_safety_set"]

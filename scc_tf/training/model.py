@@ -41,9 +41,14 @@ class SelfCompressingModel(keras.Model):
         cuts: what `remove_dead_channels` has removed, in order, as plain JSON; a weights file of a model that was cut
             loads into one that is not cut yet, or less.
         in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
+        origin: `scc_tf.training.origin.Origin` of the network that was handed to `self_compress`; None in a model that
+            was read from a file.
+        contract: `scc_tf.safety.Contract` that the last ``fit`` was held to, or None.
     """
 
     conversion_report = None
+    origin = None
+    contract = None
     starting_weights = None
     cuts = ()
     size_model = "bits"
@@ -276,6 +281,7 @@ class SelfCompressingModel(keras.Model):
         """Take over what a model that was cut according to ``plan`` keeps of itself."""
         self.starting_weights = other.starting_weights or SizeTerm(other).starting_weights
         self.cuts = [*other.cuts, plan.to_json()]
+        self.origin, self.contract = other.origin, other.contract
 
     def compile_like(self, other):
         """Compile as another self-compressing model is, its safety set included."""

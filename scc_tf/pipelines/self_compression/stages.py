@@ -13,11 +13,10 @@ from scc_tf.conversion import self_compress
 from scc_tf.finishing import finish, finish_to_bytes
 from scc_tf.pipelines.batches import statistics_images, training_batches
 from scc_tf.pipelines.optimization import one_cycle
-from scc_tf.pipelines.self_compression.contract import Contract
 from scc_tf.pipelines.self_compression.watch import Watch
 from scc_tf.pipelines.stage import Stage, accuracy, fingerprint, intact
 from scc_tf.report import size_report
-from scc_tf.safety import SafetySet, safety_accuracy, select_safety_set
+from scc_tf.safety import Contract, SafetySet, safety_accuracy, select_safety_set
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
 __all__ = ["compress", "float_model", "safety_set_of"]
@@ -172,7 +171,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         seen = {"seconds": seconds, **watch.record()}
         trained.save(compressed, seen)
     trained_validation = accuracy(compressed, data.validation)
-    contract = Contract(safety_set, seen["reference_accuracy"], config.threshold_points)
+    contract = Contract(safety_set, seen["reference_accuracy"], config.threshold_points / 100)
     compressed, fit = _finish(config, compressed, images, contract.is_kept_by if safe else None)
     report = size_report(compressed)
     after = _bit_depths(compressed)
@@ -183,7 +182,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         "trained_validation_accuracy": trained_validation,
         **_accuracies(compressed, data),
         "safety_accuracy": safety,
-        "safety_drop_points": contract.drop(safety),
+        "safety_drop_points": 100 * contract.drop(safety),
         "safe": contract.allows(safety),
         "size": json.loads(report.to_json()),
         "dead_channels": report.dead_channels + sum(removed.values()),

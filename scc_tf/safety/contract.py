@@ -1,0 +1,107 @@
+"""What a compressed network owes to the safety set, from the first check of ``fit`` to the file."""
+
+import dataclasses
+import typing
+
+from absl import logging
+
+from scc_tf.safety.evaluation import right_answers, safety_accuracy
+
+__all__ = ["Contract", "contract_of", "verdict"]
+
+
+@dataclasses.dataclass(frozen=True, eq=False)
+class Contract:
+    """The safety accuracy of a network is at most ``threshold`` below that of the network that was handed in.
+
+    ``reference - accuracy <= threshold``, all three fractions. `scc_tf.callbacks.KernelRestoration` puts the contract
+    of its ``fit`` on the model, as ``model.contract``. From there it goes with the model through
+    `scc_tf.remove_dead_channels`, `scc_tf.finish` and `scc_tf.finish_to_bytes` to the writers of files, which measure
+    it on what they have written. It is not stored in any file; to give a model one by hand, assign it.
+
+    Attributes:
+        safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``.
+        reference_accuracy: safety accuracy of the trained network before it was compressed, or the best one since, if
+            that is higher; a fraction.
+        threshold: tolerated drop, a fraction; 0.05 is five percentage points.
+        batch_size: examples per forward pass; None: as many as memory allows.
+
+    Example:
+        >>> contract = Contract(safety_set=None, reference_accuracy=0.98, threshold=0.05)
+        >>> contract.allows(0.93), contract.allows(0.92)
+        (True, False)
+    """
+
+    safety_set: typing.Any
+    reference_accuracy: float
+    threshold: float
+    batch_size: int | None = None
+
+    def drop(self, accuracy):
+        """How far an accuracy is below the reference, a fraction; negative above it."""
+        return self.reference_accuracy - accuracy
+
+    def allows(self, accuracy):
+        """Whether a safety accuracy is high enough."""
+        return self.drop(accuracy) <= self.threshold + 1e-9  # a difference of rounded fractions
+
+    def accuracy_of(self, model):
+        """Safety accuracy of a Keras model, a fraction."""
+        return safety_accuracy(model, self.safety_set, self.batch_size)
+
+    def is_kept_by(self, model):
+        """Whether the safety accuracy of a Keras model is high enough."""
+        return self.allows(self.accuracy_of(model))
+
+    def accuracy_of_answers(self, answers):
+        """Safety accuracy of what something else than Keras answers to ``safety_set.images``, a fraction.
+
+        Args:
+            answers: array ``(S, K)``, such as `scc_tf.export.run_tflite` returns.
+        """
+        return right_answers(answers, self.safety_set.labels)
+
+    def check(self, accuracy, what):
+        """Judge a measured accuracy, and warn where the contract is broken.
+
+        Args:
+            accuracy: a fraction.
+            what: what was measured, for the warning, such as ``"mine.scc"``.
+
+        Returns:
+            ``{"safe": bool, "safety_accuracy": …, "safety_drop": …}``, the fields that reports have.
+        """
+        safe, drop = self.allows(accuracy), self.drop(accuracy)
+        if not safe:
+            logging.warning(
+                "The safety contract is broken: %s has a safety accuracy of %.2f %%, %.2f points below its reference "
+                "of %.2f %%; the contract allows %.2f.",
+                what,
+                100 * accuracy,
+                100 * drop,
+                100 * self.reference_accuracy,
+                100 * self.threshold,
+            )
+        return {"safe": safe, "safety_accuracy": accuracy, "safety_drop": drop}
+
+    def __str__(self):
+        """One line."""
+        return (
+            f"safety accuracy at most {100 * self.threshold:.2f} points below {100 * self.reference_accuracy:.2f} % "
+            f"on {len(self.safety_set.labels)} examples"
+        )
+
+
+def contract_of(model):
+    """The `Contract` of a model, or None."""
+    return getattr(model, "contract", None)
+
+
+def verdict(report):
+    """What a report with ``safe``, ``safety_accuracy`` and ``safety_drop`` says of safety; empty without a contract."""
+    if report.safe is None:
+        return ""
+    outcome = "the safety contract is kept" if report.safe else "the safety contract is BROKEN"
+    return (
+        f"{outcome}: safety accuracy {100 * report.safety_accuracy:.2f} %, drop {100 * report.safety_drop:.2f} points"
+    )
