@@ -25,7 +25,7 @@ _LONGEST = 120  # characters of a value in an error
 def received(name, value):
     """``Received: name=value`` in one line: arrays by shape and type, long values cut."""
     if hasattr(value, "shape") and hasattr(value, "dtype"):
-        text = f"{type(value).__name__} of shape {tuple(value.shape)}, dtype {value.dtype}"
+        text = f"{type(value).__name__} with shape={tuple(value.shape)}, dtype={value.dtype}"
     else:
         text = " ".join(repr(value).split())
     return f"Received: {name}={text if len(text) <= _LONGEST else text[: _LONGEST - 1] + '…'}"
@@ -119,7 +119,8 @@ def check_array(name, values, *, least=1, dtypes="fiub", shape=None):
     if array.dtype.kind not in dtypes or array.ndim < 1:
         raise ValueError(f"Expected {name} to be an array of numbers. {received(name, values)}")
     if len(array) < least:
-        raise ValueError(f"Expected {name} to hold at least {least} examples. {received(name, array)}")
+        count = "one example" if least == 1 else f"{least} examples"
+        raise ValueError(f"Expected {name} of at least {count}. {received(name, array)}")
     if shape is not None and not _fits(array.shape, shape):
         raise ValueError(f"Expected {name} of shape {tuple(shape)}. {received(name, array)}")
     return check_finite(name, array)
@@ -132,10 +133,8 @@ def check_finite(name, array):
         ValueError: if it has any; the message counts them.
     """
     if array.dtype.kind in "fc" and not (finite := np.isfinite(array)).all():
-        raise ValueError(
-            f"Expected {name} to be finite. {received(name, array)} with {np.sum(~finite)} values that are NaN or "
-            "infinite"
-        )
+        count = np.sum(~finite)
+        raise ValueError(f"Expected {name} to be finite. {received(name, array)}, with {count} that are not")
     return array
 
 

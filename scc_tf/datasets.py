@@ -15,10 +15,13 @@ Shapes: ``N`` images of ``H`` x ``W`` pixels with ``C`` channels.
 """
 
 import os
+import re
 from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+
+from scc_tf.arguments import check_count, check_number, received
 
 __all__ = ["Dataset", "Split", "load", "load_split", "stratified_holdout"]
 
@@ -88,6 +91,8 @@ def load(
             set, or ``validation`` leaves nothing to train on.
         OSError: if it can only be downloaded, and that fails.
     """
+    seed = check_count("seed", seed, least=0)
+    check_number("validation", validation, 0)
     train = _read(name, "train", data_dir, download)
     test = _read(name, "test", data_dir, download)
     if train.images.shape[1:] != test.images.shape[1:]:
@@ -187,9 +192,12 @@ def _class_names(name: str, *splits: _Raw) -> tuple[str, ...]:
 
 
 def _read(name: str, split: str, data_dir: str | Path | None, download: bool) -> _Raw:
-    given = None if data_dir is None else Path(data_dir).expanduser()
-    if given and not given.is_dir():
-        raise ValueError(f"Expected data_dir to be an existing folder. Received: data_dir={str(data_dir)!r}")
+    for argument, text in (("name", name), ("split", split)):
+        if not isinstance(text, str) or not re.fullmatch(r"[\w./:+-]+", text):
+            raise ValueError(f"Expected {argument} to be a name without spaces. {received(argument, text)}")
+    given = Path(data_dir).expanduser() if isinstance(data_dir, str | os.PathLike) else data_dir
+    if data_dir is not None and not (isinstance(given, Path) and given.is_dir()):
+        raise ValueError(f"Expected data_dir to be an existing folder. {received('data_dir', str(data_dir))}")
     cache = Path(os.environ.get("KERAS_HOME", "~/.keras")).expanduser() / "datasets"
     folders = (given, EMBEDDED if name == "mnist" else None, cache)
     candidates = [folder / f"{name}.npz" for folder in folders if folder]

@@ -18,6 +18,8 @@ import keras
 import numpy as np
 from keras import layers
 
+from scc_tf.arguments import check_count, check_number, received
+
 __all__ = ["cifar_cnn", "lenet_5", "lenet_300_100", "mnist_cnn", "moons_mlp", "resnet20"]
 
 NORM_EPSILON = 1e-5
@@ -180,9 +182,15 @@ def resnet20(
 
 def _rescaling(normalization) -> keras.layers.Rescaling:
     """The ``normalize`` layer; its numbers are plain floats, which any configuration can hold."""
-    scale, offset = (np.asarray(values, float).tolist() for values in normalization)
-    if np.shape(scale) != (3,) or np.shape(offset) != (3,):
-        raise ValueError(f"Expected three scales and three offsets. Received: normalization={normalization!r}")
+    try:
+        scale, offset = (np.asarray(values, float).tolist() for values in normalization)
+        fits = np.shape(scale) == (3,) == np.shape(offset)
+    except (TypeError, ValueError):  # no pair, or no numbers
+        fits = False
+    if not fits:
+        raise ValueError(
+            "Expected normalization to be three scales and three offsets. " + received("normalization", normalization)
+        )
     return layers.Rescaling(scale, offset, name="normalize")
 
 
@@ -215,7 +223,7 @@ def _initializers(seed: int | None) -> Iterator[keras.Initializer]:
     if seed is None:
         while True:
             yield keras.initializers.HeNormal()
-    rng = np.random.default_rng(seed)
+    rng = np.random.default_rng(check_count("seed", seed, least=0))
     while True:
         yield keras.initializers.HeNormal(seed=int(rng.integers(2**31)))
 
@@ -229,6 +237,7 @@ def _dense(units: int, name: str, kernels: Iterator[keras.Initializer], **option
 
 
 def _dropout(rate: float, name: str, seed: int | None):
+    check_number("dropout", rate, 0, below=1)
     return layers.Dropout(rate, seed=seed, name=name) if rate else lambda x: x
 
 

@@ -5,6 +5,7 @@ import math
 import keras
 from keras import ops
 
+from scc_tf.arguments import check_choice, check_count, check_number
 from scc_tf.layers import self_compressing_layers
 from scc_tf.size import UNITS, compressing_kernels
 
@@ -39,9 +40,7 @@ class ValueCosts:
     """
 
     def __init__(self, momentum=0.9, zeros=True):
-        if not 0 <= momentum < 1:
-            raise ValueError(f"Expected momentum in [0, 1). Received: momentum={momentum}")
-        self.momentum, self.zeros = momentum, zeros
+        self.momentum, self.zeros = check_number("momentum", momentum, 0, below=1), zeros
         size = 2 * LARGEST + 1
         self._counts = keras.Variable(ops.zeros((size,)), trainable=False, dtype="float32")
         self._bits = keras.Variable(ops.zeros((size,)), trainable=False, dtype="float32")
@@ -162,14 +161,12 @@ class RateTerm:
     """
 
     def __init__(self, model, unit="bits", starting_weights=None, momentum=0.9):
-        if unit not in UNITS:
-            raise ValueError(f"Expected unit to be one of {tuple(UNITS)}. Received: unit={unit!r}")
+        check_choice("unit", unit, UNITS)
+        check_number("momentum", momentum, 0, below=1)
         nodes = compressing_kernels(model)
         if starting_weights is None:
             starting_weights = sum(n.layout.channels * n.layout.fan_in for n in nodes)
-        if starting_weights < 1:
-            raise ValueError(f"Expected starting_weights to be at least 1. Received: {starting_weights}")
-        self.unit, self.starting_weights = unit, starting_weights
+        self.unit, self.starting_weights = unit, check_count("starting_weights", starting_weights)
         self.scale = UNITS[unit] / self.starting_weights
         self._kernels = [_KernelRate(node, momentum) for node in nodes]
         self._biased = [layer for layer in self_compressing_layers(model) if layer.has_quantized_bias]

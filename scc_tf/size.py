@@ -2,6 +2,7 @@
 
 from keras import ops
 
+from scc_tf.arguments import check_choice, check_count
 from scc_tf.graph import trace_kernels
 
 __all__ = ["SIZE_FORMS", "UNITS", "SizeTerm", "compressing_kernels"]
@@ -59,10 +60,10 @@ class SizeTerm:
     """
 
     def __init__(self, model, form="coupled", unit="bits", starting_weights=None):
-        if form not in SIZE_FORMS:
-            raise ValueError(f"Expected form to be one of {SIZE_FORMS}. Received: form={form!r}")
-        if unit not in UNITS:
-            raise ValueError(f"Expected unit to be one of {tuple(UNITS)}. Received: unit={unit!r}")
+        check_choice("form", form, SIZE_FORMS)
+        check_choice("unit", unit, UNITS)
+        if starting_weights is not None:
+            check_count("starting_weights", starting_weights)
         self.nodes = compressing_kernels(model)
         self.form, self.unit = form, unit
         self.starting_weights = starting_weights or sum(n.layout.channels * n.layout.fan_in for n in self.nodes)

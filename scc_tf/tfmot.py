@@ -8,17 +8,21 @@ Its layer wrappers refuse Keras 3. Its schedules are plain objects, and its mask
 """
 
 import functools
+import inspect
 import os
 
 import numpy as np
 import tensorflow as tf
 
+from scc_tf.arguments import check_count, check_number
 from scc_tf.pruning import block_mask
 
 __all__ = ["ConstantSparsity", "PolynomialDecay", "mask_of", "sparsity_at"]  # noqa: F822 (`__getattr__` has the first two)
 
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 _SCHEDULES = ("ConstantSparsity", "PolynomialDecay")
+_SPARSITIES = ("target_sparsity", "initial_sparsity", "final_sparsity")
+_STEPS = {"begin_step": 0, "end_step": -1, "frequency": 1}  # argument: the least that it may be
 
 
 @functools.cache
@@ -38,8 +42,27 @@ def _library():
 
 def __getattr__(name):
     if name in _SCHEDULES:
-        return getattr(_library()[0], name)
+        return _checked(name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+
+
+@functools.cache
+def _checked(name):
+    """A schedule of TF-MOT that refuses wrong arguments by their names."""
+    schedule = getattr(_library()[0], name)
+
+    @functools.wraps(schedule.__init__)
+    def init(self, *args, **kwargs):
+        arguments = inspect.signature(schedule).bind(*args, **kwargs)
+        arguments.apply_defaults()
+        for argument, value in arguments.arguments.items():
+            if argument in _SPARSITIES:
+                check_number(argument, value, 0, 1)
+            elif argument in _STEPS:
+                check_count(argument, value, _STEPS[argument])
+        schedule.__init__(self, *args, **kwargs)
+
+    return type(name, (schedule,), {"__init__": init, "__doc__": schedule.__doc__, "__module__": __name__})
 
 
 def sparsity_at(schedule, step):
@@ -83,8 +106,7 @@ def mask_of(weights, sparsity, *, block=(1, 1), pooling="AVG", zeros_of=None):
         >>> mask_of(np.float32([0.1, -3, 0.2, 1]), 0.5).tolist()
         [False, True, False, True]
     """
-    if not 0 <= sparsity <= 1:
-        raise ValueError(f"Expected sparsity in [0, 1]. Received: sparsity={sparsity}")
+    check_number("sparsity", sparsity, 0, 1)
     weights = tf.convert_to_tensor(weights, tf.float32)
     if tuple(block) != (1, 1) and weights.shape.rank != 2:
         raise ValueError(f"Expected a matrix for blocks of {tuple(block)}. Received: shape {tuple(weights.shape)}")

@@ -182,5 +182,5 @@ def test_resnet_normalizes_its_images_if_asked():
 
 @pytest.mark.parametrize("normalization", [([1.0], [0.0]), ([1.0, 1.0, 1.0], [0.0]), (2.0, 0.0)])
 def test_a_normalization_that_is_not_per_colour_is_refused(normalization):
-    with pytest.raises(ValueError, match="Expected three scales and three offsets"):
+    with pytest.raises(ValueError, match="normalization to be three scales and three offsets"):
         models.resnet20(normalization=normalization)

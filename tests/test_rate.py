@@ -317,7 +317,9 @@ def test_refusals():
     for momentum in (-0.1, 1.0):
         with pytest.raises(ValueError, match=f"momentum={momentum}"):
             RateTerm(dense_model(sparse_kernel()[0]), momentum=momentum)
-    with pytest.raises(ValueError, match=r"starting_weights to be at least 1\. Received: 0"):
+    with pytest.raises(
+        ValueError, match=r"starting_weights to be a whole number of at least 1. Received: starting_weights=0"
+    ):
         RateTerm(dense_model(sparse_kernel()[0]), starting_weights=0)
     with pytest.raises(ValueError, match="self-compressing layers"):
         RateTerm(toy.dense_net())

@@ -67,7 +67,7 @@ def test_our_n_of_m_masks_are_those_of_tf_mot():
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
-    [({"sparsity": 1.5}, "sparsity in"), ({"sparsity": 0.5, "block": (2, 1)}, "Expected a matrix")],
+    [({"sparsity": 1.5}, "sparsity to be a number in"), ({"sparsity": 0.5, "block": (2, 1)}, "Expected a matrix")],
 )
 def test_bad_arguments(arguments, message):
     with pytest.raises(ValueError, match=message):

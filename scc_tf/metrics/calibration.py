@@ -12,6 +12,7 @@ from typing import NamedTuple
 import numpy as np
 from scipy import optimize
 
+from scc_tf.arguments import check_choice, check_count
 from scc_tf.metrics.probabilities import (
     checked_labels,
     checked_logits,
@@ -266,8 +267,8 @@ def fit_temperature(logits, labels):
 
 def _edges(values, bins, scheme):
     """Edges ``(B + 1,)`` of bins for values in [0, 1]."""
-    if isinstance(bins, bool) or not isinstance(bins, int | np.integer) or bins < 1 or scheme not in SCHEMES:
-        raise ValueError(f"Expected a number of bins from 1 and a scheme of {SCHEMES}. Received: {bins=}, {scheme=}")
+    check_count("bins", bins)
+    check_choice("scheme", scheme, SCHEMES)
     if scheme == "width":
         return np.arange(bins + 1) / bins
     last = -(-len(values) * np.arange(1, bins) // bins) - 1  # of each bin but the topmost: ceil(N j / B), from 0

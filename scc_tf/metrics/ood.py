@@ -14,6 +14,7 @@ import dataclasses
 import numpy as np
 from scipy import special
 
+from scc_tf.arguments import check_choice
 from scc_tf.metrics.probabilities import checked_logits, normalized_entropy, softmax
 
 __all__ = ["KINDS", "OODReport", "OODScores", "ood_report", "ood_scores"]
@@ -86,8 +87,7 @@ def ood_scores(logits, kind):
         [0.5, 1.0]
     """
     logits = checked_logits(logits)
-    if kind not in KINDS:
-        raise ValueError(f"Expected kind to be one of {KINDS}. Received: kind={kind!r}")
+    check_choice("kind", kind, KINDS)
     if kind == "energy":
         return special.logsumexp(logits, axis=1)
     probabilities = softmax(logits)
@@ -117,6 +117,8 @@ def ood_report(in_logits, out_logits, kinds=KINDS):
         (1.0, 0.38)
     """
     in_logits, out_logits = checked_logits(in_logits, "in_logits"), checked_logits(out_logits, "out_logits")
+    for kind in kinds if isinstance(kinds, tuple | list) else [kinds]:
+        check_choice("kinds", kind, KINDS)
     if in_logits.shape[1] != out_logits.shape[1]:
         raise ValueError(
             "Expected in_logits and out_logits of the same classes. "

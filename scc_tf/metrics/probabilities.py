@@ -6,6 +6,8 @@ Shapes: ``N`` examples, ``K`` classes. All arithmetic is in float64.
 import numpy as np
 from scipy import special
 
+from scc_tf.arguments import check_array, check_number, received
+
 __all__ = ["checked_labels", "checked_logits", "checked_probabilities", "log_softmax", "normalized_entropy", "softmax"]
 
 ROW_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within it
@@ -48,8 +50,7 @@ def log_softmax(logits, temperature=1.0):
         >>> log_softmax([[0.0, 1000.0]]).tolist()
         [[-1000.0, 0.0]]
     """
-    if not 0 < temperature < np.inf:
-        raise ValueError(f"Expected a positive, finite temperature. Received: temperature={temperature}")
+    check_number("temperature", temperature, above=0)
     return special.log_softmax(checked_logits(logits) / temperature, axis=1)
 
 
@@ -83,14 +84,10 @@ def checked_logits(logits, name="logits"):
     Raises:
         ValueError: if they have another shape, no row, fewer than two classes, or are not finite.
     """
-    logits = np.asarray(logits, np.float64)
-    if logits.ndim != 2 or not len(logits) or logits.shape[1] < 2:
-        raise ValueError(
-            f"Expected {name} (N, K) of at least one example and two classes. Received: shape={logits.shape}"
-        )
-    if not np.isfinite(logits).all():
-        raise ValueError(f"Expected finite {name}. Received: {np.sum(~np.isfinite(logits))} that are not")
-    return logits
+    array = check_array(name, logits)
+    if array.ndim != 2 or array.shape[1] < 2:
+        raise ValueError(f"Expected {name} (N, K) of two classes at least. {received(name, array)}")
+    return array.astype(np.float64)
 
 
 def checked_probabilities(probabilities):
@@ -119,12 +116,9 @@ def checked_labels(labels, like):
     Raises:
         ValueError: if there are not ``N``, they are no integers, or one is not in ``[0, K)``.
     """
-    labels = np.asarray(labels)
+    labels = check_array("labels", labels)
     if labels.shape != like.shape[:1] or labels.dtype.kind not in "iu":
-        raise ValueError(
-            f"Expected {len(like)} integer labels, shape ({len(like)},). "
-            f"Received: shape={labels.shape}, dtype={labels.dtype}"
-        )
+        raise ValueError(f"Expected {len(like)} integer labels, shape ({len(like)},). {received('labels', labels)}")
     if labels.min() < 0 or labels.max() >= like.shape[1]:
         raise ValueError(
             f"Expected labels in [0, {like.shape[1]}). Received: labels from {labels.min()} to {labels.max()}"

@@ -9,6 +9,8 @@ import warnings
 import numpy as np
 from scipy.cluster import hierarchy
 
+from scc_tf.arguments import check_array, check_count, received
+
 __all__ = ["first_members", "fit_scales", "group_filters", "merge_members", "sum_readers"]
 
 _LEAST_WEIGHT = 1e-12  # of the largest one
@@ -47,8 +49,7 @@ def group_filters(points, count, weights=None, up_to_scale=False):
     from sklearn.exceptions import ConvergenceWarning
 
     points, weights = _checked(points, weights)
-    if not 1 <= count <= len(points):
-        raise ValueError(f"Expected a count from 1 to the {len(points)} filters. Received: {count=}")
+    check_count("count", count, 1, len(points))
     if count == len(points):
         return np.arange(count)
     if up_to_scale:
@@ -69,9 +70,9 @@ def group_filters(points, count, weights=None, up_to_scale=False):
 
 
 def _checked(points, weights):
-    points = np.asarray(points, np.float64)
-    if points.ndim != 2 or points.size == 0 or not np.isfinite(points).all():
-        raise ValueError(f"Expected finite points (C, D), not empty. Received: shape={points.shape} or not finite")
+    points = check_array("points", points).astype(np.float64)
+    if points.ndim != 2 or points.size == 0:
+        raise ValueError(f"Expected points (C, D), not empty. {received('points', points)}")
     weights = np.ones(len(points)) if weights is None else np.asarray(weights, np.float64)
     if weights.shape != (len(points),) or not np.isfinite(weights).all() or weights.min() < 0:
         raise ValueError(f"Expected {len(points)} finite weights, none negative. Received: weights={weights}")

@@ -10,6 +10,8 @@ import math
 
 import numpy as np
 
+from scc_tf.arguments import check_choice, check_number, received
+
 __all__ = ["POOLINGS", "TIES", "block_mask", "global_masks", "magnitude_mask", "n_of_m_mask", "quality_mask"]
 
 TIES = ("keep", "first")
@@ -206,16 +208,16 @@ def block_mask(weights, sparsity, block, pooling="average", ties="keep"):
 
 
 def _magnitudes(weights):
-    weights = np.asarray(weights)
+    weights, given = np.asarray(weights), weights
     if weights.dtype.kind not in "fiu" or np.isnan(weights).any():
-        raise ValueError(f"Expected real weights without NaN. Received: dtype={weights.dtype} or NaN")
+        raise ValueError(f"Expected weights that are real numbers without NaN. {received('weights', given)}")
     return np.abs(weights if weights.dtype.kind == "f" else weights.astype(np.float64))
 
 
 def _largest(magnitudes, sparsity, ties):
     """Which of ``(n,)`` magnitudes stay."""
-    if not 0 <= sparsity <= 1 or ties not in TIES:
-        raise ValueError(f"Expected a sparsity from 0 to 1 and ties of {TIES}. Received: {sparsity=}, {ties=}")
+    check_number("sparsity", sparsity, 0, 1)
+    check_choice("ties", ties, TIES)
     if not magnitudes.size:
         return np.zeros(0, bool)
     share = np.float32(1) - np.float32(sparsity)

@@ -2,11 +2,13 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 from absl import logging
 
+from scc_tf.arguments import received
 from scc_tf.graph import check_functional
 from scc_tf.optimizer_state import carry_optimizer
 from scc_tf.surgery.flow import Flow
@@ -144,6 +146,8 @@ def cut_channels(model, plan, zero_stuck=False):
 
 def _masks(model, kept):
     """``{(id of layer, kernel name): bool array}`` from what the caller named."""
+    if not isinstance(kept, Mapping):
+        raise ValueError(f"Expected kept to be a dictionary of bool arrays by kernel. {received('kept', kept)}")
     layouts = Flow(model).layouts
     by_name = {}
     for key, layout in layouts.items():

@@ -195,7 +195,7 @@ def test_logits_are_refused(function, logits):
 @pytest.mark.parametrize("bins", [0, -3, 2.0, True, "ten"])
 @pytest.mark.parametrize("function", ALL[3:])
 def test_the_number_of_bins_is_checked(function, bins):
-    with pytest.raises(ValueError, match="number of bins from 1"):
+    with pytest.raises(ValueError, match="bins to be a whole number of at least 1"):
         function(SURE, [0, 1, 2], bins)
 
 
@@ -243,7 +243,7 @@ def test_temperature_at_its_bounds():
 
 @pytest.mark.parametrize("temperature", [0, -1.0, np.inf, np.nan])
 def test_a_temperature_is_positive(temperature):
-    with pytest.raises(ValueError, match="positive, finite temperature"):
+    with pytest.raises(ValueError, match="temperature to be a number in"):
         softmax([[0.0, 1.0]], temperature)
 
 

@@ -91,7 +91,7 @@ def test_as_many_classes_inside_as_outside():
 def test_arguments_are_checked():
     with pytest.raises(ValueError, match="kind='odin'"):
         ood_scores([[0.0, 1.0]], "odin")
-    with pytest.raises(ValueError, match="finite out_logits"):
+    with pytest.raises(ValueError, match="out_logits to be finite"):
         ood_report([[0.0, 1.0]], [[0.0, np.inf]])
 
 

@@ -105,10 +105,10 @@ def test_readers_are_summed_in_any_shape():
 @pytest.mark.parametrize(
     ("points", "count", "weights", "message"),
     [
-        (np.ones(3), 1, None, "finite points"),
-        (np.full((2, 2), np.nan), 1, None, "finite points"),
-        (np.ones((3, 2)), 0, None, "count from 1 to the 3"),
-        (np.ones((3, 2)), 4, None, "count from 1 to the 3"),
+        (np.ones(3), 1, None, r"points \(C, D\)"),
+        (np.full((2, 2), np.nan), 1, None, "points to be finite"),
+        (np.ones((3, 2)), 0, None, "count to be a whole number from 1 to 3"),
+        (np.ones((3, 2)), 4, None, "count to be a whole number from 1 to 3"),
         (np.ones((3, 2)), 2, [1, 1], "3 finite weights"),
         (np.ones((3, 2)), 2, [1, 1, -1], "none negative"),
     ],
