@@ -2,6 +2,7 @@
 
 from scc_tf.graph.clone import clone_graph, copy_layer, copy_model, copy_weights
 from scc_tf.graph.kernels import KernelLayout, kernels_of
+from scc_tf.graph.probe import probe_inputs
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
 from scc_tf.graph.walk import check_functional, walk
@@ -19,6 +20,7 @@ __all__ = [
     "is_elementwise",
     "kernels_of",
     "padding_place",
+    "probe_inputs",
     "route",
     "spans_channels",
     "trace_kernels",
