@@ -5,12 +5,15 @@ it keeps what the next operation needs. Batches are as large as the largest acti
 """
 
 import math
+from collections.abc import Mapping
 
 import keras
 import numpy as np
 import tensorflow as tf
 
-__all__ = ["batch_for", "batches", "outputs"]
+from scc_tf.arguments import check_array, received
+
+__all__ = ["arranged", "batch_for", "batches", "check_inputs", "check_weights", "kept", "outputs", "tensors"]
 
 BATCH_SIZE = 500
 ACTIVATION_BYTES = 2**27  # of the largest activation of a batch; a pass holds a few of that size
@@ -59,49 +62,163 @@ def outputs(model, inputs, batch_size=None):
         >>> outputs(model, np.ones((5, 2))).shape
         (5, 3)
     """
-    size, forward = batch_for(model, batch_size), _forward_of(model)
-    parts = [_answers(forward, batch, size, model) for batch in batches(inputs, size)]
+    size, arrays = batch_for(model, batch_size), arranged(model, inputs)
+    forward = kept(model, "answers", lambda: lambda batch: model(_packed(model, batch), training=False))
+    parts = [_answers(forward, batch, size, model) for batch in batches(arrays, size)]
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _answers(forward, batch, size, model):
-    count = len(keras.tree.flatten(batch)[0])
+    count = len(batch[0])
     if model.inputs[0].shape[0] is not None and count < size:  # a fixed batch is filled up
-        batch = keras.tree.map_structure(lambda array: np.resize(array, (size, *np.shape(array)[1:])), batch)
-    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], forward(batch))
+        batch = [np.resize(array, (size, *np.shape(array)[1:])) for array in batch]
+    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], forward(tensors(model, batch)))
 
 
-class _Forward:
-    """The compiled pass of one model, kept on the model; a plain object, in which Keras looks for nothing."""
+def arranged(model, inputs, name="inputs"):
+    """The arrays of a structure of inputs as a list in the order of ``model.inputs``.
 
-    def __init__(self, model):
-        self.layers = [*model._flatten_layers()]
-        self.dtypes = [tensor.dtype for tensor in model.inputs]
-        self.call = tf.function(lambda inputs: model(inputs, training=False), reduce_retracing=True)
+    Args:
+        model: built Sequential or functional model.
+        inputs: one array; or several in the structure that the model takes, in a list, or by the names of its inputs.
+        name: of the argument, for the error.
 
-    def __call__(self, batch):
-        arrays = keras.tree.flatten(batch)
-        if len(arrays) == len(self.dtypes):  # one trace for float64 and float32 arrays
-            tensors = [_tensor(array, dtype) for array, dtype in zip(arrays, self.dtypes, strict=True)]
-            batch = keras.tree.pack_sequence_as(batch, tensors)
-        return self.call(batch)
+    Raises:
+        ValueError: if there is not one array for each input.
+    """
+    wanted, structure = model.inputs, getattr(model, "input", None)
+    if isinstance(inputs, Mapping):
+        if not isinstance(structure, Mapping):
+            structure = {tensor.name: tensor for tensor in wanted}
+        if not set(structure) <= set(inputs):
+            raise ValueError(
+                f"Expected {name} to hold an array for each of the inputs {sorted(structure)} of {model.name!r}. "
+                f"Received: {name} with {sorted(inputs)}"
+            )
+        inputs = {key: inputs[key] for key in structure}
+    if isinstance(inputs, Mapping):  # in the order of the model
+        pairs = zip(keras.tree.flatten(structure), keras.tree.flatten(inputs), strict=True)
+        found = {id(tensor): array for tensor, array in pairs}
+        arrays = [found[id(tensor)] for tensor in wanted]
+    elif len(wanted) > 1:
+        arrays = keras.tree.flatten(inputs)
+    else:
+        alone = isinstance(inputs, list | tuple) and len(inputs) == 1 and np.ndim(inputs[0]) == len(wanted[0].shape)
+        arrays = [inputs[0] if alone else inputs]
+    if len(arrays) != len(wanted):
+        raise ValueError(
+            f"Expected {name} to hold one array for each of the {len(wanted)} inputs of {model.name!r}. "
+            f"{received(name, inputs)}"
+        )
+    return arrays
 
-    def is_of(self, model):
-        """Whether the model still has the layers that were compiled; removing channels exchanges them."""
-        layers = [*model._flatten_layers()]
-        return len(layers) == len(self.layers) and all(a is b for a, b in zip(layers, self.layers, strict=True))
+
+def check_inputs(name, inputs, model, least=1):
+    """Inputs that a model takes: as many arrays as it has inputs, of their shapes, finite, equally many examples.
+
+    Only what it cannot compute is refused. Numbers of another type are, as in ``fit``: bytes for a model of floats,
+    for example. So is a last axis of one that is missing.
+
+    Args:
+        name: of the argument, for the error.
+        inputs: see `arranged`.
+        model: built Sequential or functional model.
+        least: fewest examples.
+
+    Returns:
+        List of arrays in the order of ``model.inputs``, of the ranks of these; values as they came.
+
+    Raises:
+        ValueError: if the model does not take them.
+    """
+    arrays = [
+        _fitting(name, array, tensor, least)
+        for array, tensor in zip(arranged(model, inputs, name), model.inputs, strict=True)
+    ]
+    if len({len(array) for array in arrays}) > 1:
+        raise ValueError(
+            f"Expected {name} to hold equally many examples for every input. "
+            f"Received: {name} with {[len(array) for array in arrays]}"
+        )
+    return arrays
 
 
-def _forward_of(model):
-    forward = vars(model).get("_scc_tf_forward")
-    if forward is None or not forward.is_of(model):
-        forward = _Forward(model)
-        object.__setattr__(model, "_scc_tf_forward", forward)
-    return forward
+def _fitting(name, values, tensor, least):
+    array = np.asarray(values) if tensor.dtype == "string" else check_array(name, values, least=least)
+    wanted = tuple(tensor.shape)[1:]
+    if array.ndim == len(wanted) and wanted[-1:] == (1,):
+        array = array[..., None]
+    elif array.ndim == len(wanted) + 2 and array.shape[-1] == 1:
+        array = array[..., 0]
+    if array.ndim != len(wanted) + 1 or any(w not in (None, g) for w, g in zip(wanted, array.shape[1:], strict=True)):
+        raise ValueError(
+            f"Expected {name} of shape {(None, *wanted)}, which the model takes. {received(name, np.asarray(values))}"
+        )
+    return array
 
 
-def _tensor(array, dtype):
-    return tf.convert_to_tensor(array) if dtype == "string" else tf.cast(array, dtype)
+def check_weights(model):
+    """Refuse a model that cannot answer, as a weight of it is NaN or infinite.
+
+    Raises:
+        ValueError: if one is; the message names it.
+    """
+    for weight in model.weights:
+        if keras.backend.is_float_dtype(weight.dtype):
+            values = keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
+            if not np.isfinite(values).all():
+                raise ValueError(
+                    f"Expected the weights of {model.name!r} to be finite. "
+                    f"Received: {weight.path} with {np.sum(~np.isfinite(values))} values that are NaN or infinite"
+                )
+
+
+def tensors(model, arrays):
+    """The inputs of a compiled pass: of the model's own types, so that one trace serves float64 and float32."""
+    return [
+        tf.convert_to_tensor(array) if tensor.dtype == "string" else tf.cast(array, tensor.dtype)
+        for array, tensor in zip(arrays, model.inputs, strict=True)
+    ]
+
+
+def kept(model, name, make, state=()):
+    """A compiled function that stays with a model until its layers, or ``state``, are others.
+
+    Removing channels exchanges the layers of a model; what was compiled before would go on with the old ones.
+
+    Args:
+        model: Keras model.
+        name: of the function.
+        make: returns the function to compile.
+        state: values other than the layers that the function was made for.
+
+    Returns:
+        ``tf.function``.
+    """
+    functions = vars(model).get("_scc_tf_functions")
+    if functions is None:
+        functions = _Functions()
+        object.__setattr__(model, "_scc_tf_functions", functions)
+    layers = [*model._flatten_layers()]
+    found = functions.by_name.get(name)
+    if found is None or found[1] != state or [*map(id, found[0])] != [*map(id, layers)]:
+        found = functions.by_name[name] = (layers, state, tf.function(make(), reduce_retracing=True))
+    return found[2]
+
+
+class _Functions:
+    """A plain object, in which Keras looks for nothing to track or save."""
+
+    def __init__(self):
+        self.by_name = {}
+
+
+def _packed(model, arrays):
+    """A list in the order of ``model.inputs`` in the structure that the model takes."""
+    structure = getattr(model, "input", None)
+    if len(arrays) == 1 and not isinstance(structure, Mapping):
+        return arrays[0]
+    return keras.tree.pack_sequence_as(structure, arrays)
 
 
 def _made_by(layer):

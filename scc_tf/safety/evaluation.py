@@ -2,35 +2,98 @@
 
 import numpy as np
 
-from scc_tf.inference import outputs
+from scc_tf.arguments import check_count, received
+from scc_tf.classifier import class_labels, classes_of, predicted_classes
+from scc_tf.inference import check_inputs, outputs
 
-__all__ = ["right_answers", "safety_accuracy"]
+__all__ = ["check_safety_set", "check_scorable", "right_answers", "safety_accuracy"]
+
+
+def check_safety_set(safety_set):
+    """Refuse what is no safety set, whatever the model.
+
+    Args:
+        safety_set: see `safety_accuracy`.
+
+    Returns:
+        The set itself.
+
+    Raises:
+        ValueError: if it has no ``images`` and ``labels``, no example, or not one label for each.
+    """
+    if not hasattr(safety_set, "images") or not hasattr(safety_set, "labels"):
+        raise ValueError(f"Expected safety_set to have images and labels. {received('safety_set', safety_set)}")
+    images, labels = safety_set.images, safety_set.labels
+    try:
+        counts = len(labels), len(images)
+    except TypeError:
+        raise ValueError(
+            f"Expected the images and labels of safety_set to be arrays. {received('labels', labels)}"
+        ) from None
+    one_array = hasattr(images, "shape")  # else there may be one for each input of the model
+    if not counts[0] or not counts[1] or (one_array and counts[0] != counts[1]):
+        raise ValueError(
+            "Expected a safety set with at least one example and one label for each. "
+            f"Received: safety_set of {counts[1]} images, {counts[0]} labels"
+        )
+    return safety_set
+
+
+def check_scorable(model, safety_set):
+    """Refuse a model or a safety set whose accuracy would mean nothing; without running the model.
+
+    Args:
+        model: see `safety_accuracy`.
+        safety_set: see `safety_accuracy`.
+
+    Returns:
+        ``(images, labels)``: one array per input of the model; int64 ``(S,)``.
+
+    Raises:
+        ValueError: if the model is no classifier with one output, its inputs are not like the images, or the labels
+            are none of its classes; see `scc_tf.classifier`.
+    """
+    check_safety_set(safety_set)
+    classes_of(model)
+    images = check_inputs("safety_set.images", safety_set.images, model)
+    return images, class_labels(safety_set.labels, model, len(images[0]), "safety_set.labels")
 
 
 def safety_accuracy(model, safety_set, batch_size=None):
     """Accuracy on a safety set, in inference mode.
 
     Args:
-        model: Keras classifier with outputs ``(N, K)``, ``K > 1``.
-        safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels`` (``(S,)`` or ``(S, 1)``).
-        batch_size: examples per forward pass; None: as many as memory allows, see `scc_tf.inference.batch_for`.
+        model: Keras classifier with outputs ``(N, K)``; one unit tells two classes apart, see `scc_tf.classifier`.
+        safety_set: `scc_tf.SafetySet`, or anything with ``images``, as the model takes them, and ``labels`` of any
+            form that `scc_tf.classifier.class_labels` knows.
+        batch_size: examples per forward pass; None: as many as memory allows, 500 at most.
 
     Returns:
         The fraction of right answers, in [0, 1].
 
     Raises:
-        ValueError: if the model has one output only.
+        ValueError: if the answers or the labels mean nothing that can be scored, see `check_scorable`, or an answer is
+            NaN.
     """
-    if model.output_shape[-1] == 1:
-        raise ValueError(f"Expected one output per class. Received: output_shape={model.output_shape}")
-    return right_answers(outputs(model, safety_set.images, batch_size), safety_set.labels)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    images, labels = check_scorable(model, safety_set)
+    return right_answers(outputs(model, images, batch_size), labels, model)
 
 
-def right_answers(answers, labels):
+def right_answers(answers, labels, model=None):
     """Fraction of answers that are right, whoever gave them: a Keras model, or a file that an interpreter ran.
 
     Args:
-        answers: array ``(S, K)``, one score per class.
-        labels: integers ``(S,)`` or ``(S, 1)``.
+        answers: array ``(S, K)``, one score per class; or ``(S, 1)``, if the model is given.
+        labels: of any form that `scc_tf.classifier.class_labels` knows.
+        model: the Keras model that the answers are of, which tells what they mean; None: the largest one counts.
+
+    Raises:
+        ValueError: if an answer is NaN or has no such meaning.
     """
-    return float((answers.argmax(-1) == np.reshape(labels, -1)).mean())
+    answers = np.asarray(answers)
+    if model is None and (answers.ndim != 2 or answers.shape[1] < 2):
+        raise ValueError(f"Expected one answer (S, K) per class. {received('answers', answers)}")
+    labels = class_labels(labels, answers.shape[1] if model is None else model, len(answers))
+    return float(np.mean(predicted_classes(answers, model) == labels))

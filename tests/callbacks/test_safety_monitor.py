@@ -154,9 +154,12 @@ def test_settings_out_of_range_are_refused(settings):
         SafetyMonitor(toy.safety_set(), **settings)
 
 
-def test_a_model_with_one_output_is_refused_not_scored_wrongly():
-    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation="sigmoid")])
+@pytest.mark.parametrize(
+    ("activation", "message"), [("relu", "output_shape="), ("sigmoid", "from 0 to 1.*from 0 to 2")]
+)
+def test_a_model_with_one_output_that_cannot_be_scored_is_refused(activation, message):
+    model = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation=activation)])
     monitor = SafetyMonitor(toy.safety_set())
     monitor.set_model(model)
-    with pytest.raises(ValueError, match="output_shape="):
+    with pytest.raises(ValueError, match=message):
         monitor.safety_accuracy()

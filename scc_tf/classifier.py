@@ -1,0 +1,176 @@
+"""What a classifier says, and whether it is right: the one place that decides what its outputs and labels mean.
+
+Shapes: ``N`` examples, ``K`` classes.
+"""
+
+import keras
+import numpy as np
+
+from scc_tf.arguments import check_array, received
+
+__all__ = ["class_labels", "classes_of", "predicted_classes"]
+
+_OF_NUMBERS = {  # losses of networks that do not choose between classes
+    *("huber", "log_cosh", "logcosh", "mae", "mape", "mean_absolute_error", "mean_absolute_percentage_error"),
+    *("mean_squared_error", "mean_squared_logarithmic_error", "mse", "msle", "poisson"),
+}
+_OF_LOGITS = {"categorical_hinge", "hinge", "squared_hinge"}  # which put the border between two classes at 0
+
+
+def classes_of(model, name="model"):
+    """The number of classes that a model tells apart, without running it.
+
+    ====================  =====================================================================================
+    output                answer
+    ====================  =====================================================================================
+    ``(N, K)``, K >= 2    the class with the largest score, be it a logit or a probability
+    ``(N, 1)``            class 1 or class 0: one unit with a sigmoid, above or below 1/2; one without an
+                          activation is a logit, above or below 0
+    ====================  =====================================================================================
+
+    Args:
+        model: built Sequential or functional model with one output; any number of inputs.
+        name: what to call it in an error.
+
+    Returns:
+        int, at least 2.
+
+    Raises:
+        ValueError: if the outputs are none of these: several outputs, one for every pixel or step, or one unit that
+            may be a number.
+    """
+    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None) or not getattr(model, "outputs", None):
+        raise ValueError(
+            f"Expected {name} to be a built functional or Sequential keras.Model, whose graph of layers is known. "
+            f"{received(name, model)}"
+        )
+    shapes = [tuple(tensor.shape) for tensor in model.outputs]
+    if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
+        raise ValueError(
+            f"Expected {name} to be a classifier with one output (N, K), a score per class. "
+            f"Received: {model.name!r} with {len(model.inputs)} inputs, {len(shapes)} outputs {shapes}"
+        )
+    if shapes[0][1] == 1:
+        _border(model, name)
+    return max(shapes[0][1], 2)
+
+
+def class_labels(labels, classes_or_model, count=None, name="labels"):
+    """Labels of any form that ``fit`` takes, as class numbers.
+
+    Args:
+        labels: whole numbers ``(N,)`` or ``(N, 1)`` in [0, K); or one-hot rows ``(N, K)``.
+        classes_or_model: ``K``, or a model that `classes_of` accepts.
+        count: ``N``; None takes any, but 0.
+        name: of the argument, for the error.
+
+    Returns:
+        int64 ``(N,)``.
+
+    Raises:
+        ValueError: if they are none. Rows of 0 and 1 are none where each unit has a sigmoid or a binary loss: there
+            they may answer several questions at once. Nor are numbers for a model with a loss of numbers.
+
+    Example:
+        >>> class_labels([[0, 1], [1, 0]], 2).tolist()
+        [1, 0]
+    """
+    model = classes_or_model if isinstance(classes_or_model, keras.Model) else None
+    classes = classes_or_model if model is None else classes_of(model)
+    array = check_array(name, labels)
+    if count is not None and len(array) != count:
+        raise ValueError(f"Expected {name} to hold one label per example, {count}. {received(name, array)}")
+    if array.ndim == 2 and array.shape[1] == 1:
+        array = array[:, 0]
+    wanted = (
+        f"Expected {name} to hold one class per example: whole numbers ({len(array)},), or one-hot rows of {classes}"
+    )
+    if array.ndim == 2 and array.shape[1] == classes and (model is None or model.outputs[0].shape[1] == classes):
+        if not ((array == 0) | (array == 1)).all() or (np.sum(array, axis=1) != 1).any():
+            raise ValueError(f"{wanted}; these rows are not one-hot. {received(name, array)}")
+        if model is not None and _answers_several(model):
+            raise ValueError(
+                f"{wanted.partition(', or')[0]}; rows of 0 and 1 may be several answers where each unit has its own. "
+                f"{received(name, array)}"
+            )
+        return array.argmax(axis=1)
+    whole = array.ndim == 1 and (array.dtype.kind != "f" or (array == np.round(array)).all())
+    if not whole or (model is not None and _loss_name(model) in _OF_NUMBERS):
+        reason = "" if not whole else f"; {model.name!r} is trained for numbers, with the loss {_loss_name(model)}"
+        raise ValueError(f"{wanted}{reason}. {received(name, np.asarray(labels))}")
+    if array.min() < 0 or array.max() >= classes:
+        raise ValueError(
+            f"Expected {name} to hold classes from 0 to {classes - 1}. "
+            f"Received: {name} from {array.min()} to {array.max()}"
+        )
+    return array.astype(np.int64)
+
+
+def predicted_classes(answers, model=None):
+    """The class that is chosen for each example.
+
+    Args:
+        answers: float ``(N, K)``; or ``(N, 1)`` of a model.
+        model: a model that `classes_of` accepts, whose outputs they are; needed for ``(N, 1)``.
+
+    Returns:
+        int64 ``(N,)``.
+
+    Raises:
+        ValueError: if an answer is NaN; infinite ones are compared like any other.
+    """
+    answers = np.asarray(answers)
+    answers = answers.astype(np.result_type(answers, np.float32), copy=False)
+    if np.isnan(answers).any():
+        raise ValueError(
+            f"Expected finite answers{f' from {model.name!r}' if model else ''}. "
+            f"Received: NaN for {np.isnan(answers).any(axis=1).sum()} of {len(answers)} examples"
+        )
+    if answers.shape[1] == 1:
+        return (answers[:, 0] > _border(model)).astype(np.int64)
+    return answers.argmax(axis=1).astype(np.int64)
+
+
+def _answers_several(model):
+    """Whether each unit says yes or no to a question of its own."""
+    return _last_activation(model) is keras.activations.sigmoid or (_loss_name(model) or "").startswith("binary")
+
+
+def _border(model, name="model"):
+    """Where one unit passes from class 0 to class 1."""
+    activation, loss = _last_activation(model), _loss_name(model)
+    if activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid):
+        return 0.5
+    from_logits = loss is None or loss in _OF_LOGITS or getattr(model.loss, "from_logits", False)
+    if activation is keras.activations.linear and from_logits:
+        return 0.0
+    raise ValueError(
+        f"Expected {name} to have one output per class, or one unit with a sigmoid, or one without an activation that "
+        f"is trained as a logit. Received: {model.name!r} with output_shape={tuple(model.outputs[0].shape)}, "
+        f"activation={getattr(activation, '__name__', activation)}, loss={loss}"
+    )
+
+
+def _last_activation(model):
+    """The function that makes the outputs of a model; None where it is not known."""
+    tensor = model.outputs[0]
+    while True:
+        operation, node_index, place = tensor._keras_history
+        if isinstance(operation, keras.Model) and operation.outputs:
+            tensor = operation.outputs[place]
+            continue
+        if type(operation).__name__.lower() == "sigmoid":  # keras.ops.sigmoid
+            return keras.activations.sigmoid
+        activation = getattr(operation, "activation", None)
+        casts = isinstance(operation, keras.layers.Activation) and activation is keras.activations.linear
+        if not casts:  # such as the one that makes float32 of half precision
+            return activation
+        tensor = operation._inbound_nodes[node_index].input_tensors[0]
+
+
+def _loss_name(model):
+    """Of a compiled model, in the form ``mean_squared_error``; None where there is none."""
+    loss = getattr(model, "loss", None)
+    if isinstance(loss, list | tuple | dict) and len(keras.tree.flatten(loss)) == 1:
+        (loss,) = keras.tree.flatten(loss)
+    return None if loss is None else str(getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss)
