@@ -7,6 +7,7 @@ from pathlib import Path
 import keras
 from absl import logging
 
+from scc_tf.arguments import check_count
 from scc_tf.atomic import atomic_path
 
 __all__ = ["EveryNSteps"]
@@ -30,7 +31,7 @@ class EveryNSteps(keras.callbacks.Callback):
         active: whether its ``fit`` has begun and has not ended.
 
     Raises:
-        ValueError: if ``every`` is below 1.
+        ValueError: if ``every`` is no whole number from 1.
     """
 
     names = ()  # of the values that `at_step` returns
@@ -39,9 +40,7 @@ class EveryNSteps(keras.callbacks.Callback):
 
     def __init__(self, every, backup_dir=None):
         super().__init__()
-        if every < 1:
-            raise ValueError(f"Expected every to be at least 1 step. Received: every={every}")
-        self.every = every
+        self.every = check_count("every", every)
         self.history = []
         self.active = False
         self._last_step = 0

@@ -8,8 +8,11 @@ import keras
 import numpy as np
 from absl import logging
 
+from scc_tf.arguments import check_count, check_number, received
 from scc_tf.atomic import atomic_path
+from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.optimizer_state import optimizer_slots
+from scc_tf.safety import Contract
 from scc_tf.training import self_compressing_layers
 
 __all__ = ["KernelRestoration", "restoration_of"]
@@ -34,10 +37,14 @@ class KernelRestoration(keras.callbacks.Callback):
     With ``size_model="entropy"`` a channel is dead when all its codes are 0. The exponent, and its optimizer slots,
     belong to the whole kernel and stay: the latent weights are scaled to ``restore_bits`` instead.
 
-    **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. Where the last ones do
-    not, the last state that did (weights, formats, batch statistics; kept in memory) is put back, a warning says so
-    and the monitor checks once more. This comes after ``on_train_end`` of all callbacks, so one that sets weights
-    there, as ``EarlyStopping(restore_best_weights=True)`` does, may be listed anywhere.
+    **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. The reference is the
+    monitor's: the network that was handed in, or better. Where the last weights do not satisfy it, the last state that
+    did (weights, formats, batch statistics; kept in memory) is put back, a warning says so and the monitor checks once
+    more. This comes after ``on_train_end`` of all callbacks, so one that sets weights there, as
+    ``EarlyStopping(restore_best_weights=True)`` does, may be listed anywhere. Where already the start breaks the
+    contract, as after a conversion to few bits, a warning says what that cost, and training goes on: there is a state
+    to go back to from the first check on that satisfies it. The contract stays with the model, as ``model.contract``
+    (`scc_tf.safety.Contract`), for those who finish it and write its files.
 
     Adds to ``logs``: ``restored_channels``, the number restored so far.
 
@@ -78,23 +85,15 @@ class KernelRestoration(keras.callbacks.Callback):
         backup_dir=None,
     ):
         super().__init__()
-        if not 0 <= threshold <= 1 or not 0 <= restore_fraction <= 1:
-            raise ValueError(
-                "Expected threshold and restore_fraction in [0, 1]. "
-                f"Received: threshold={threshold}, restore_fraction={restore_fraction}"
-            )
-        if not 0 < restore_bits <= 24 or patience < 1 or cooldown < 0:
-            raise ValueError(
-                "Expected restore_bits in (0, 24], patience >= 1 and cooldown >= 0. "
-                f"Received: restore_bits={restore_bits}, patience={patience}, cooldown={cooldown}"
-            )
+        if not isinstance(monitor, SafetyMonitor):
+            raise ValueError(f"Expected monitor to be a SafetyMonitor. {received('monitor', monitor)}")
         self.monitor = monitor
-        self.threshold = threshold
-        self.restore_fraction = restore_fraction
-        self.restore_bits = restore_bits
-        self.patience = patience
-        self.cooldown = cooldown
-        self.seed = seed
+        self.threshold = check_number("threshold", threshold, 0, 1)
+        self.restore_fraction = check_number("restore_fraction", restore_fraction, 0, 1)
+        self.restore_bits = check_number("restore_bits", restore_bits, high=24, above=0)
+        self.patience = check_count("patience", patience)
+        self.cooldown = check_count("cooldown", cooldown, 0)
+        self.seed = check_count("seed", seed, 0)
         self.events = []
         self.safe_step = None
         self.reverted = False
@@ -119,10 +118,19 @@ class KernelRestoration(keras.callbacks.Callback):
             )
         self.events, self.reverted, self.safe_step, self._safe_weights = [], False, None, None
         if not self._load():
-            if self.monitor.history[-1]["step"] != self.monitor.step:
-                self.monitor.act()  # its last check was of other weights than these
-            self._follow()
+            self.monitor.act()  # its last check may be of other weights than these
+            if self.monitor.history[0]["step"] == self.monitor.step and not self.is_kept:
+                self._tell_what_the_start_costs()
+            else:
+                self._follow()
+        self.model.contract = self.contract
         self._checks_seen = len(self.monitor.history)
+
+    @property
+    def contract(self):
+        """The `scc_tf.safety.Contract` of the model as of now; its reference may still rise in ``fit``."""
+        monitor = self.monitor
+        return Contract(monitor.safety_set, monitor.reference_accuracy, self.threshold, monitor.batch_size)
 
     @property
     def is_safe(self):
@@ -163,11 +171,14 @@ class KernelRestoration(keras.callbacks.Callback):
         check = self.monitor.history[-1]
         if self._beyond(check):
             self._go_back(check)
+        self.model.contract = self.contract
         if self._backup:
             self._backup.unlink(missing_ok=True)
 
     def _go_back(self, check):
-        outcome = "No state that satisfied it is left to go back to: its backup was lost."
+        outcome = "No state that satisfied it is left to go back to."
+        if all(map(self._beyond, self.monitor.history)):
+            outcome = "No check satisfied it, the first one included: more bits to start from, or less gamma."
         if self._safe_weights is not None:
             self.model.set_weights(self._safe_weights)
             self.reverted = True
@@ -181,6 +192,17 @@ class KernelRestoration(keras.callbacks.Callback):
             outcome,
         )
 
+    def _tell_what_the_start_costs(self):
+        check = self.monitor.history[-1]
+        logging.warning(
+            "The safety contract is broken before the first step: safety accuracy %.2f %%, %.2f points below its "
+            "reference; the contract allows %.2f. Training goes on, but there is no state to go back to until a check "
+            "satisfies it; convert to more bits (self_compress, initial_bit_depth) to start within it.",
+            100 * check["safety_accuracy"],
+            100 * check["safety_drop"],
+            100 * self.threshold,
+        )
+
     def _beyond(self, check):
         return check["safety_drop"] > self.threshold + 1e-9  # both are differences of rounded fractions
 
@@ -191,6 +213,7 @@ class KernelRestoration(keras.callbacks.Callback):
     def _follow(self):
         """React to the monitor's last check."""
         check = self.monitor.history[-1]
+        self.model.contract = self.contract
         if not self._beyond(check):
             self.accept()
             return

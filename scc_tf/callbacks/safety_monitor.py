@@ -1,7 +1,9 @@
 """Watch the examples that must not get worse."""
 
+import keras
 from absl import logging
 
+from scc_tf.arguments import check_array, check_choice, check_count, check_number, received
 from scc_tf.batch_statistics import reestimate_batch_statistics, trainable_norms
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.safety import safety_accuracy
@@ -14,8 +16,10 @@ REFERENCES = ("best", "average")
 class SafetyMonitor(EveryNSteps):
     """Evaluates the safety set every ``every`` steps, at the start of ``fit`` and on its final weights.
 
-    The drop is measured against a reference: the best accuracy so far, or its moving average. Never against the
-    last value alone, so a slow decay is caught.
+    The drop is measured against a reference: the network that was handed to `scc_tf.self_compress`, scored on the
+    safety set as ``fit`` begins, or the best accuracy since (or the moving average), whichever is higher. So what the
+    first rounding costs is part of the drop, and a slow decay is caught. Where that network is not known, as in a model
+    that was loaded from a file, the model as ``fit`` finds it takes its place, and a warning says so.
 
     Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy), fractions. With
     ``statistics_images`` it re-estimates the model's BatchNormalization statistics before each check; it writes
@@ -24,23 +28,27 @@ class SafetyMonitor(EveryNSteps):
     Args:
         safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``, not empty.
         every: training steps between two checks.
-        reference: ``"best"`` or ``"average"``.
+        reference: ``"best"`` or ``"average"``: of the checks.
         decay: weight of the past in the moving average.
+        reference_accuracy: safety accuracy of the network that was handed in, a fraction, where it is not known to the
+            model or is not to be measured; None measures it.
         statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty),
             augmented as in training, see `scc_tf.batch_statistics.reestimate_batch_statistics`.
             None leaves the running statistics alone; those of trainable layers lag behind the weights and make the
             checks noisy, so ``fit`` begins with a warning.
-        batch_size: examples per evaluation batch.
+        batch_size: examples per evaluation batch; None: as many as memory allows.
         backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
             when ``fit`` ends. Without it the reference starts anew in a ``fit`` that goes on after an interruption.
 
     Attributes:
         history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``. The last one is of the
             weights that ``fit`` leaves.
+        trained_accuracy: that of the network that was handed in, a fraction; 0 where it is not known.
         active: whether its ``fit`` has begun and has not ended.
 
     Raises:
-        ValueError: if the safety set is empty, or an argument is out of range.
+        ValueError: if the safety set is empty, or an argument is out of range; from ``fit``, if the model cannot be
+            scored.
 
     Example:
         >>> monitor = SafetyMonitor(safety_set, every=50)                       # doctest: +SKIP
@@ -58,47 +66,68 @@ class SafetyMonitor(EveryNSteps):
         *,
         reference="best",
         decay=0.9,
+        reference_accuracy=None,
         statistics_images=None,
-        batch_size=500,
+        batch_size=None,
         backup_dir=None,
     ):
         super().__init__(every, backup_dir)
-        if len(safety_set.labels) == 0 or len(safety_set.labels) != len(safety_set.images):
+        images, labels = (getattr(safety_set, name, None) for name in ("images", "labels"))
+        if images is None or labels is None:
+            raise ValueError(f"Expected safety_set with images and labels. {received('safety_set', safety_set)}")
+        if len(labels) == 0 or len(labels) != len(images):
             raise ValueError(
-                "Expected a safety set with at least one example and one label for each. "
-                f"Received: {len(safety_set.images)} images, {len(safety_set.labels)} labels"
+                "Expected safety_set to have at least one example and one label for each. "
+                f"Received: safety_set of {len(images)} images, {len(labels)} labels"
             )
-        if reference not in REFERENCES:
-            raise ValueError(f"Expected reference to be one of {REFERENCES}. Received: reference={reference!r}")
-        if not 0 <= decay < 1:
-            raise ValueError(f"Expected decay in [0, 1). Received: decay={decay}")
+        check_choice("reference", reference, REFERENCES)
         self.safety_set = safety_set
         self.reference = reference
-        self.decay = decay
+        self.decay = check_number("decay", decay, 0, below=1)
+        if reference_accuracy is not None:
+            reference_accuracy = check_number("reference_accuracy", reference_accuracy, 0, 1)
+        self.given_accuracy = reference_accuracy
+        self.trained_accuracy = reference_accuracy or 0.0
+        if statistics_images is not None:
+            for images in keras.tree.flatten(statistics_images):
+                check_array("statistics_images", images)
         self.statistics_images = statistics_images
-        self.batch_size = batch_size
+        self.batch_size = batch_size if batch_size is None else check_count("batch_size", batch_size)
 
     @property
     def reference_accuracy(self):
-        """What the next check is compared with, a fraction; 0 before the first check."""
+        """What the next check is compared with, a fraction; never below `trained_accuracy`."""
         accuracies = [check["safety_accuracy"] for check in self.history]
-        if not accuracies:
-            return 0.0
-        if self.reference == "best":
-            return max(accuracies)
+        if not accuracies or self.reference == "best":
+            return max([self.trained_accuracy, *accuracies])
         average = accuracies[0]
         for accuracy in accuracies[1:]:
             average = self.decay * average + (1 - self.decay) * accuracy
-        return average
+        return max(self.trained_accuracy, average)
 
     def on_train_begin(self, logs=None):
-        """Take up the checks of an interrupted run, or check the model as it starts."""
+        """Score the network that was handed in; take up the checks of an interrupted run, or check the model."""
         if self.statistics_images is None and trainable_norms(self.model):
             logging.warning(
                 "The safety checks use running BatchNormalization statistics, which lag behind the weights: their "
                 "noise may look like a drop. Give SafetyMonitor statistics_images."
             )
+        self.trained_accuracy = self._accuracy_handed_in() if self.given_accuracy is None else self.given_accuracy
         super().on_train_begin(logs)
+
+    def _accuracy_handed_in(self):
+        """That of the network that the model was made of; 0 if there is none."""
+        origin = getattr(self.model, "origin", None)
+        if origin is not None and origin.network is not None:
+            return safety_accuracy(origin.network, self.safety_set, self.batch_size)
+        if hasattr(self.model, "origin"):  # other models are themselves what was handed in
+            logging.warning(
+                "The network that %r was made of %s: the reference of the safety checks is the model as fit finds it, "
+                "and what it has lost before is not seen. Give SafetyMonitor reference_accuracy to measure against it.",
+                self.model.name,
+                "is not known" if origin is None else "has other weights since",
+            )
+        return 0.0
 
     def at_step(self, step):
         """Check."""

@@ -53,12 +53,14 @@ class Contract:
         """Whether the safety accuracy of a Keras model is high enough."""
         return self.allows(self.accuracy_of(model))
 
-    def accuracy_of_answers(self, answers):
+    def accuracy_of_answers(self, model, answers):
         """Safety accuracy of what something else than Keras answers to ``safety_set.images``, a fraction.
 
         Args:
+            model: the Keras model that was written, which knows what its outputs mean.
             answers: array ``(S, K)``, such as `scc_tf.export.run_tflite` returns.
         """
+        del model
         return right_answers(answers, self.safety_set.labels)
 
     def check(self, accuracy, what):

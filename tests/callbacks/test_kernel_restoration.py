@@ -172,7 +172,9 @@ def test_nothing_happens_between_checks():
         {"restore_bits": math.nan},
         {"restore_bits": math.inf},
         {"patience": 0},
+        {"patience": 1.5},
         {"cooldown": -1},
+        {"seed": -1},
     ],
 )
 def test_settings_out_of_range_are_refused(settings):

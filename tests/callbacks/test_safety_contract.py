@@ -41,6 +41,62 @@ def test_a_fit_that_ends_well_is_left_alone(caplog):
     assert caplog.text == ""
 
 
+def poor_start(accuracy, reference):
+    """A fit whose start is already below the contract."""
+    run = Fit.__new__(Fit)
+    run.model = toy.compressed()
+    run.monitor = SafetyMonitor(toy.safety_set(), every=1, reference_accuracy=reference)
+    run.monitor.safety_accuracy = lambda: run.accuracy
+    run.restoration = KernelRestoration(run.monitor)
+    run.accuracy = accuracy
+    for callback in (run.monitor, run.restoration):
+        callback.set_model(run.model)
+    run.each("on_train_begin")
+    return run
+
+
+def test_a_start_that_breaks_the_contract_is_told_and_is_no_state_to_go_back_to(caplog):
+    run = poor_start(0.46, reference=1.0)
+    assert "broken before the first step: safety accuracy 46.00 %, 54.00 points below" in caplog.text
+    assert (run.restoration.safe_step, run.event_steps) == (None, [])
+    run.step(0.5)
+    run.step(0.97)
+    kept = run.model.get_weights()
+    kill([1])(run.model)
+    run.step(0.5)
+    run.end()
+    toy.assert_same(run.model.get_weights(), kept)
+    assert (run.restoration.reverted, run.restoration.safe_step) == (True, 2)
+
+
+def test_a_contract_that_no_check_satisfied_is_told_at_the_end(caplog):
+    run = poor_start(0.46, reference=1.0)
+    run.step(0.5)
+    last = run.model.get_weights()
+    run.end()
+    toy.assert_same(run.model.get_weights(), last)
+    assert not run.restoration.reverted
+    assert "No check satisfied it" in caplog.text
+
+
+def test_the_contract_stays_with_the_model_through_cuts(tmp_path):
+    run = Fit(accuracy=0.9, threshold=0.1)
+    run.step(0.95)
+    run.end()
+    contract = run.model.contract
+    assert (contract.reference_accuracy, contract.threshold, contract.allows(0.84)) == (0.95, 0.1, False)
+    assert contract.safety_set is run.monitor.safety_set
+    kill([0])(run.model)
+    smaller, _ = scc_tf.remove_dead_channels(run.model)
+    assert smaller.contract is contract and smaller.origin is run.model.origin
+    run.model.remove_dead_channels()
+    assert run.model.contract is contract
+    run.model.save(tmp_path / "model.keras")  # with neither the contract nor a second network in it
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    assert loaded.contract is None and loaded.origin is None
+    toy.assert_same(loaded.get_weights(), run.model.get_weights())
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("fraction", [0.0, 0.5])
 def test_a_huge_gamma_cannot_break_the_contract(fraction, caplog):

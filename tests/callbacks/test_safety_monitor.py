@@ -45,6 +45,47 @@ def test_there_is_no_reference_before_the_first_check():
     assert SafetyMonitor(toy.safety_set()).reference_accuracy == 0.0
 
 
+def handed_in(right):
+    """A network that is right on 12 examples or on none of them, and its self-compressing twin."""
+    net, chosen = toy.dense_net(), toy.safety_set()
+    net.get_layer("head").kernel.assign(np.zeros((12, 3)))
+    chosen.labels[:] = 1
+    net.get_layer("head").bias.assign([0.0, 1.0, 0.0] if right else [1.0, 0.0, 0.0])
+    return net, chosen
+
+
+@pytest.mark.parametrize(("right", "trained"), [(True, 1.0), (False, 0.0)])
+@pytest.mark.parametrize("reference", ["best", "average"])
+def test_the_reference_is_the_network_that_was_handed_in_or_better(right, trained, reference):
+    net, chosen = handed_in(right)
+    model, left = toy.compressed(net), iter([0.5, 0.7, 0.6])
+    monitor = SafetyMonitor(chosen, every=1, reference=reference, decay=0.0)
+    monitor.safety_accuracy = lambda: next(left)
+    monitor.set_model(model)
+    monitor.on_train_begin()
+    for _ in range(2):
+        model.optimizer.iterations.assign_add(1)
+        monitor.on_train_batch_end(0, {})
+    expected = [0.5, 0.3, 0.4] if right else [0.0, 0.0, 0.1]
+    np.testing.assert_allclose([check["safety_drop"] for check in monitor.history], expected)
+    assert monitor.trained_accuracy == trained
+
+
+@pytest.mark.parametrize("cause", ["loaded", "trained on", "given"])
+def test_where_the_network_is_not_known_the_start_is_the_reference_and_that_is_told(caplog, cause):
+    net, chosen = handed_in(right=True)
+    model = toy.compressed(net)
+    if cause == "loaded":
+        model.origin = None
+    net.get_layer("head").bias.assign([0.0, 2.0, 0.0] if cause == "trained on" else [0.0, 1.0, 0.0])
+    monitor = SafetyMonitor(chosen, reference_accuracy=0.8 if cause == "given" else None)
+    monitor.safety_accuracy = lambda: 0.5
+    monitor.set_model(model)
+    monitor.on_train_begin()
+    assert monitor.history[0]["safety_drop"] == pytest.approx(0.3 if cause == "given" else 0.0)
+    assert ("reference_accuracy" in caplog.text) == (cause != "given")
+
+
 @pytest.mark.parametrize(("batch_size", "column"), [(5, False), (5, True), (100, False)])
 def test_the_accuracy_is_that_of_the_models_answers(batch_size, column):
     chosen, model = toy.safety_set(13), toy.compressed()
@@ -146,7 +187,18 @@ def test_an_empty_or_inconsistent_safety_set_is_refused(examples):
 
 
 @pytest.mark.parametrize(
-    "settings", [{"every": 0}, {"reference": "worst"}, {"decay": 1.0}, {"decay": -0.1}, {"decay": float("nan")}]
+    "settings",
+    [
+        {"every": 0},
+        {"every": 1.5},
+        {"reference": "worst"},
+        {"decay": 1.0},
+        {"decay": -0.1},
+        {"decay": float("nan")},
+        {"reference_accuracy": 1.1},
+        {"batch_size": 0},
+        {"statistics_images": "x"},
+    ],
 )
 def test_settings_out_of_range_are_refused(settings):
     name, value = next(iter(settings.items()))

@@ -30,8 +30,8 @@ def test_a_drop_of_the_threshold_is_allowed_and_no_more(accuracy, kept):
 
 def test_models_and_answers_are_scored_alike():
     contract = Contract(EXAMPLES, 1.0, 0.05)
-    assert contract.accuracy_of(classifier()) == contract.accuracy_of_answers(SCORES) == 1.0
-    assert contract.accuracy_of(classifier(0)) == contract.accuracy_of_answers(-SCORES) == 0.0
+    assert contract.accuracy_of(classifier()) == contract.accuracy_of_answers(classifier(), SCORES) == 1.0
+    assert contract.accuracy_of(classifier(0)) == contract.accuracy_of_answers(classifier(), -SCORES) == 0.0
     assert contract.is_kept_by(classifier()) and not contract.is_kept_by(classifier(0))
 
 
