@@ -22,6 +22,7 @@ from typing import NamedTuple
 import numpy as np
 
 from scc_tf.arguments import check_count, check_number, received
+from scc_tf.arrays_file import read_arrays_file
 
 __all__ = ["Dataset", "Split", "load", "load_split", "stratified_holdout"]
 
@@ -211,12 +212,11 @@ def _read(name: str, split: str, data_dir: str | Path | None, download: bool) ->
 
 def _read_npz(path: Path, split: str) -> _Raw:
     """Read ``x_<split>`` and ``y_<split>``; whatever is wrong with the file ends in one ValueError."""
+    names = f"x_{split}", f"y_{split}"
     try:
-        # opened here, because np.load leaves a damaged file open
-        with path.open("rb") as file, np.load(file, allow_pickle=False) as arrays:
-            images, labels = arrays[f"x_{split}"], arrays[f"y_{split}"]
-    except Exception as error:  # a damaged zip archive raises a dozen unrelated types, from half a dozen places
-        raise ValueError(f"Not a readable data set with arrays x_{split} and y_{split}: {path} ({error})") from error
+        images, labels = read_arrays_file(path, dict.fromkeys(names, "fiub")).values()
+    except (ValueError, OSError) as error:
+        raise ValueError(f"Not a readable data set with arrays {' and '.join(names)}: {path} ({error})") from error
     return _check(images, labels, None, str(path))
 
 

@@ -6,15 +6,13 @@ Shapes: ``N`` images handed in, ``S`` of them selected, ``K`` classes, images ``
 import dataclasses
 import operator
 import os
-import struct
 import sys
-import zipfile
-import zlib
-from pathlib import Path
 
 import keras
 import numpy as np
 
+from scc_tf.arguments import check_path
+from scc_tf.arrays_file import read_arrays_file
 from scc_tf.atomic import atomic_path
 from scc_tf.safety import diversity
 from scc_tf.safety.attention import attention_score, cam_batches, check_images, check_model, resize_maps
@@ -25,19 +23,17 @@ __all__ = ["REASONS", "SafetySet", "select_safety_set"]
 REASONS = ("attention", "uncertainty", "diversity")
 
 _FORMAT = "scc_tf.safety_set/1"
-_DAMAGE = (  # what numpy and zipfile raise on damaged files
-    EOFError,
-    KeyError,
-    NotImplementedError,
-    OSError,
-    RuntimeError,
-    SyntaxError,
-    TypeError,
-    ValueError,
-    struct.error,
-    zipfile.BadZipFile,
-    zlib.error,
-)
+_KINDS = {  # of the parts of a file
+    "images": "fiub",
+    "labels": "iu",
+    "indices": "iu",
+    "reasons": "U",
+    "attention": "f",
+    "margin": "f",
+    "cluster": "iu",
+    "heat_maps": "u",
+    "format": "U",
+}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -103,16 +99,15 @@ class SafetySet:
         Raises:
             ValueError: if there is no such file, it is not a safety set, or it is damaged.
         """
-        if not Path(path).is_file():
+        path = check_path("path", path)
+        if not path.is_file():
             raise ValueError(f"Expected a safety set file. Received: path={str(path)!r}, where there is no file")
-        names = {field.name for field in dataclasses.fields(cls)}
         try:
-            with Path(path).open("rb") as file, np.load(file, allow_pickle=False) as archive:
-                parts = {name: archive[name] for name in archive.files}
-            if str(parts.pop("format")) != _FORMAT or set(parts) != names:
-                raise ValueError(f"its parts are {sorted(parts)}")
+            parts = read_arrays_file(path, _KINDS)
+            if str(parts.pop("format")) != _FORMAT:
+                raise ValueError("its format is another")
             return cls(**parts)
-        except _DAMAGE as error:
+        except (ValueError, OSError) as error:
             raise ValueError(
                 f"Expected a file that SafetySet.save wrote ({_FORMAT}). "
                 f"Received: path={str(path)!r}, which is something else or damaged: {error}"
