@@ -1,13 +1,23 @@
 """From a plain Keras model to its self-compressing, weight-sharing or masked twin, and back."""
 
-import dataclasses
+from collections.abc import Mapping
 
 import keras
 import numpy as np
-from absl import logging
 
 from scc_tf import coding
-from scc_tf.graph import check_functional, clone_graph, copy_layer, copy_weights, kernels_of
+from scc_tf.arguments import check_choice, check_count, received
+from scc_tf.coding.codebook import STARTS
+from scc_tf.convertible import (
+    ConversionReport,
+    check_class,
+    check_convertible,
+    chosen_by,
+    reason_of_kernel,
+    report_on,
+    update_of,
+)
+from scc_tf.graph import clone_graph, copy_layer, copy_state, kernels_of
 from scc_tf.layers import (
     STOCK,
     TWINS,
@@ -28,40 +38,6 @@ EXPONENT_PER = ("channel", "kernel")
 ZEROS = ("pruned", "values")
 
 
-@dataclasses.dataclass(frozen=True)
-class ConversionReport:
-    """What `self_compress` or `share_weights` did.
-
-    Attributes:
-        converted: names of the layers that now learn their format or share their weights.
-        skipped: ``{layer name: reason}`` for the other layers that own a weight of rank 2 or more. Layers without
-            one, such as BatchNormalization, have nothing to compress.
-        verb: what the converted layers now do.
-    """
-
-    converted: tuple
-    skipped: dict
-    verb: str = "self-compress"
-
-    def __str__(self):
-        """One line for what was converted, one for each skipped layer."""
-        lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
-        return "\n".join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
-
-
-def _chosen_by(exclude, model):
-    """The ids of the layers to leave as they are; a nested model stands for everything in it."""
-    layers = model._flatten_layers()
-    if callable(exclude):
-        chosen = [layer for layer in layers if exclude(layer)]
-    else:
-        names = {exclude} if isinstance(exclude, str) else set(exclude)
-        chosen = [layer for layer in layers if layer.name in names]
-        if unknown := names - {layer.name for layer in chosen}:
-            raise ValueError(f"Expected exclude to name layers of the model. Received: {sorted(unknown)}")
-    return {id(inner) for layer in chosen for inner in layer._flatten_layers()}
-
-
 def _stock_of(layer):
     """The stock class that a layer stands in for; its own class if it stands for none."""
     base = UNMASKED.get(type(layer), type(layer))
@@ -74,7 +50,7 @@ def _stock_config(layer):
     return {k: v for k, v in layer.get_config().items() if k not in own}
 
 
-def _reason_to_skip(layer, excluded, family):
+def _reason_to_skip(layer, excluded, family, include_frozen):
     """Why a layer is not converted to ``"self-compressing"`` or ``"weight-sharing"``; None if it is."""
     if id(layer) in excluded:
         return "excluded by the caller"
@@ -84,11 +60,7 @@ def _reason_to_skip(layer, excluded, family):
         return "already weight-sharing"
     if _stock_of(layer) not in TWINS:
         return f"no {family} twin of {type(layer).__name__}"
-    if getattr(layer, "quantization_mode", None):
-        return f"already quantized ({layer.quantization_mode})"
-    if getattr(layer, "lora_enabled", False):
-        return "has a LoRA update"
-    return None
+    return reason_of_kernel(layer, include_frozen)
 
 
 def _latent(layer):
@@ -105,31 +77,24 @@ def _effective(layer):
     return values
 
 
-def _copy_by_name(values, other):
-    """Give another layer the weights that are named."""
+def _copy_by_name(layer, values, other):
+    """Give another layer the values that are named, and what is frozen in the first one."""
+    flags = {weight.name: weight.trainable for weight in layer.weights}
     for weight in other.weights:
         if weight.name in values:
             weight.assign(values[weight.name])
-
-
-def _report(model, pairs, reason_to_skip, family, function, verb):
-    """The `ConversionReport` of ``pairs`` of a layer and its clone, logged; refused without a clone of the family."""
-    layers = [layer for layer, _ in pairs if any(len(w.shape) >= 2 for w in layer.weights)]
-    reasons = [(layer.name, reason_to_skip(layer)) for layer in layers]
-    report = ConversionReport(
-        converted=tuple(name for name, reason in reasons if reason is None),
-        skipped={name: reason for name, reason in reasons if reason is not None},
-        verb=verb,
-    )
-    if not any(isinstance(clone, family) for _, clone in pairs):
-        raise ValueError(f"Expected at least one layer that can {verb}. Received: {model.name!r}: {report}")
-    for name, reason in report.skipped.items():
-        logging.warning("%s skipped layer %s: %s", function, name, reason)
-    return report
+            weight.trainable = flags.get(weight.name, weight.trainable)
 
 
 def self_compress(
-    model, initial_bit_depth=8.0, rounding="nearest", exclude=(), *, exponent_per="channel", bias_exponent=None
+    model,
+    initial_bit_depth=8.0,
+    rounding="nearest",
+    exclude=(),
+    *,
+    exponent_per="channel",
+    bias_exponent=None,
+    include_frozen=False,
 ):
     """Clone a model with self-compressing layers in place of the stock ones; the original is untouched.
 
@@ -146,13 +111,16 @@ def self_compress(
             channels of a kernel have the same. With ``size_model="entropy"`` they stay the same then, and a file has
             one for the kernel.
         bias_exponent: int; biases are rounded to multiples of ``2**bias_exponent``. None leaves them as they are.
+        include_frozen: whether layers with ``trainable=False`` are converted, too. They answer as before only as
+            closely as their codes allow, and no training makes up for that.
 
     Returns:
         A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, and what was
         skipped and why. Skipped layers are logged as warnings.
 
     Raises:
-        ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if a name in
+        ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if its class
+            overrides ``train_step`` or other methods, which would be lost; if a weight is not finite; if a name in
             ``exclude`` is unknown; if one of the other arguments is out of range.
 
     Example:
@@ -162,16 +130,15 @@ def self_compress(
         >>> compressed.conversion_report.converted
         ('dense',)
     """
-    check_functional(model)
     # Keras hides what a layer says while it is being cloned
     check_format(initial_bit_depth, rounding, bias_exponent)
-    if exponent_per not in EXPONENT_PER:
-        raise ValueError(f"Expected exponent_per to be one of {EXPONENT_PER}. Received: exponent_per={exponent_per!r}")
-    excluded = _chosen_by(exclude, model)
+    check_choice("exponent_per", exponent_per, EXPONENT_PER)
+    check_convertible(model)
+    excluded = chosen_by(exclude, model)
     extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding, "bias_exponent": bias_exponent}
 
     def reason_to_skip(layer):
-        return _reason_to_skip(layer, excluded, "self-compressing")
+        return _reason_to_skip(layer, excluded, "self-compressing", include_frozen)
 
     def clone_layer(layer):
         if reason_to_skip(layer):
@@ -183,15 +150,15 @@ def self_compress(
     compressed, pairs = clone_graph(model, clone_layer, SelfCompressingModel)
     for layer, twin in pairs:
         if reason_to_skip(layer):
-            copy_weights(layer, twin)
+            copy_state(layer, twin)
             continue
-        _copy_by_name(_latent(layer), twin)
+        _copy_by_name(layer, _latent(layer), twin)
         for fmt in twin.formats:
             exponents = fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth)
             common = keras.ops.full_like(exponents, keras.ops.max(exponents))
             fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
     words = "self_compress", "self-compress"
-    compressed.conversion_report = _report(model, pairs, reason_to_skip, SelfCompressing, *words)
+    compressed.conversion_report = report_on(model, pairs, reason_to_skip, SelfCompressing, *words)
     compressed.origin = Origin(model)
     return compressed
 
@@ -199,16 +166,15 @@ def self_compress(
 def _clusters_by_name(clusters, model):
     """``{layer name: number of clusters}`` from what the caller passed."""
     names = [layer.name for layer in model._flatten_layers()]
-    counts = clusters if isinstance(clusters, dict) else dict.fromkeys(names, clusters)
-    if not all(isinstance(count, int) and count >= 1 for count in counts.values()):
-        raise ValueError(f"Expected clusters from 1, as an int or by the layer's name. Received: clusters={clusters!r}")
+    counts = clusters if isinstance(clusters, Mapping) else dict.fromkeys(names, clusters)
+    counts = {name: check_count("clusters", count) for name, count in counts.items()}
     if unknown := set(counts) - set(names):
-        raise ValueError(f"Expected clusters to name layers of the model. Received: {sorted(unknown)}")
+        raise ValueError(f"Expected clusters to name layers of the model. {received('clusters', sorted(unknown))}")
     return counts
 
 
-def _reason_not_to_share(layer, excluded, counts):
-    if reason := _reason_to_skip(layer, excluded, "weight-sharing"):
+def _reason_not_to_share(layer, excluded, counts, include_frozen):
+    if reason := _reason_to_skip(layer, excluded, "weight-sharing", include_frozen):
         return reason
     if layer.name not in counts:
         return "not named in clusters"
@@ -227,7 +193,7 @@ def _codebook(kernel, zeros, **settings):
     return centroids, indices
 
 
-def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", exclude=()):
+def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", exclude=(), *, include_frozen=False):
     """Clone a model with weight-sharing layers in place of the stock ones; the original is untouched.
 
     The weights of each kernel are grouped by `scc_tf.coding.share_weights`, and ``fit`` then trains the centroids. A
@@ -243,6 +209,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
         zeros: ``"pruned"``: weights that are exactly 0 stay 0 for ever and take no centroid, so a kernel of zeros
             only can never learn; ``"values"``: they are weights like others.
         exclude: as in `self_compress`.
+        include_frozen: as in `self_compress`.
 
     Returns:
         A functional `keras.Model` whose ``conversion_report`` tells what was converted, and what was skipped and why.
@@ -251,8 +218,8 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer whose weights can be shared; if a name in
-            ``exclude`` or ``clusters`` is unknown; if ``clusters``, ``start`` or ``zeros`` is none of the above; if a
-            kernel is not finite.
+            ``exclude`` or ``clusters`` is unknown; if ``clusters``, ``start`` or ``zeros`` is none of the above; if
+            the class of the model overrides methods or a weight is not finite, as in `self_compress`.
 
     Source: Han, Mao & Dally 2016, "Deep Compression", section 3 (arXiv 1510.00149).
 
@@ -263,14 +230,16 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
         >>> np.unique(shared.get_layer("head").kernel).size
         4
     """
-    check_functional(model)
+    check_choice("start", start, STARTS)
+    check_choice("zeros", zeros, ZEROS)
+    if not isinstance(clusters, Mapping):
+        check_count("clusters", clusters)
+    check_convertible(model)
     counts = _clusters_by_name(clusters, model)
-    if zeros not in ZEROS:
-        raise ValueError(f"Expected zeros to be one of {ZEROS}. Received: zeros={zeros!r}")
-    excluded = _chosen_by(exclude, model)
+    excluded = chosen_by(exclude, model)
 
     def reason_to_skip(layer):
-        return _reason_not_to_share(layer, excluded, counts)
+        return _reason_not_to_share(layer, excluded, counts, include_frozen)
 
     def codebooks_of(layer):
         settings = {"zeros": zeros, "clusters": counts[layer.name], "start": start, "seed": seed}
@@ -289,12 +258,12 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
     sharing, pairs = clone_graph(model, clone_layer)
     for layer, clone in pairs:
         if id(layer) not in codebooks:
-            copy_weights(layer, clone)
+            copy_state(layer, clone)
             continue
-        _copy_by_name(_effective(layer), clone)
+        _copy_by_name(layer, _effective(layer), clone)
         for name, (centroids, indices) in codebooks[id(layer)].items():
             clone.share(centroids, indices, name)
-    sharing.conversion_report = _report(model, pairs, reason_to_skip, WeightSharing, "share_weights", "share weights")
+    sharing.conversion_report = report_on(model, pairs, reason_to_skip, WeightSharing, "share_weights", "share weights")
     return sharing
 
 
@@ -310,7 +279,7 @@ def to_plain(model):
         A plain functional model with the same outputs; dead channels are zeros in its kernels.
 
     Raises:
-        ValueError: if the model is subclassed or not built.
+        ValueError: if the model is subclassed or not built, or its class overrides methods, as in `self_compress`.
 
     Example:
         >>> import keras, scc_tf
@@ -318,6 +287,7 @@ def to_plain(model):
         >>> type(to_plain(scc_tf.self_compress(plain)).layers[-1]) is keras.layers.Dense
         True
     """
+    check_class(model)
 
     def clone_layer(layer):
         if _stock_of(layer) is type(layer):
@@ -327,13 +297,23 @@ def to_plain(model):
     plain, pairs = clone_graph(model, clone_layer)
     for layer, stock in pairs:
         if _stock_of(layer) is type(layer):
-            copy_weights(layer, stock)
+            copy_state(layer, stock)
             continue
-        _copy_by_name(_effective(layer), stock)
+        _copy_by_name(layer, _effective(layer), stock)
     return plain
 
 
-def add_masks(model, exclude=()):
+def _reason_not_to_mask(layer, excluded, include_frozen):
+    if id(layer) in excluded:
+        return "excluded by the caller"
+    if isinstance(layer, Masked):
+        return "has masks already"
+    if type(layer) not in MASKED:
+        return f"no masks for {type(layer).__name__}"
+    return reason_of_kernel(layer, include_frozen)
+
+
+def add_masks(model, exclude=(), *, include_frozen=False):
     """Clone a model with a mask for every kernel, stock or self-compressing; the original is untouched.
 
     Weights are copied, the masks keep everything at first. `scc_tf.callbacks.MagnitudePruning` sets them during
@@ -343,13 +323,16 @@ def add_masks(model, exclude=()):
     Args:
         model: built Sequential or functional model; nested models and shared layers are converted too.
         exclude: as in `self_compress`.
+        include_frozen: whether layers with ``trainable=False`` get masks, too.
 
     Returns:
-        A functional model with the same outputs; a `scc_tf.SelfCompressingModel` if ``model`` is one.
+        A functional model with the same outputs; a `scc_tf.SelfCompressingModel` if ``model`` is one. Its
+        ``conversion_report`` tells which layers have masks.
 
     Raises:
-        ValueError: if the model is subclassed, not built, or has no kernel to mask; if a name in ``exclude`` is
-            unknown.
+        ValueError: if the model is subclassed, not built, or has no kernel to mask; if a layer is quantized or has a
+            LoRA update, and is not excluded; if a name in ``exclude`` is unknown; if the class of the model overrides
+            methods or a weight is not finite, as in `self_compress`.
 
     Example:
         >>> import keras, numpy as np, scc_tf
@@ -358,23 +341,30 @@ def add_masks(model, exclude=()):
         >>> bool(model.get_layer("head").kernel[0, 1] == 0)
         True
     """
-    check_functional(model)
-    excluded = _chosen_by(exclude, model)
+    check_convertible(model)
+    excluded = chosen_by(exclude, model)
+
+    def reason_to_skip(layer):
+        return _reason_not_to_mask(layer, excluded, include_frozen)
+
+    for layer in model._flatten_layers():
+        if (update := update_of(layer)) and reason_to_skip(layer) == update:
+            raise ValueError(
+                f"Expected float kernels without updates to mask. Received: layer {layer.name!r}, {update}; name it in "
+                "exclude to leave it as it is"
+            )
 
     def clone_layer(layer):
-        if type(layer) not in MASKED or id(layer) in excluded:
-            return copy_layer(layer)
-        return MASKED[type(layer)].from_config(layer.get_config())
+        return copy_layer(layer) if reason_to_skip(layer) else MASKED[type(layer)].from_config(layer.get_config())
 
     compresses = isinstance(model, SelfCompressingModel)
     masked, pairs = clone_graph(model, clone_layer, SelfCompressingModel if compresses else keras.Model)
     for layer, clone in pairs:
-        if type(clone) is type(layer):
-            copy_weights(layer, clone)
-            continue
-        _copy_by_name(_latent(layer), clone)
-    if not any(isinstance(clone, Masked) for _, clone in pairs):
-        raise ValueError(f"Expected at least one layer whose kernel can have a mask. Received: {model.name!r}")
+        if reason_to_skip(layer):
+            copy_state(layer, clone)
+        else:
+            _copy_by_name(layer, _latent(layer), clone)
+    masked.conversion_report = report_on(model, pairs, reason_to_skip, Masked, "add_masks", "have masks")
     if compresses:
         masked.starting_weights = model.starting_weights
     return masked

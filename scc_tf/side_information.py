@@ -3,12 +3,13 @@
 import keras
 import numpy as np
 
-from scc_tf.layers import self_compressing_layers
+from scc_tf.arguments import check_count
+from scc_tf.layers import frozen_variables, is_frozen, self_compressing_layers
 
 __all__ = ["round_exponents", "round_vectors"]
 
 
-def round_exponents(model, fraction_bits=3, rescale=False):
+def round_exponents(model, fraction_bits=3, rescale=False, *, include_frozen=False):
     """Round the exponents of all self-compressing kernels to multiples of ``2**-fraction_bits``.
 
     The steps change by a factor of at most ``2**(2**-(fraction_bits + 1))`` (4.4 % for 3 bits), and codes at the edges
@@ -19,6 +20,7 @@ def round_exponents(model, fraction_bits=3, rescale=False):
         fraction_bits: binary places to keep, 0 to 16.
         rescale: whether latent kernels move along with their steps, so that the codes stay. Weights that were trained
             with ``size_model="entropy"`` gather at the edges: without this, many codes would change.
+        include_frozen: whether layers with ``trainable=False`` are rounded, too.
 
     Raises:
         ValueError: if ``fraction_bits`` is out of range.
@@ -30,11 +32,9 @@ def round_exponents(model, fraction_bits=3, rescale=False):
         >>> bool((keras.ops.round(model.layers[0].exponent) == model.layers[0].exponent).numpy().all())
         True
     """
-    if not 0 <= fraction_bits <= 16:
-        raise ValueError(f"Expected fraction_bits from 0 to 16. Received: fraction_bits={fraction_bits}")
-    places = 2.0**fraction_bits
+    places = 2.0 ** check_count("fraction_bits", fraction_bits, least=0, most=16)
     for layer in self_compressing_layers(model):
-        for fmt in layer.formats:
+        for fmt in layer.formats if include_frozen or not is_frozen(layer) else ():
             rounded = keras.ops.round(fmt.exponent * places) / places
             if rescale:
                 kernel = getattr(layer, fmt.name)
@@ -42,16 +42,17 @@ def round_exponents(model, fraction_bits=3, rescale=False):
             fmt.exponent.assign(rounded)
 
 
-def round_vectors(model, mantissa_bits=10):
+def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
     """Round biases, normalization parameters and batch statistics to few bits, as many as float16 has or fewer.
 
     A quantized bias becomes what its layer adds. Of the others, a variable with a value outside float16's range, or so
-    small that float16 loses more than it does elsewhere, keeps its float32 values. Exponents, bit depths and kernels
-    are not touched.
+    small that float16 loses more than it does elsewhere, keeps its float32 values. Exponents, bit depths, kernels, and
+    what a `Normalization` has learned of its inputs, are not touched.
 
     Args:
         model: Keras model; its float32 variables of rank 0 or 1 are assigned.
         mantissa_bits: bits behind the leading one, from 0 to 10 (float16: two bytes each in a file).
+        include_frozen: whether layers with ``trainable=False`` are rounded, too.
 
     Returns:
         Names of the variables that keep float32, as a tuple of paths.
@@ -68,12 +69,14 @@ def round_vectors(model, mantissa_bits=10):
         >>> model.layers[0].bias.numpy().tolist()
         [1.25, -0.09375]
     """
-    if not 0 <= mantissa_bits <= 10:
-        raise ValueError(f"Expected mantissa_bits from 0 to 10. Received: mantissa_bits={mantissa_bits}")
-    done = set()
+    check_count("mantissa_bits", mantissa_bits, least=0, most=10)
+    done = set() if include_frozen else frozen_variables(model)
+    for layer in model._flatten_layers():
+        if hasattr(layer, "finalize_state"):  # it has made constants of what it knows of its data
+            done |= {id(v) for v in layer.weights}
     for layer in self_compressing_layers(model):
         done |= {id(v) for fmt in layer.formats for v in (fmt.bit_depth, fmt.exponent)}
-        if layer.has_quantized_bias:
+        if layer.has_quantized_bias and id(layer.bias) not in done:
             layer.bias.assign(layer.effective_bias())
             done.add(id(layer.bias))
     kept = []

@@ -16,6 +16,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"flops", "safety", "size", "surgery"},
     {"rate", "clustering"},
     {"training"},
+    {"convertible"},
     {"conversion"},
     {"export"},
     {"report", "finishing"},

@@ -164,7 +164,7 @@ def test_masks_that_do_not_fit(change, message):
 
 
 def test_what_cannot_have_masks():
-    with pytest.raises(ValueError, match="at least one layer whose kernel"):
+    with pytest.raises(ValueError, match="at least one layer that can have masks"):
         scc_tf.add_masks(keras.Sequential([keras.Input((3,)), k.ReLU()]))
     with pytest.raises(ValueError, match="name layers of the model"):
         scc_tf.add_masks(network("Dense"), exclude="nothing")

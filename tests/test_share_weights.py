@@ -145,12 +145,12 @@ def test_what_is_skipped(caplog):
     ("arguments", "message"),
     [
         ({"clusters": 0}, "clusters=0"),
-        ({"clusters": {"conv": 0}}, "Expected clusters from 1"),
-        ({"clusters": {"convv": 3}}, r"name layers of the model. Received: \['convv'\]"),
+        ({"clusters": {"conv": 0}}, "Expected clusters to be a whole number of at least 1"),
+        ({"clusters": {"convv": 3}}, r"name layers of the model. Received: clusters=\['convv'\]"),
         ({"clusters": {}}, "at least one layer that can share weights"),
         ({"start": "best"}, "start='best'"),
         ({"zeros": "kept"}, "zeros='kept'"),
-        ({"exclude": "convv"}, r"Received: \['convv'\]"),
+        ({"exclude": "convv"}, r"Received: exclude=\['convv'\]"),
         ({"exclude": lambda layer: True}, "at least one layer that can share weights"),
     ],
 )

@@ -92,7 +92,7 @@ def test_vectors_keep_as_many_bits_as_they_are_asked_to(bits):
 
 @pytest.mark.parametrize("bits", [-1, 11])
 def test_bits_of_vectors_out_of_range(bits):
-    with pytest.raises(ValueError, match="Expected mantissa_bits from 0 to 10"):
+    with pytest.raises(ValueError, match="Expected mantissa_bits to be a whole number from 0 to 10"):
         round_vectors(keras.Sequential([keras.Input((3,)), keras.layers.Dense(4)]), bits)
 
 

@@ -1,8 +1,12 @@
 """Prune the smallest weights while the network trains, on a schedule of TF-MOT."""
 
+from collections.abc import Mapping
+
 import keras
 from keras import ops
 
+from scc_tf.arguments import check_choice, check_count, check_number, received
+from scc_tf.layers import is_frozen
 from scc_tf.masked_layers import Masked
 from scc_tf.pruning import global_masks, quality_mask
 from scc_tf.tfmot import mask_of, sparsity_at
@@ -10,6 +14,7 @@ from scc_tf.tfmot import mask_of, sparsity_at
 __all__ = ["SCOPES", "MagnitudePruning"]
 
 SCOPES = ("layer", "global", "quality")
+POOLINGS = ("AVG", "MAX")
 
 
 class MagnitudePruning(keras.callbacks.Callback):
@@ -33,6 +38,8 @@ class MagnitudePruning(keras.callbacks.Callback):
         pooling: ``"AVG"`` or ``"MAX"``, the magnitude of a block.
         zeros_of: ``(m, n)``: m zeros among n consecutive inputs, whatever the schedule's sparsity. With
             ``scope="layer"``.
+        include_frozen: whether kernels of layers with ``trainable=False`` are pruned, too. Otherwise they stay as they
+            are, and do not count for ``sparsity``.
 
     Attributes:
         history: one dictionary per pruning: ``step`` and ``sparsity``.
@@ -49,26 +56,39 @@ class MagnitudePruning(keras.callbacks.Callback):
         >>> masked.fit(images, labels, callbacks=[MagnitudePruning(schedule)])               # doctest: +SKIP
     """
 
-    def __init__(self, schedule, scope="layer", *, quality=1.0, block=(1, 1), pooling="AVG", zeros_of=None):
+    def __init__(
+        self, schedule, scope="layer", *, quality=1.0, block=(1, 1), pooling="AVG", zeros_of=None, include_frozen=False
+    ):
         super().__init__()
-        if scope not in SCOPES:
-            raise ValueError(f"Expected scope to be one of {SCOPES}. Received: scope={scope!r}")
+        for one in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
+            if not callable(one):
+                raise ValueError(f"Expected schedule to be a schedule of TF-MOT. {received('schedule', schedule)}")
+        check_choice("scope", scope, SCOPES)
+        _check_pair("block", block, least=1)
+        if zeros_of is not None:
+            _check_pair("zeros_of", zeros_of, least=0)
+        check_choice("pooling", pooling, POOLINGS)
         if scope != "layer" and (tuple(block) != (1, 1) or zeros_of or isinstance(schedule, dict)):
             raise ValueError(
                 "Expected blocks, zeros_of and schedules by layer with scope='layer'. Received: "
                 f"scope={scope!r}, block={block}, zeros_of={zeros_of}, schedule={schedule}"
             )
-        if quality < 0:
-            raise ValueError(f"Expected quality not to be negative. Received: quality={quality}")
+        check_number("quality", quality, 0)
         self.schedule = schedule
         self.scope = scope
         self.quality = quality
         self.block, self.pooling, self.zeros_of = tuple(block), pooling, zeros_of
+        self.include_frozen = include_frozen
         self.history = []
 
     def on_train_begin(self, logs=None):
         """Refuse a model without masks; prune if the schedule begins at once."""
-        layers = masked_layers(self.model)
+        layers = masked_layers(self.model, self.include_frozen)
+        if not layers and masked_layers(self.model):
+            raise ValueError(
+                "Expected a layer with masks that is not frozen (trainable=False), or include_frozen=True. Received: "
+                f"{self.model.name!r}"
+            )
         if not layers:
             raise ValueError(f"Expected a model with masks, see scc_tf.add_masks. Received: {self.model.name!r}")
         if isinstance(self.schedule, dict):
@@ -96,14 +116,16 @@ class MagnitudePruning(keras.callbacks.Callback):
         said = {id(schedule): sparsity_at(schedule, step) for schedule in schedules}
         if not any(due for due, _ in said.values()):  # at most steps: nothing else may cost time then
             return
-        kernels = [(layer, name) for layer in masked_layers(self.model) for name in layer.kernel_names]
+        kernels = [
+            (layer, name) for layer in masked_layers(self.model, self.include_frozen) for name in layer.kernel_names
+        ]
         if self.scope == "global":
             self._prune_together(kernels, said[id(self.schedule)][1])
             pruned = [True]
         else:
             pruned = [self._prune_one(layer, name, said) for layer, name in kernels]
         if any(pruned):
-            self.history.append({"step": step, "sparsity": sparsity_of(self.model)})
+            self.history.append({"step": step, "sparsity": sparsity_of(self.model, self.include_frozen)})
 
     def _prune_together(self, kernels, sparsity):
         masks = global_masks([_values(*kernel) for kernel in kernels], sparsity)
@@ -128,16 +150,25 @@ class MagnitudePruning(keras.callbacks.Callback):
             logs["sparsity"] = self.history[-1]["sparsity"]
 
 
+def _check_pair(name, pair, least):
+    if not isinstance(pair, list | tuple) or len(pair) != 2:
+        raise ValueError(f"Expected {name} to be two whole numbers. {received(name, pair)}")
+    for size in pair:
+        check_count(name, size, least)
+
+
 def _values(layer, name):
     return ops.convert_to_numpy(getattr(layer, name))
 
 
-def masked_layers(model):
+def masked_layers(model, include_frozen=True):
     """The layers of a model that have masks, nested ones included, each once."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, Masked)]
+    masked = [layer for layer in model._flatten_layers() if isinstance(layer, Masked)]
+    return [layer for layer in masked if include_frozen or not is_frozen(layer)]
 
 
-def sparsity_of(model):
+def sparsity_of(model, include_frozen=True):
     """Fraction of the weights of a model's masked kernels that are pruned, in [0, 1]."""
-    masks = [ops.convert_to_numpy(mask) for layer in masked_layers(model) for mask in layer.masks.values()]
+    layers = masked_layers(model, include_frozen)
+    masks = [ops.convert_to_numpy(mask) for layer in layers for mask in layer.masks.values()]
     return 1 - float(sum(mask.sum() for mask in masks)) / sum(mask.size for mask in masks)

@@ -1,28 +1,33 @@
 """The channels of a functional Keras model: how they run through its layers, and which kernels read them."""
 
-from scc_tf.graph.clone import clone_graph, copy_layer, copy_model, copy_weights
+from scc_tf.graph.clone import clone_graph, copy_layer, copy_model
 from scc_tf.graph.kernels import KernelLayout, kernels_of
 from scc_tf.graph.probe import probe_inputs
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
+from scc_tf.graph.state import LayerState, copy_seeds, copy_state, own_variables, state_of
 from scc_tf.graph.walk import check_functional, walk
 
 __all__ = [
     "Channels",
     "KernelLayout",
     "KernelNode",
+    "LayerState",
     "channel_axis",
     "check_functional",
     "clone_graph",
     "copy_layer",
     "copy_model",
-    "copy_weights",
+    "copy_seeds",
+    "copy_state",
     "is_elementwise",
     "kernels_of",
+    "own_variables",
     "padding_place",
     "probe_inputs",
     "route",
     "spans_channels",
+    "state_of",
     "trace_kernels",
     "walk",
 ]

@@ -2,9 +2,12 @@
 
 import keras
 
+from scc_tf.graph.state import copy_state
 from scc_tf.graph.walk import check_functional, is_graph
 
-__all__ = ["clone_graph", "copy_layer", "copy_model", "copy_weights"]
+__all__ = ["clone_graph", "copy_layer", "copy_model"]
+
+_KERAS_BUILD = keras.layers.Layer.build_from_config
 
 
 def copy_layer(layer):
@@ -12,15 +15,11 @@ def copy_layer(layer):
     if type(layer) is keras.layers.Lambda:  # Keras does not load Python code unasked; this code is here already
         config = keras.layers.Layer.get_config(layer)
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **config)
-    return layer.__class__.from_config(layer.get_config())
-
-
-def copy_weights(layer, copy):
-    """Give a built layer the weights of another one of the same configuration, and what follows from them."""
-    copy.set_weights(layer.get_weights())
-    for inner in copy._flatten_layers():
-        if isinstance(inner, keras.layers.Normalization):  # it computes with constants that it takes from its weights
-            inner.finalize_state()
+    copy = layer.__class__.from_config(layer.get_config())
+    if type(layer).build_from_config is not _KERAS_BUILD and not type(layer).__module__.startswith("keras."):
+        copy.build_from_config(layer.get_build_config())
+        copy.built = True
+    return copy
 
 
 def _functional(model, model_class=keras.Model):
@@ -57,7 +56,7 @@ def copy_model(model):
     """A plain functional copy of a model with its weights, not compiled; see `clone_graph`."""
     copy, pairs = clone_graph(model, copy_layer)
     for layer, clone in pairs:
-        copy_weights(layer, clone)
+        copy_state(layer, clone)
     return copy
 
 
@@ -74,13 +73,13 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
 
     Returns:
         ``(clone, pairs)``; the pairs are ``(layer, its clone)``, each once. The clone is not compiled, its weights are
-        fresh.
+        fresh; what is frozen is frozen.
 
     Raises:
         ValueError: if the model is not a Keras model, a subclassed one, or not built.
     """
     check_functional(model)
-    clones, pairs = {}, []
+    clones, pairs, nested = {}, [], []
 
     def once(operation):
         if id(operation) not in clones:
@@ -89,7 +88,8 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
 
     def clone_any(operation):
         if is_graph(operation):
-            return _Nested(operation, cloned)
+            nested.append(_Nested(operation, cloned))
+            return nested[-1]
         if not isinstance(operation, keras.Layer):  # an operation such as x + y
             return operation.__class__.from_config(operation.get_config())
         pairs.append((operation, clone_layer(operation)))
@@ -103,4 +103,8 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
             call_function=lambda operation, *args, **kwargs: operation(*args, **kwargs),
         )
 
-    return _functional(cloned(model), model_class), pairs
+    clone = _functional(cloned(model), model_class)
+    known = [(model, clone), *((each.model, each.clone) for each in nested), *pairs]  # from outside in
+    for original, copy in known:  # a model that is frozen may have layers that are not
+        copy.trainable = original.trainable
+    return clone, pairs

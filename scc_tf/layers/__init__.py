@@ -2,6 +2,7 @@
 
 from scc_tf.layers.axes import KernelAxes, einsum_letters
 from scc_tf.layers.effective import EffectiveKernels
+from scc_tf.layers.frozen import frozen_variables, is_frozen
 from scc_tf.layers.self_compressing import (
     TWINS,
     ChannelFormat,
@@ -57,6 +58,8 @@ __all__ = [
     "WeightSharingSeparableConv2D",
     "check_format",
     "einsum_letters",
+    "frozen_variables",
+    "is_frozen",
     "kernel_constraints",
     "self_compressing_layers",
     "weight_sharing_layers",

@@ -8,6 +8,7 @@ holds the bit depths and exponents, flat, one entry per output channel in the or
 import keras
 from keras import ops
 
+from scc_tf.arguments import check_choice, check_count, check_number
 from scc_tf.layers.axes import KernelAxes
 from scc_tf.layers.effective import (
     EffectiveConv1D,
@@ -63,12 +64,10 @@ def check_format(initial_bit_depth, rounding, bias_exponent=None):
         ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers), ``rounding`` is
             unknown, or ``bias_exponent`` is not an integer from -24 to 8.
     """
-    if not 0 < initial_bit_depth <= 24:
-        raise ValueError(f"Expected initial_bit_depth in (0, 24]. Received: initial_bit_depth={initial_bit_depth}")
-    if rounding not in ROUNDINGS:
-        raise ValueError(f"Expected rounding to be one of {ROUNDINGS}. Received: rounding={rounding!r}")
-    if bias_exponent is not None and bias_exponent not in range(-24, 9):
-        raise ValueError(f"Expected bias_exponent from -24 to 8, or None. Received: bias_exponent={bias_exponent!r}")
+    check_number("initial_bit_depth", initial_bit_depth, high=24, above=0)
+    check_choice("rounding", rounding, ROUNDINGS)
+    if bias_exponent is not None:
+        check_count("bias_exponent", bias_exponent, least=-24, most=8)
 
 
 class SelfCompressing(EffectiveKernels):

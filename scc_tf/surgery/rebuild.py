@@ -5,7 +5,7 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_weights, padding_place
+from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_seeds, copy_state, padding_place
 from scc_tf.layers import SelfCompressing, WeightSharing
 from scc_tf.masked_layers import Masked
 from scc_tf.surgery.flow import KernelStep, RouteStep
@@ -56,11 +56,13 @@ def rebuild(model, plan, zero_stuck=False):
     for layer, clone in pairs:
         if id(layer) in surgeons:
             cuts += surgeons[id(layer)].cuts(clone)
+            copy_seeds(layer, clone)
         else:
-            copy_weights(layer, clone)
+            copy_state(layer, clone)
             cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
     for cut in cuts:
         cut.new.assign(keras.ops.zeros(cut.new.shape) if cut.old is None else cut(cut.old))
+        cut.new.trainable = cut.new.trainable if cut.old is None else cut.old.trainable
     for layer, clone in pairs:
         if zero_stuck and isinstance(surgeons.get(id(layer)), _KernelSurgeon):
             surgeons[id(layer)].zero_stuck(clone)

@@ -1,0 +1,162 @@
+"""Which models and layers can be converted, and what a conversion tells of those that it leaves as they are."""
+
+import dataclasses
+from collections.abc import Iterable
+
+import keras
+import numpy as np
+from absl import logging
+
+from scc_tf.arguments import received
+from scc_tf.graph import check_functional, own_variables
+from scc_tf.layers import is_frozen
+
+__all__ = [
+    "_FROZEN",
+    "ConversionReport",
+    "check_class",
+    "check_convertible",
+    "chosen_by",
+    "reason_of_kernel",
+    "report_on",
+    "update_of",
+]
+
+_FROZEN = "frozen (trainable=False); include_frozen=True takes it too"
+_OF_THE_GRAPH = {"build", "build_from_config", "from_config", "get_build_config", "get_config", "summary"}
+_KNOWN = ("keras", "scc_tf", "tensorflow", "builtins")
+
+
+@dataclasses.dataclass(frozen=True)
+class ConversionReport:
+    """What `self_compress`, `share_weights` or `add_masks` did.
+
+    Attributes:
+        converted: names of the layers that now learn their format, share their weights or have masks.
+        skipped: ``{layer name: reason}`` for the other layers that own a weight of rank 2 or more. Layers without
+            one, such as BatchNormalization, have nothing to compress.
+        verb: what the converted layers now do.
+    """
+
+    converted: tuple
+    skipped: dict
+    verb: str = "self-compress"
+
+    def __str__(self):
+        """One line for what was converted, one for each skipped layer."""
+        lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
+        return "\n".join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
+
+
+def check_class(model):
+    """Refuse a model of which a conversion would lose something.
+
+    Raises:
+        ValueError: if its graph is not known; if its class overrides what Keras does with a model, such as
+            ``train_step``.
+    """
+    check_functional(model)
+    if own := _overridden(model):
+        raise ValueError(
+            f"Expected a model whose class adds nothing to its graph of layers: what it overrides would be lost. "
+            f"Received: {model.name!r} of class {type(model).__name__}, which overrides {', '.join(own)}; to go "
+            "without, convert keras.Model(model.inputs, model.outputs)"
+        )
+
+
+def check_convertible(model):
+    """`check_class`, and refuse weights that are NaN or infinite.
+
+    Raises:
+        ValueError: see above; the message names the layer.
+    """
+    check_class(model)
+    for layer in model._flatten_layers():
+        for variable in own_variables(layer):
+            _check_numbers(layer, variable)
+
+
+def _overridden(model):
+    """Names of what the class of a model, or the model itself, does in another way than Keras."""
+    own = [cls for cls in type(model).__mro__ if cls.__module__.partition(".")[0] not in _KNOWN]
+    names = {name for cls in own for name in vars(cls)}
+    names |= {name for name, value in vars(model).items() if callable(value) and name.endswith(("_step", "call"))}
+    names |= {"compute_loss", "compute_metrics"} & vars(model).keys()
+    return sorted(n for n in names - _OF_THE_GRAPH if hasattr(keras.Model, n) and (n[:2] != "__" or n == "__call__"))
+
+
+def _check_numbers(layer, variable):
+    if not keras.backend.is_float_dtype(variable.dtype):
+        return
+    values = keras.ops.convert_to_numpy(variable).astype(np.float32)
+    of_a_user = not variable.trainable and type(layer).__module__.partition(".")[0] not in _KNOWN
+    wrong = np.isnan(values) if of_a_user else ~np.isfinite(values)  # a table may hold infinities
+    if wrong.any():
+        raise ValueError(
+            f"Expected weights that are finite numbers. Received: {variable.name} of layer {layer.name!r} with "
+            f"{int(wrong.sum())} of {values.size} values NaN or infinite"
+        )
+
+
+def chosen_by(exclude, model):
+    """The ids of the layers to leave as they are; a nested model stands for everything in it.
+
+    Args:
+        exclude: names of layers, or a function ``layer -> bool``.
+        model: the model.
+
+    Raises:
+        ValueError: if it is none of these, or a name is unknown.
+    """
+    layers = model._flatten_layers()
+    if callable(exclude):
+        chosen = [layer for layer in layers if exclude(layer)]
+    else:
+        names = {exclude} if isinstance(exclude, str) else set(exclude) if isinstance(exclude, Iterable) else {None}
+        if not all(isinstance(name, str) for name in names):
+            raise ValueError(f"Expected exclude to be names of layers or a function. {received('exclude', exclude)}")
+        chosen = [layer for layer in layers if layer.name in names]
+        if unknown := names - {layer.name for layer in chosen}:
+            raise ValueError(f"Expected exclude to name layers of the model. Received: exclude={sorted(unknown)}")
+    return {id(inner) for layer in chosen for inner in layer._flatten_layers()}
+
+
+def update_of(layer):
+    """What makes the kernel of a layer another thing than a float variable; None if nothing does."""
+    if mode := getattr(layer, "quantization_mode", None):
+        return f"already quantized ({mode})"
+    return "has a LoRA update" if getattr(layer, "lora_enabled", False) else None
+
+
+def reason_of_kernel(layer, include_frozen):
+    """Why the kernel of a layer of a known class stays as it is; None if it need not."""
+    return update_of(layer) or (_FROZEN if is_frozen(layer) and not include_frozen else None)
+
+
+def report_on(model, pairs, reason_to_skip, family, function, verb):
+    """The `ConversionReport` of a conversion; what was skipped is logged as warnings.
+
+    Args:
+        model: the model that was converted.
+        pairs: ``(layer, its clone)``.
+        reason_to_skip: function ``layer -> str or None``.
+        family: class of the clones that were converted.
+        function: name of the conversion.
+        verb: what the clones do.
+
+    Raises:
+        ValueError: if no clone is of the family.
+    """
+    layers = [layer for layer, _ in pairs if any(len(w.shape) >= 2 for w in layer.weights)]
+    reasons = [(layer.name, reason_to_skip(layer)) for layer in layers]
+    report = ConversionReport(
+        converted=tuple(name for name, reason in reasons if reason is None),
+        skipped={name: reason for name, reason in reasons if reason is not None},
+        verb=verb,
+    )
+    if not any(isinstance(clone, family) for _, clone in pairs):
+        why = "; ".join(f"{name}: {reason}" for name, reason in report.skipped.items()) or "no layer with a kernel"
+        raise ValueError(f"Expected at least one layer that can {verb}. Received: {model.name!r}: {why}")
+    for name, reason in report.skipped.items():
+        logging.warning("%s skipped layer %s: %s", function, name, reason)
+    return report

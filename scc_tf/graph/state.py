@@ -1,0 +1,153 @@
+"""What a layer remembers, by Keras's own protocol: variables, and what is no variable.
+
+A `Normalization` computes with constants, a lookup with a table, a layer of a user with what it likes. Keras saves such
+state by ``save_own_variables`` and ``save_assets``, reads it by ``load_own_variables`` and ``load_assets``, and makes
+constants anew in ``finalize_state``.
+"""
+
+import dataclasses
+import tempfile
+from pathlib import Path
+
+import keras
+import numpy as np
+
+__all__ = ["LayerState", "copy_seeds", "copy_state", "own_variables", "state_of"]
+
+
+@dataclasses.dataclass
+class LayerState:
+    """The state of one layer, without its inner layers.
+
+    Attributes:
+        entries: what it stores by name: the place of one of its `own_variables`, or an array.
+        files: its assets, ``{path in the folder of assets: bytes}``.
+    """
+
+    entries: dict
+    files: dict
+
+    @property
+    def is_in_variables(self):
+        """Whether the variables of the layer, in order, are all that it stores."""
+        places = {str(place): place for place in range(len(self.entries))}
+        return not self.files and all(places.get(name) is place for name, place in self.entries.items())
+
+    def restore(self, layer):
+        """Give a layer this state; its variables must have their values already.
+
+        Raises:
+            ValueError: if the layer cannot read it; the message names the layer.
+        """
+        variables = own_variables(layer)
+        values = {n: _array(variables[e]) if isinstance(e, int) else e for n, e in self.entries.items()}
+        with _told(layer):
+            if not _is_default(layer):
+                layer.load_own_variables(values)
+            if self.files:
+                with tempfile.TemporaryDirectory() as folder:
+                    for name, content in self.files.items():
+                        path = Path(folder) / name
+                        path.parent.mkdir(parents=True, exist_ok=True)
+                        path.write_bytes(content)
+                    layer.load_assets(folder)
+            if hasattr(layer, "finalize_state"):
+                layer.finalize_state()
+
+
+class _told:
+    """Names the layer in whatever its methods raise."""
+
+    def __init__(self, layer):
+        self.layer = layer
+
+    def __enter__(self):
+        return self
+
+    def __exit__(self, kind, error, trace):
+        if isinstance(error, Exception):
+            raise ValueError(
+                f"Expected layer {self.layer.name!r} ({type(self.layer).__name__}) to save and load its own state. "
+                f"Received: {kind.__name__}: {error}"
+            ) from error
+
+
+def _is_default(layer):
+    methods = ("save_own_variables", "load_own_variables")
+    return all(getattr(type(layer), name) is getattr(keras.layers.Layer, name) for name in methods)
+
+
+def _array(value):
+    return np.array(keras.ops.convert_to_numpy(value))
+
+
+def own_variables(layer):
+    """The weights of a layer that belong to none of its inner layers."""
+    return [*layer._trainable_variables, *layer._non_trainable_variables]
+
+
+def state_of(layer):
+    """The `LayerState` of a layer.
+
+    Raises:
+        ValueError: if the layer cannot save it; the message names the layer.
+    """
+    places = {id(variable): place for place, variable in enumerate(own_variables(layer))}
+    stored, files = {}, {}
+    with _told(layer):
+        layer.save_own_variables(stored)
+        if hasattr(layer, "save_assets"):
+            with tempfile.TemporaryDirectory() as folder:
+                layer.save_assets(folder)
+                found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
+                files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
+        return LayerState({n: places[id(v)] if id(v) in places else _array(v) for n, v in stored.items()}, files)
+
+
+def copy_state(layer, copy):
+    """Give a built layer all that another one of the same configuration remembers, in its inner layers too.
+
+    Variables are copied bit for bit, with whether they are trainable; the states of random generators as well.
+
+    Args:
+        layer: the layer, left untouched.
+        copy: the other one.
+
+    Raises:
+        ValueError: if the copy has other inner layers or variables; the message names the layer.
+    """
+    layers, copies = layer._flatten_layers(), copy._flatten_layers()
+    for inner, twin in _in_pairs(layer, layers, copies):
+        pairs = _in_pairs(inner, own_variables(inner), _as_named(own_variables(inner), own_variables(twin)))
+        twin.trainable = inner.trainable
+        for old, new in pairs:
+            new.assign(old)
+        if not _is_default(inner) or hasattr(inner, "save_assets") or hasattr(inner, "finalize_state"):
+            state_of(inner).restore(twin)
+        for old, new in pairs:  # what a layer stores may be less: kernels and updates in one, for example
+            new.assign(old)
+            new.trainable = old.trainable
+    copy_seeds(layer, copy)
+
+
+def copy_seeds(layer, copy):
+    """Give the random generators of a layer the states of those of another one."""
+    for inner, twin in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
+        for old, new in zip(inner._seed_generators, twin._seed_generators, strict=True):
+            new.state.assign(old.state)
+
+
+def _in_pairs(layer, old, new):
+    old, new = list(old), list(new)
+    if len(old) != len(new):
+        raise ValueError(
+            f"Expected a copy of layer {layer.name!r} ({type(layer).__name__}) by its get_config to have as many "
+            f"variables and inner layers. Received: {len(new)} instead of {len(old)}"
+        )
+    return list(zip(old, new, strict=True))
+
+
+def _as_named(old, new):
+    """The variables ``new`` in the order of ``old``, by name where names tell them apart."""
+    names, found = [variable.name for variable in old], {variable.name: variable for variable in new}
+    return [found[name] for name in names] if len(found) == len(new) and found.keys() == set(names) else new
