@@ -15,6 +15,7 @@ __all__ = ["Reader", "Writer"]
 models, queue = constriction.stream.model, constriction.stream.queue
 
 _DIGIT = 1 << 16
+_CALL = 1 << 11  # about as long as one call takes, in entries of a table
 _FAMILY = models.Categorical(perfect=False)
 
 
@@ -84,13 +85,20 @@ class Reader:
 
     Args:
         data: the bytes of `Writer.getvalue`.
+        most_work: entries of tables that may be used, `_CALL` for each call besides; None for any number. Symbols that
+            are certain take no bits, so that a few bytes can ask for any number of them.
     """
 
-    def __init__(self, data):
+    def __init__(self, data, most_work=None):
+        self._left = most_work
         words = np.frombuffer(bytes(data) + b"\0" * (-len(data) % 4), ">u4").astype(np.uint32)
         self._coder = queue.RangeDecoder(words)
 
-    def _decode(self, *arguments):
+    def _decode(self, work, *arguments):
+        if self._left is not None:
+            self._left -= work + _CALL
+            if self._left < 0:
+                raise ValueError("Expected a stream as long as what is in it. Received: one that would take too long")
         try:
             return self._coder.decode(*arguments)
         except (AssertionError, RuntimeError, ValueError) as error:
@@ -100,13 +108,13 @@ class Reader:
         """Read ``count`` symbols that share the table ``(A,)``; int32 array ``(count,)``."""
         if len(frequencies) < 2 or not count:
             return np.zeros(count, np.int32)
-        return self._decode(_categorical(frequencies), int(count))
+        return self._decode(int(count) + len(frequencies), _categorical(frequencies), int(count))
 
     def rows(self, frequencies):
         """Read one symbol per row of the tables ``(n, A)``; int32 array ``(n,)``."""
         if not len(frequencies):
             return np.zeros(0, np.int32)
-        return self._decode(_FAMILY, np.ascontiguousarray(frequencies, np.float64))
+        return self._decode(frequencies.size, _FAMILY, np.ascontiguousarray(frequencies, np.float64))
 
     def uniform(self, count, size):
         """Read ``count`` integers from 0 to ``size - 1``; int64 array ``(count,)``."""
@@ -115,7 +123,7 @@ class Reader:
             return (high << 16) | self.uniform(count, _DIGIT)
         if size < 2 or not count:
             return np.zeros(count, np.int64)
-        return self._decode(models.Uniform(int(size)), int(count)).astype(np.int64)
+        return self._decode(int(count), models.Uniform(int(size)), int(count)).astype(np.int64)
 
     def check_end(self):
         """Raise `ValueError` if there is more in the stream than was read."""

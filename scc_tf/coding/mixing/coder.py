@@ -65,6 +65,10 @@ class MixedCoder:
         done = self._data[: self._memory[self._model.NEXT]].tobytes()
         return (done + self._end().to_bytes(6, "big")).rstrip(b"\0")
 
+    def _check_within(self):
+        if self._model.is_beyond(self._memory, self._data):
+            raise ValueError(f"Expected a stream as long as what is in it. Received: {self._data.size} bytes")
+
     def check_end(self):
         """Raise ValueError if there is more in the stream than was read."""
         next_, code = (int(self._memory[i]) for i in (self._model.NEXT, self._model.CODE))
@@ -126,6 +130,7 @@ class MixedCoder:
         self._reserve(24 * values.size)
         self._arrays += 1
         self._compiled.code_numbers(values, kind, self._arrays, self._state(), self._memory, self._data)
+        self._check_within()
 
     def number(self, value=0, kind=0):
         """Code one integer, and return it."""
@@ -137,6 +142,7 @@ class MixedCoder:
         """Code integers ``(n,)``, int64, of ``width`` bits, all equally likely."""
         self._reserve(width * values.size // 8 + 1)
         self._compiled.code_bits(values, width, self._memory, self._data)
+        self._check_within()
 
     # Kernels ----------------------------------------------------------------------------------------------------------
 
@@ -162,6 +168,7 @@ class MixedCoder:
             _check_range(codes)
             self._reserve(_room(codes))
         self._code(codes)
+        self._check_within()
         if self.reading:
             _check_range(codes)
             view[...] = codes

@@ -14,6 +14,7 @@ Source: Mahoney 2005, "Adaptive weighing of context models for lossless data com
 """
 
 import numba
+import numpy as np
 
 LIMIT = 2840  # log-odds are within 11.1 nats, beyond what 16 bits can say
 UNARY = 20  # larger magnitudes end in Exp-Golomb bits
@@ -42,6 +43,7 @@ BLOCKS, BLOCK = 27, 1024
 END = SLOTS + BLOCKS * BLOCK
 
 LIVE, COUNTED, SIGNED, SIZED = range(4)  # what is known of a row
+BEYOND = 256  # bytes, more than any writer has left out at the end: there a reader stops
 
 _MASK = (1 << 40) - 1
 _CACHED = {"cache": True, "error_model": "numpy"}
@@ -59,13 +61,19 @@ def code_bit(bit, chance, memory, data):
     while (memory[LOW] ^ memory[HIGH]) >> 40 == 0:
         place = memory[NEXT]
         if memory[DECODING]:
-            memory[CODE] = (memory[CODE] & _MASK) << 8 | (data[place] if place < data.size else 0)
+            memory[CODE] = (memory[CODE] & _MASK) << 8 | (np.int64(data[place]) if place < data.size else 0)
         elif place < data.size:
             data[place] = memory[LOW] >> 40
         memory[NEXT] = place + 1
         memory[LOW] = (memory[LOW] & _MASK) << 8
         memory[HIGH] = (memory[HIGH] & _MASK) << 8 | 255
     return bit
+
+
+@numba.njit("boolean(int64[::1], uint8[::1])", **_CACHED)
+def is_beyond(memory, data):
+    """Whether a reader is so far past the end that no writer can have written what it reads."""
+    return memory[DECODING] and memory[NEXT] > data.size + BEYOND
 
 
 @numba.njit("int64(int64, int64, int64, int64, int64, int64, int64[::1], uint8[::1])", **_INNER)
@@ -308,6 +316,8 @@ def _code_filter(entries, rows, window, memory, data):
             memory[BEFORE_2] = before[y, x]
             if edge:
                 _look(now, last, rows[COUNTED], y, x, memory)
+            if is_beyond(memory, data):
+                return
             value = entries[y - edge, x - edge]
             some = _code_flag(value != 0, memory, data)
             memory[POSITION] += 1

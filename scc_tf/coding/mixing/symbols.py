@@ -18,7 +18,7 @@ Source: as for `scc_tf.coding.mixing.model`; the maps are the indirect contexts 
 
 import numba
 
-from scc_tf.coding.mixing.model import code_bit
+from scc_tf.coding.mixing.model import code_bit, is_beyond
 
 LIMIT = 2840  # log-odds are within 11.1 nats
 SQUASH = LIMIT  # where log-odds of 0 are
@@ -229,6 +229,8 @@ def code_numbers(values, kind, group, state, memory, data):
     """
     state[KIND], state[GROUP], state[BEFORE] = kind, group, 0
     for i in range(values.size):
+        if is_beyond(memory, data):
+            return
         value = values[i]
         if not _code_node(value != 0, 0, 0, state, memory, data):
             values[i] = state[BEFORE] = 0
@@ -253,6 +255,8 @@ def code_numbers(values, kind, group, state, memory, data):
 def code_bits(values, width, memory, data):
     """Code integers of ``width`` bits, all equally likely; ``values`` is filled when decoding."""
     for i in range(values.size):
+        if is_beyond(memory, data):
+            return
         value = values[i]
         values[i] = 0
         for k in range(width - 1, -1, -1):

@@ -15,17 +15,18 @@ written if it is the smaller one.
 
 import dataclasses
 import math
-from pathlib import Path
 
 import keras
 import numpy as np
 from keras import ops
 
+from scc_tf.arguments import check_count, check_path, received
 from scc_tf.atomic import atomic_path
 from scc_tf.coding import Reader, Writer
 from scc_tf.coding.mixing import LONGEST_TEXT
 from scc_tf.coding.shared import check_coder
 from scc_tf.export.packed.architecture import architecture_text, functional, pack_architecture, unpack_architecture
+from scc_tf.export.packed.bounds import LARGEST_TEXT, most_weights, most_work
 from scc_tf.export.packed.header import MIXED, frame, unframe
 from scc_tf.export.packed.mixed import read_mixed, write_mixed
 from scc_tf.export.packed.quantized import quantized_kernels
@@ -35,6 +36,8 @@ from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
 
+_BYTES_PER_WEIGHT = 32
+_LONGEST_ERROR = 500  # characters
 _SPARSE_DENSITY = 0.3  # below it version 3 was always the smallest
 
 
@@ -233,7 +236,8 @@ def save_packed(model, path, coder="range", gap_bits=None):
         >>> import scc_tf
         >>> plain = keras.Sequential([keras.Input((3,)), keras.layers.Dense(2, kernel_initializer="ones")])
         >>> report = save_packed(scc_tf.self_compress(plain, initial_bit_depth=4), "/tmp/scc_tf_doctest.scc")
-        >>> report.stored_bytes == Path("/tmp/scc_tf_doctest.scc").stat().st_size
+        >>> import os
+        >>> report.stored_bytes == os.path.getsize("/tmp/scc_tf_doctest.scc")
         True
     """
     data, report = _pack(model, coder, gap_bits)
@@ -264,6 +268,17 @@ def _bits(values):
 
 
 def _unpack(data, max_weights):
+    """The model of a file's content, bytes; whatever is wrong with them ends in one ValueError of one line."""
+    try:
+        return _read(data, most_weights(data, max_weights))
+    except Exception as error:  # whatever Keras and the coders make of bytes that nobody wrote, MemoryError included
+        text = " ".join(str(error).split())
+        if not (isinstance(error, ValueError) and text.startswith("Expected")):
+            text = f"Expected a packed model. Received: one that raises {type(error).__name__}: {text}"
+        raise ValueError(text if len(text) <= _LONGEST_ERROR else f"{text[:_LONGEST_ERROR]}…") from error
+
+
+def _read(data, max_weights):
     architecture, tensors, version = unframe(data)
     if version == MIXED:
         model = read_mixed(tensors, max_weights)
@@ -271,15 +286,16 @@ def _unpack(data, max_weights):
     else:
         model = unpack_architecture(architecture, max_weights)
         _check_compressed(model)
-        read_tensors(Reader(tensors), model, version)
+        read_tensors(Reader(tensors, most_work(data)), model, version)
     return model
 
 
 def load_packed(path, max_weights=2**28):
     """Read a model from a packed file.
 
-    Classes other than those of Keras and of this library must be registered with Keras before. Only layers are
-    restored; no code is taken from the file.
+    The file may be of anyone: only layers and operations of a list are built (`scc_tf.export.packed.allowed`), no code
+    is taken from it, and it cannot ask for more than `scc_tf.export.packed.bounds` says: 2^24 weights and 4,096 more
+    per byte, for example. Classes other than those of Keras and of this library must be registered with Keras before.
 
     Args:
         path: the file.
@@ -292,8 +308,8 @@ def load_packed(path, max_weights=2**28):
         prunes is +0, and so is a bias of -0 of a self-compressing layer. A bias that its layer rounds is rounded.
 
     Raises:
-        ValueError: if the file is no packed model, damaged, of a later version, too large, or names an unknown
-            class.
+        ValueError: if an argument is wrong, or the file is no packed model, damaged, of a later version, asks for too
+            much, or names an unknown class. Whatever it holds, no other error comes out.
         OSError: if there is no such file, or it cannot be read.
 
     Example:
@@ -303,9 +319,12 @@ def load_packed(path, max_weights=2**28):
         >>> load_packed("/tmp/scc_tf_doctest.scc").layers[-1].codes().numpy().tolist()
         [[7, 7], [7, 7], [7, 7]]
     """
-    path = Path(path)
-    if path.is_dir():
-        raise ValueError(f"Expected a packed model, which is a file. Received: the folder {path}")
+    path = check_path("path", path, exists=True)
+    max_weights = check_count("max_weights", max_weights)
+    if not path.is_file():
+        raise ValueError(f"Expected path to be a regular file. {received('path', str(path))}")
+    if (size := path.stat().st_size) > _BYTES_PER_WEIGHT * max_weights + LARGEST_TEXT:
+        raise ValueError(f"{path}: Expected a model of at most {max_weights} weights. Received: {size} bytes")
     try:
         return _unpack(path.read_bytes(), max_weights)
     except ValueError as error:

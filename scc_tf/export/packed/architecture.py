@@ -8,30 +8,21 @@ other widths, takes 15 to 60 bytes. In version 3 it is the start of the stream, 
 
 The dictionary is part of the format. It must never change: files written with it would become unreadable.
 
-Reading resolves classes among those of Keras and those registered with Keras, and nowhere else; what runs stored
-code or reads other files (Lambda and the wrappers of foreign models) is refused. No weight is created before the sum
-of all weights is known to stay within a bound.
+Reading builds nothing but layers and operations of a list and classes registered with Keras
+(`scc_tf.export.packed.allowed`), within bounds (`scc_tf.export.packed.bounds`).
 
 Source: RFC 1951 (deflate) and RFC 1950, section 2.2 (preset dictionaries).
 """
 
-import contextlib
 import json
-import math
-import threading
 import zlib
 from pathlib import Path
 
 import keras
 
-from scc_tf.export.packed.settings import (
-    FIXED_DTYPE,
-    check_objects,
-    minimal_settings,
-    resolve,
-    standard_settings,
-    tag_of,
-)
+from scc_tf.export.packed.allowed import check_objects, resolve, tag_of
+from scc_tf.export.packed.bounds import LARGEST_TEXT, bounded, check_work, parse
+from scc_tf.export.packed.settings import FIXED_DTYPE, minimal_settings, standard_settings
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = [
@@ -43,9 +34,7 @@ __all__ = [
     "unpack_architecture",
 ]
 
-_LARGEST_TEXT = 1 << 24
 _TENSOR = "__keras_tensor__"
-_LOCK = threading.RLock()  # a layer of the file may itself load one
 
 
 def read_dictionary():
@@ -92,11 +81,13 @@ def unpack_architecture(data, max_weights):
     """
     unpacker = zlib.decompressobj(-15, read_dictionary())
     try:
-        text = unpacker.decompress(data, _LARGEST_TEXT)
+        text = unpacker.decompress(data, LARGEST_TEXT)
     except zlib.error as error:
         raise ValueError(f"Expected the architecture of a model as deflate stream. Received: {error}") from error
     if not unpacker.eof or unpacker.unused_data:
-        raise ValueError("Expected one complete deflate stream. Received: a part of one, or more")
+        raise ValueError(
+            f"Expected one complete deflate stream of at most {LARGEST_TEXT} bytes. Received: a part of one, or more"
+        )
     return build_architecture(text, max_weights)
 
 
@@ -113,11 +104,12 @@ def build_architecture(text, max_weights):
     Raises:
         ValueError: as `unpack_architecture`.
     """
-    try:
-        with _LOCK, standard_settings(), _bounded_weights(max_weights):
-            model = SelfCompressingModel.from_config(_full_model(json.loads(text), max_depth=50))
-    except Exception as error:  # whatever Keras makes of a configuration that nobody wrote
-        raise ValueError(f"Expected the architecture of a model. Received: {type(error).__name__}: {error}") from error
+    config = _full_model(parse(text), max_depth=20)
+    check_work(config)
+    if "cuts" in config or not isinstance(config.get("starting_weights", 0), int | float | None):
+        raise ValueError("Expected a model without a history of cuts. Received: one, or starting_weights of no number")
+    with bounded(max_weights), standard_settings():
+        model = SelfCompressingModel.from_config(config)
     return model if self_compressing_layers(model) else functional(model, keras.Model)
 
 
@@ -125,26 +117,6 @@ def functional(model, cls):
     """The graph of a built Sequential or functional model as a model of class ``cls``."""
     ends = (model.inputs[0], model.outputs[0]) if isinstance(model, keras.Sequential) else (model.input, model.output)
     return cls(*ends, name=model.name)
-
-
-@contextlib.contextmanager
-def _bounded_weights(most):
-    """Refuse weights of this thread beyond ``most`` before Keras allocates them: all come through ``add_weight``."""
-    original, thread, total = keras.layers.Layer.add_weight, threading.get_ident(), 0
-
-    def add_weight(layer, shape=None, *args, **kwargs):
-        nonlocal total
-        if threading.get_ident() == thread:
-            total += math.prod(() if shape is None else (shape,) if isinstance(shape, int) else tuple(shape))
-            if total > most:
-                raise ValueError(f"Expected at most {most} weights. Received: {total} or more")
-        return original(layer, shape, *args, **kwargs)
-
-    keras.layers.Layer.add_weight = add_weight
-    try:
-        yield
-    finally:
-        keras.layers.Layer.add_weight = original
 
 
 # Compacting ----------------------------------------------------------------------------------------------------------
@@ -211,7 +183,7 @@ def _compact_call(place, node, places):
 def _full_model(compact, max_depth):
     """The configuration that Keras reads."""
     if not max_depth:
-        raise ValueError("Expected models nested at most 50 deep. Received: deeper")
+        raise ValueError("Expected models nested at most 20 deep. Received: deeper")
     config = dict(compact)
     layers = config.pop("layers")
     names = [layer[1] for layer in layers]

@@ -1,12 +1,13 @@
-"""What a layer's configuration says beyond its class, and which classes a file may name."""
+"""What a layer's configuration says beyond its class."""
 
 import contextlib
 import json
-import sys
 
 import keras
 
-__all__ = ["FIXED_DTYPE", "check_objects", "minimal_settings", "resolve", "standard_settings", "tag_of"]
+from scc_tf.export.packed.allowed import check_objects, resolve, tag_of
+
+__all__ = ["FIXED_DTYPE", "minimal_settings", "standard_settings"]
 
 FIXED_DTYPE = {
     "module": "keras",
@@ -14,9 +15,6 @@ FIXED_DTYPE = {
     "config": {"name": "float32"},
     "registered_name": None,
 }
-_REFUSED = ("Lambda", "TFSMLayer", "TorchModuleWrapper", "JaxLayer", "FlaxLayer")
-_PLAIN = ("__keras_tensor__", "__numpy__", "__bytes__", "__ellipsis__", "__slice__")
-_FUNCTION_MODULES = ("builtins", "keras.activations", "keras.ops")
 
 
 @contextlib.contextmanager
@@ -30,78 +28,6 @@ def standard_settings():
     finally:
         keras.config.set_dtype_policy(policy)
         keras.config.set_image_data_format(data_format)
-
-
-def tag_of(layer):
-    """The class of a serialized layer as text: ``Dense``, ``package>Name``, or ``module:Name`` elsewhere in Keras.
-
-    Raises:
-        ValueError: if `resolve` would refuse it.
-    """
-    registered, module, name = layer.get("registered_name"), layer["module"], layer["class_name"]
-    if registered and keras.saving.get_registered_object(registered) is not None:
-        tag = registered
-    else:
-        tag = name if module == "keras.layers" else f"{module}:{name}"
-    resolve(tag)
-    return tag
-
-
-def resolve(tag):
-    """The class of a tag and the module under which Keras looks for it.
-
-    Nothing is imported: a module of Keras that is not loaded holds no class that Keras itself uses.
-
-    Raises:
-        ValueError: if the tag is neither a layer or operation of Keras nor registered with it, or runs stored code.
-    """
-    module = "keras.layers"
-    if ">" in str(tag):
-        module, cls = None, keras.saving.get_registered_object(tag)
-    elif ":" in str(tag):
-        module, _, name = tag.partition(":")
-        cls = getattr(_keras_module(module), name, None)
-    else:
-        cls = getattr(keras.layers, str(tag), None)
-    if not (isinstance(cls, type) and issubclass(cls, keras.Operation)):
-        raise ValueError(f"Expected a class of Keras, or one registered with it before loading. Received: {tag!r}")
-    if cls.__module__.startswith("keras.") and cls.__name__ in _REFUSED:
-        raise ValueError(f"Expected layers that neither run stored code nor read files. Received: {tag!r}")
-    return cls, module
-
-
-def _keras_module(name):
-    return sys.modules.get(name) if name == "keras" or str(name).startswith("keras.") else None
-
-
-def check_objects(value):
-    """Refuse settings that name anything but objects of Keras and registered ones, at any depth.
-
-    Raises:
-        ValueError: see above.
-    """
-    if isinstance(value, dict):
-        if "class_name" in value:
-            _check_object(value)
-        value = list(value.values())
-    if isinstance(value, list | tuple):
-        for item in value:
-            check_objects(item)
-
-
-def _check_object(value):
-    name, module, registered = (value.get(k) for k in ("class_name", "module", "registered_name"))
-    if name in _PLAIN:
-        return
-    if registered and keras.saving.get_registered_object(registered) is not None:
-        return
-    if name == "function":
-        known = module in _FUNCTION_MODULES and isinstance(value.get("config"), str)
-    else:
-        cls = getattr(_keras_module(module), str(name), None)
-        known = isinstance(cls, type) and name not in _REFUSED and hasattr(cls, "from_config")
-    if not known:
-        raise ValueError(f"Expected an object of Keras or one registered with it. Received: {module}.{name}")
 
 
 _KNOWN = {}  # (class, settings) -> minimal settings; configurations repeat within a model and between saves
