@@ -5,9 +5,14 @@ import math
 
 import keras
 import numpy as np
+import tensorflow as tf
+
+from scc_tf.arguments import check_count, received
+from scc_tf.inference import batch_for, batches, check_inputs, forward, kept, tensors
 
 __all__ = ["reestimate_batch_statistics", "trainable_norms"]
 
+BATCH_SIZE = 512
 _STRENGTH = {  # the attribute that turns a random layer off; spatial dropouts are Dropout
     keras.layers.Dropout: "rate",
     keras.layers.GaussianDropout: "rate",
@@ -22,20 +27,7 @@ def trainable_norms(model):
     return [norm for norm in norms if norm.trainable]
 
 
-@contextlib.contextmanager
-def _without_noise(layers):
-    found = [(layer, name) for layer in layers for kind, name in _STRENGTH.items() if isinstance(layer, kind)]
-    strengths = [(layer, name, getattr(layer, name)) for layer, name in found]
-    try:
-        for layer, name, _ in strengths:
-            setattr(layer, name, 0.0)
-        yield
-    finally:
-        for layer, name, strength in strengths:
-            setattr(layer, name, strength)
-
-
-def reestimate_batch_statistics(model, images, batch_size=512):
+def reestimate_batch_statistics(model, images, batch_size=None):
     """Replace the running statistics of every BatchNormalization by the mean over the batches of ``images``.
 
     The running averages lag behind weights that are being quantized; evaluation with them is noise (it jumped
@@ -47,27 +39,101 @@ def reestimate_batch_statistics(model, images, batch_size=512):
         images: training inputs ``(N, …)``, at least one; 4,096 are plenty for a small network. Augmented, if they were
             in training: a ResNet-20 trained on CIFAR-10 with shifts of four pixels, and so with black borders, has
             91.2 % on validation with the statistics of such images and 88.9 % with those of images as they are.
-        batch_size: examples per batch at most; the variances are means of the batches' variances. Batches are of
-            equal size, give or take one: a rest of a few examples would count as much as a full batch.
+            Several inputs in the structure that the model takes; or a finite ``tf.data.Dataset`` of batches, with or
+            without labels.
+        batch_size: examples per batch at most; None: as many as memory allows, 512 at most. The variances are means of
+            the batches' variances. Batches are of equal size, give or take one: a rest of a few examples would count
+            as much as a full batch. Those of a dataset count by their sizes.
 
     Raises:
-        ValueError: if ``images`` is empty.
+        ValueError: if there are no images, they are not finite or the model does not take them, or the statistics of
+            what it makes of them are not finite. The model is then as it was.
 
     Source: Sun et al. 2019, "Hybrid 8-bit Floating Point (HFP8) Training", section 3 (statistics are re-estimated
         after quantization).
     """
-    if len(images) == 0:
-        raise ValueError("Expected at least one image to estimate batch statistics from. Received: none")
-    norms = trainable_norms(model)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    stream, norms = _stream(model, images, batch_size), trainable_norms(model)
     if not norms:
         return
-    momenta = [norm.momentum for norm in norms]
+    step = kept(model, "statistics", lambda: _step(model, norms), state=[id(norm) for norm in norms])
+    statistics = [variable for norm in norms for variable in norm.non_trainable_variables]
+    before, seen = [variable.numpy() for variable in statistics], 0
     try:
-        with _without_noise(model._flatten_layers()):
-            for index, batch in enumerate(np.array_split(images, math.ceil(len(images) / batch_size))):
-                for norm in norms:
-                    norm.momentum = index / (index + 1)  # the running average becomes the mean so far
-                model(batch, training=True)
+        for batch, weight in stream:
+            step(tensors(model, batch), tf.constant(seen / (seen + weight), tf.float32))
+            seen += weight
+        if not seen:
+            raise ValueError(f"Expected images to hold at least one batch. {received('images', images)}")
+        _check_finite(norms)
+    except BaseException:
+        for variable, values in zip(statistics, before, strict=True):
+            variable.assign(values)
+        raise
+
+
+def _stream(model, images, batch_size):
+    """``(batch, what it counts)`` of all images, in order; arrays are checked at once."""
+    size = batch_for(model, batch_size, limit=BATCH_SIZE)
+    if isinstance(images, tf.data.Dataset):
+        if images.cardinality() == tf.data.INFINITE_CARDINALITY:
+            raise ValueError(f"Expected images to end; take some batches. {received('images', images)}")
+        return _parts(model, images, size)
+    arrays = check_inputs("images", images, model)
+    count = len(arrays[0])
+    number = math.ceil(count / size)
+    if model.inputs[0].shape[0] is not None:  # batches of that size only: the last one begins anew
+        arrays = [array[np.resize(np.arange(count), number * size)] for array in arrays]
+    return ((batch, 1) for batch in zip(*(np.array_split(array, number) for array in arrays), strict=True))
+
+
+def _parts(model, dataset, size):
+    for element in dataset:
+        inputs = keras.tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(element)[0])
+        for batch in batches(check_inputs("images", inputs, model), size):
+            yield batch, len(batch[0])
+
+
+def _step(model, norms):
+    """A pass in training mode that leaves ``old * momentum + batch * (1 - momentum)`` in the statistics.
+
+    So the running average is the mean so far, if the momentum is the share of what was seen before. It is an argument:
+    one that is an attribute would be a constant of the compiled pass.
+    """
+
+    def step(batch, momentum):
+        noise = [
+            (layer, name)
+            for layer in model._flatten_layers()
+            for kind, name in _STRENGTH.items()
+            if isinstance(layer, kind)
+        ]
+        with contextlib.ExitStack() as stack:
+            for layer, name in noise:
+                stack.enter_context(_attribute(layer, name, 0.0))
+            for norm in norms:
+                dtype = "float64" if norm.compute_dtype == "float64" else "float32"
+                stack.enter_context(_attribute(norm, "momentum", tf.cast(momentum, dtype)))
+            forward(model, batch, training=True)
+
+    return step
+
+
+@contextlib.contextmanager
+def _attribute(layer, name, value):
+    old = getattr(layer, name)
+    setattr(layer, name, value)
+    try:
+        yield
     finally:
-        for norm, momentum in zip(norms, momenta, strict=True):
-            norm.momentum = momentum
+        setattr(layer, name, old)
+
+
+def _check_finite(norms):
+    for norm in norms:
+        if not all(np.isfinite(variable.numpy()).all() for variable in norm.non_trainable_variables):
+            raise ValueError(
+                f"Expected images, and weights, that give finite batch statistics. Received: NaN or infinity in layer "
+                f"{norm.name!r}"
+            )

@@ -13,7 +13,7 @@ import tensorflow as tf
 
 from scc_tf.arguments import check_array, received
 
-__all__ = ["arranged", "batch_for", "batches", "check_inputs", "check_weights", "kept", "outputs", "tensors"]
+__all__ = ["arranged", "batch_for", "batches", "check_inputs", "check_weights", "forward", "kept", "outputs", "tensors"]
 
 BATCH_SIZE = 500
 ACTIVATION_BYTES = 2**27  # of the largest activation of a batch; a pass holds a few of that size
@@ -63,16 +63,16 @@ def outputs(model, inputs, batch_size=None):
         (5, 3)
     """
     size, arrays = batch_for(model, batch_size), arranged(model, inputs)
-    forward = kept(model, "answers", lambda: lambda batch: model(_packed(model, batch), training=False))
-    parts = [_answers(forward, batch, size, model) for batch in batches(arrays, size)]
+    answer = kept(model, "answers", lambda: lambda batch: forward(model, batch))
+    parts = [_answers(answer, batch, size, model) for batch in batches(arrays, size)]
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def _answers(forward, batch, size, model):
+def _answers(answer, batch, size, model):
     count = len(batch[0])
     if model.inputs[0].shape[0] is not None and count < size:  # a fixed batch is filled up
         batch = [np.resize(array, (size, *np.shape(array)[1:])) for array in batch]
-    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], forward(tensors(model, batch)))
+    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], answer(tensors(model, batch)))
 
 
 def arranged(model, inputs, name="inputs"):
@@ -173,6 +173,13 @@ def check_weights(model):
                 )
 
 
+def forward(model, batch, training=False):
+    """Call a model on the tensors of a batch, listed in the order of ``model.inputs``; to be compiled."""
+    structure = getattr(model, "input", None)
+    alone = len(batch) == 1 and not isinstance(structure, Mapping)
+    return model(batch[0] if alone else keras.tree.pack_sequence_as(structure, batch), training=training)
+
+
 def tensors(model, arrays):
     """The inputs of a compiled pass: of the model's own types, so that one trace serves float64 and float32."""
     return [
@@ -211,14 +218,6 @@ class _Functions:
 
     def __init__(self):
         self.by_name = {}
-
-
-def _packed(model, arrays):
-    """A list in the order of ``model.inputs`` in the structure that the model takes."""
-    structure = getattr(model, "input", None)
-    if len(arrays) == 1 and not isinstance(structure, Mapping):
-        return arrays[0]
-    return keras.tree.pack_sequence_as(structure, arrays)
 
 
 def _made_by(layer):

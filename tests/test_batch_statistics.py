@@ -1,6 +1,7 @@
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy_problem as toy
 
 from scc_tf.batch_statistics import reestimate_batch_statistics
@@ -105,6 +106,79 @@ def test_a_network_without_norms_is_left_alone():
     toy.assert_same(model.get_weights(), before)
 
 
-def test_no_images_are_refused():
-    with pytest.raises(ValueError, match="at least one image"):
-        reestimate_batch_statistics(norm_first(), features()[:0])
+@pytest.mark.parametrize("batch_size", [None, 7])
+def test_a_dataset_of_batches_with_or_without_labels(batch_size):
+    x, model = features(), norm_first(layers.Dense(2))
+    wanted = [x[:10], x[10:20], x[20:]] if batch_size is None else [x[:7], x[7:10], x[10:17], x[17:20], x[20:]]
+    for dataset in (tf.data.Dataset.from_tensor_slices(x), tf.data.Dataset.from_tensor_slices((x, x[:, 0]))):
+        reestimate_batch_statistics(model, dataset.batch(10), batch_size)
+        means = np.average([part.mean(0) for part in wanted], axis=0, weights=[len(part) for part in wanted])
+        np.testing.assert_allclose(model.get_layer("norm").moving_mean, means, rtol=1e-4)
+
+
+@pytest.mark.parametrize("kind", ["list", "dict", "dataset"])
+def test_several_inputs(kind):
+    ends = {name: keras.Input((5,), name=name) for name in "ba"}
+    norm = layers.BatchNormalization(name="norm")
+    x = {"b": features(), "a": features() + 1}
+    model = keras.Model(
+        list(ends.values()) if kind == "list" else ends, norm(layers.Subtract()([ends["a"], ends["b"] * 3]))
+    )
+    images = {"list": list(x.values()), "dict": x, "dataset": tf.data.Dataset.from_tensor_slices((x,)).batch(23)}[kind]
+    reestimate_batch_statistics(model, images)
+    np.testing.assert_allclose(norm.moving_mean, (x["a"] - 3 * x["b"]).mean(0), rtol=1e-4)
+
+
+def test_a_fixed_batch_is_never_a_smaller_one():
+    model, x = keras.Sequential([keras.Input(batch_shape=(4, 5)), layers.BatchNormalization(name="norm")]), features(6)
+    reestimate_batch_statistics(model, x)
+    np.testing.assert_allclose(
+        model.get_layer("norm").moving_mean, (x[:4].mean(0) + x[[4, 5, 0, 1]].mean(0)) / 2, rtol=1e-4
+    )
+
+
+def test_a_norm_that_is_frozen_or_freed_between_two_calls():
+    model = norm_first(layers.Dense(2))
+    norm = model.get_layer("norm")
+    for trainable, shift in ((True, 0), (False, 1), (True, 2)):
+        norm.trainable, before = trainable, np.asarray(norm.moving_mean)
+        reestimate_batch_statistics(model, features() + shift)
+        np.testing.assert_allclose(norm.moving_mean, features().mean(0) + shift if trainable else before, rtol=1e-3)
+
+
+def overflowing():
+    return norm_first(layers.Rescaling(1e30), layers.Rescaling(1e30), layers.BatchNormalization())
+
+
+def spoilt(x):
+    x[-1, 2] = np.nan
+    return x
+
+
+@pytest.mark.parametrize(
+    ("model", "images", "message"),
+    [
+        (norm_first, features()[:0], "at least one example"),
+        (norm_first, features()[:, :4], r"Expected images of shape \(None, 5\)"),
+        (norm_first, None, "images=None"),
+        (norm_first, np.array(["a"]), "array of numbers"),
+        (norm_first, spoilt(features()), "Expected images to be finite"),
+        (norm_first, tf.data.Dataset.from_tensor_slices(spoilt(features())).batch(10), "Expected images to be finite"),
+        (norm_first, tf.data.Dataset.from_tensor_slices(features()).batch(10).repeat(), "take some batches"),
+        (norm_first, tf.data.Dataset.from_tensor_slices(features()[:0]).batch(10), "at least one batch"),
+        (overflowing, features(), "finite batch statistics.*layer"),
+    ],
+)
+def test_what_no_statistics_can_be_made_of_is_refused_and_changes_nothing(model, images, message):
+    model = model()
+    reestimate_batch_statistics(model, np.zeros((4, 5), np.float32))
+    before = model.get_weights()
+    with pytest.raises(ValueError, match=message) as caught:
+        reestimate_batch_statistics(model, images)
+    assert "\n" not in str(caught.value)
+    toy.assert_same(model.get_weights(), before)
+
+
+def test_a_batch_size_is_a_count():
+    with pytest.raises(ValueError, match="batch_size=0"):
+        reestimate_batch_statistics(norm_first(), features(), batch_size=0)

@@ -3,13 +3,14 @@
 Shapes: ``n`` weights, ``k`` clusters.
 """
 
-import warnings
-
 import numpy as np
+
+from scc_tf.arguments import check_choice, check_count, received
 
 __all__ = ["STARTS", "centroid_gradients", "share_weights", "sharing_rate"]
 
 STARTS = ("linear", "density", "forgy")
+_ITERATIONS = 300  # at most; a step that changes no cluster is the last
 
 
 def share_weights(values, clusters, start="linear", seed=0):
@@ -49,9 +50,9 @@ def share_weights(values, clusters, start="linear", seed=0):
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
         values = np.asarray(values, np.float32)
     if not values.size or not np.isfinite(values).all():
-        raise ValueError(f"Expected finite values, not empty. Received: shape={values.shape}")
-    if clusters < 1 or start not in STARTS:
-        raise ValueError(f"Expected clusters from 1 and a start of {STARTS}. Received: {clusters=}, {start=}")
+        raise ValueError(f"Expected values to be finite, not empty. {received('values', values)}")
+    check_count("clusters", clusters)
+    check_choice("start", start, STARTS)
     flat = values.ravel().astype(np.float64)
     centroids, counts = np.unique(flat, return_counts=True)
     if centroids.size > clusters:
@@ -71,14 +72,29 @@ def _first_centroids(flat, clusters, start, seed):
 
 
 def _k_means(points, weights, first):
-    """Ascending centroids ``(k,)`` of different points ``(m,)`` that count ``weights`` times."""
-    from sklearn.cluster import KMeans  # imported late: `import scc_tf` stays cheap
-    from sklearn.exceptions import ConvergenceWarning
+    """Ascending centroids of different, ascending points ``(m,)`` that count ``weights`` times.
 
-    search = KMeans(first.size, init=first[:, None], n_init=1, tol=0.0)
-    with warnings.catch_warnings(action="ignore", category=ConvergenceWarning):  # of clusters without members
-        search.fit(points[:, None], sample_weight=weights)
-    return np.unique(search.cluster_centers_)
+    Lloyd's algorithm on a line: a cluster is an interval. For every one without points, one of the others that have
+    the largest squared errors is split.
+    """
+    sums, centroids, before = points * weights, first, None
+    for _ in range(_ITERATIONS):
+        centroids = np.unique(centroids)
+        borders = np.searchsorted(points, (centroids[1:] + centroids[:-1]) / 2, side="right")
+        starts = np.unique(np.concatenate([[0], borders[borders < points.size]]))
+        if np.array_equal(starts, before):
+            break
+        counts, before = np.add.reduceat(weights, starts), starts
+        centroids = np.add.reduceat(sums, starts) / counts
+        if missing := first.size - centroids.size:
+            distances = points - np.repeat(centroids, np.diff(starts, append=points.size))
+            errors = np.add.reduceat(weights * np.square(distances), starts)
+            halves = np.argsort(errors)[-missing:]
+            step = np.sqrt(errors[halves] / counts[halves])
+            centroids = np.concatenate(
+                [np.delete(centroids, halves), centroids[halves] - step, centroids[halves] + step]
+            )
+    return np.unique(centroids)
 
 
 def _nearest(flat, centroids):
