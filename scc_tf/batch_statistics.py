@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from scc_tf.arguments import check_count, received
-from scc_tf.inference import batch_for, batches, check_inputs, forward, kept, tensors
+from scc_tf.inference import batch_for, batches, check_inputs, compiled, forward, tensors
 
 __all__ = ["reestimate_batch_statistics", "trainable_norms"]
 
@@ -54,14 +54,18 @@ def reestimate_batch_statistics(model, images, batch_size=None):
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
-    stream, norms = _stream(model, images, batch_size), trainable_norms(model)
+    is_stream, norms = isinstance(images, tf.data.Dataset), trainable_norms(model)
+    arrays = None if is_stream else check_inputs("images", images, model)
+    if is_stream and images.cardinality() == tf.data.INFINITE_CARDINALITY:
+        raise ValueError(f"Expected images to end; take some batches. {received('images', images)}")
     if not norms:
         return
-    step = kept(model, "statistics", lambda: _step(model, norms), state=[id(norm) for norm in norms])
+    parts = _parts(model, images, batch_size) if is_stream else _equal_parts(model, arrays, batch_size)
+    step = compiled(model, "statistics", lambda: _step(model, norms), arrays, state=[id(norm) for norm in norms])
     statistics = [variable for norm in norms for variable in norm.non_trainable_variables]
     before, seen = [variable.numpy() for variable in statistics], 0
     try:
-        for batch, weight in stream:
+        for batch, weight in parts:
             step(tensors(model, batch), tf.constant(seen / (seen + weight), tf.float32))
             seen += weight
         if not seen:
@@ -73,25 +77,22 @@ def reestimate_batch_statistics(model, images, batch_size=None):
         raise
 
 
-def _stream(model, images, batch_size):
-    """``(batch, what it counts)`` of all images, in order; arrays are checked at once."""
-    size = batch_for(model, batch_size, limit=BATCH_SIZE)
-    if isinstance(images, tf.data.Dataset):
-        if images.cardinality() == tf.data.INFINITE_CARDINALITY:
-            raise ValueError(f"Expected images to end; take some batches. {received('images', images)}")
-        return _parts(model, images, size)
-    arrays = check_inputs("images", images, model)
-    count = len(arrays[0])
+def _equal_parts(model, arrays, batch_size):
+    """``(batch, what it counts)``, in order."""
+    count, size = len(arrays[0]), batch_for(model, batch_size, BATCH_SIZE, arrays)
     number = math.ceil(count / size)
     if model.inputs[0].shape[0] is not None:  # batches of that size only: the last one begins anew
         arrays = [array[np.resize(np.arange(count), number * size)] for array in arrays]
-    return ((batch, 1) for batch in zip(*(np.array_split(array, number) for array in arrays), strict=True))
+    for batch in zip(*(np.array_split(array, number) for array in arrays), strict=True):
+        yield batch, 1
 
 
-def _parts(model, dataset, size):
+def _parts(model, dataset, batch_size):
+    """The same of a dataset, whose batches are split where they are too large."""
     for element in dataset:
         inputs = keras.tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(element)[0])
-        for batch in batches(check_inputs("images", inputs, model), size):
+        arrays = check_inputs("images", inputs, model)
+        for batch in batches(arrays, batch_for(model, batch_size, BATCH_SIZE, arrays)):
             yield batch, len(batch[0])
 
 

@@ -1,7 +1,9 @@
 """The one way in which a model answers: a compiled forward pass in batches of bounded memory.
 
 A functional Keras model that is called eagerly keeps every activation of the batch until the call is over; compiled,
-it keeps what the next operation needs. Batches are as large as the largest activation of the model allows.
+it keeps what the next operation needs. Batches are as large as the largest activation of the model allows. Only where
+all activations of all examples are few is the model called as it is, for compiling takes longer than that. It depends
+on nothing but the model and the number of examples: the same call gives the same bits, whatever came before it.
 """
 
 import math
@@ -13,19 +15,31 @@ import tensorflow as tf
 
 from scc_tf.arguments import check_array, received
 
-__all__ = ["arranged", "batch_for", "batches", "check_inputs", "check_weights", "forward", "kept", "outputs", "tensors"]
+__all__ = [
+    "arranged",
+    "batch_for",
+    "batches",
+    "check_inputs",
+    "check_weights",
+    "compiled",
+    "forward",
+    "outputs",
+    "tensors",
+]
 
 BATCH_SIZE = 500
 ACTIVATION_BYTES = 2**27  # of the largest activation of a batch; a pass holds a few of that size
+FEW_BYTES = 2**24  # of all activations of all examples
 
 
-def batch_for(model, batch_size=None, limit=BATCH_SIZE):
+def batch_for(model, batch_size=None, limit=BATCH_SIZE, arrays=()):
     """Examples that may pass through a model at once.
 
     Args:
         model: built Sequential or functional model.
         batch_size: what the caller wants, at least 1; None: as many as the memory of the largest activation allows.
         limit: most examples, for None.
+        arrays: the inputs, in the order of ``model.inputs``: they tell the sides that the model leaves open.
 
     Returns:
         int. A model whose inputs have a fixed batch takes that.
@@ -33,8 +47,7 @@ def batch_for(model, batch_size=None, limit=BATCH_SIZE):
     fixed = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0] is not None), None)
     if fixed is not None or batch_size is not None:
         return fixed or batch_size
-    sizes = [_size(tensor) for layer in model._flatten_layers(include_self=False) for tensor in _made_by(layer)]
-    return max(1, min(limit, ACTIVATION_BYTES // (4 * max(sizes, default=1))))
+    return max(1, min(limit, ACTIVATION_BYTES // (4 * max(_sizes(model, arrays), default=1))))
 
 
 def batches(inputs, size):
@@ -62,8 +75,9 @@ def outputs(model, inputs, batch_size=None):
         >>> outputs(model, np.ones((5, 2))).shape
         (5, 3)
     """
-    size, arrays = batch_for(model, batch_size), arranged(model, inputs)
-    answer = kept(model, "answers", lambda: lambda batch: forward(model, batch))
+    arrays = arranged(model, inputs)
+    size = batch_for(model, batch_size, arrays=arrays)
+    answer = compiled(model, "answers", lambda: lambda batch: forward(model, batch), arrays)
     parts = [_answers(answer, batch, size, model) for batch in batches(arrays, size)]
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
@@ -188,7 +202,7 @@ def tensors(model, arrays):
     ]
 
 
-def kept(model, name, make, state=()):
+def compiled(model, name, make, arrays, state=()):
     """A compiled function that stays with a model until its layers, or ``state``, are others.
 
     Removing channels exchanges the layers of a model; what was compiled before would go on with the old ones.
@@ -197,11 +211,14 @@ def kept(model, name, make, state=()):
         model: Keras model.
         name: of the function.
         make: returns the function to compile.
+        arrays: all examples that will pass through it, in the order of ``model.inputs``; None if they are not known.
         state: values other than the layers that the function was made for.
 
     Returns:
-        ``tf.function``.
+        ``tf.function``; where the work is little, what ``make`` returns, as it is.
     """
+    if arrays is not None and 4 * len(arrays[0]) * sum(_sizes(model, arrays)) <= FEW_BYTES:
+        return make()
     functions = vars(model).get("_scc_tf_functions")
     if functions is None:
         functions = _Functions()
@@ -220,10 +237,15 @@ class _Functions:
         self.by_name = {}
 
 
-def _made_by(layer):
-    for node in layer._inbound_nodes:
-        yield from node.output_tensors
-
-
-def _size(tensor):
-    return math.prod(size or 1 for size in tensor.shape[1:])
+def _sizes(model, arrays):
+    """Numbers in each activation of one example, at most: a side that the model leaves open is as long as it begins."""
+    open_sides = [
+        side
+        for tensor, array in zip(model.inputs, arrays, strict=False)
+        for wanted, side in zip(tensor.shape[1:], np.shape(array)[1:], strict=False)
+        if wanted is None
+    ]
+    factor = math.prod(open_sides)
+    nodes = [node for layer in model._flatten_layers(include_self=False) for node in layer._inbound_nodes]
+    shapes = [tensor.shape[1:] for node in nodes for tensor in node.output_tensors]
+    return [math.prod(side or 1 for side in shape) * (factor if None in shape else 1) for shape in shapes]
