@@ -14,10 +14,12 @@ _OF_NUMBERS = {  # losses of networks that do not choose between classes
     *("huber", "log_cosh", "logcosh", "mae", "mape", "mean_absolute_error", "mean_absolute_percentage_error"),
     *("mean_squared_error", "mean_squared_logarithmic_error", "mse", "msle", "poisson"),
 }
-_OF_LOGITS = {"categorical_hinge", "hinge", "squared_hinge"}  # which put the border between two classes at 0
+_OF_LOGITS = {  # losses that put the border between two classes at 0
+    *("binary_crossentropy of logits", "binary_focal_crossentropy of logits", "hinge", "squared_hinge"),
+}
 
 
-def classes_of(model, name="model"):
+def classes_of(model, name="model", loss=None):
     """The number of classes that a model tells apart, without running it.
 
     ====================  =====================================================================================
@@ -31,6 +33,7 @@ def classes_of(model, name="model"):
     Args:
         model: built Sequential or functional model with one output; any number of inputs.
         name: what to call it in an error.
+        loss: that it is trained with; None: the one that it is compiled with, if any.
 
     Returns:
         int, at least 2.
@@ -48,14 +51,14 @@ def classes_of(model, name="model"):
     if len(shapes) != 1 or len(shapes[0]) != 2 or not shapes[0][1]:
         raise ValueError(
             f"Expected {name} to be a classifier with one output (N, K), a score per class. "
-            f"Received: {model.name!r} with {len(model.inputs)} inputs, {len(shapes)} outputs {shapes}"
+            f"Received: {len(model.inputs)} inputs, {len(shapes)} outputs {shapes} of {model.name!r}"
         )
     if shapes[0][1] == 1:
-        _border(model, name)
+        _border(model, _loss_name(model, loss), name)
     return max(shapes[0][1], 2)
 
 
-def class_labels(labels, classes_or_model, count=None, name="labels"):
+def class_labels(labels, classes_or_model, count=None, name="labels", loss=None):
     """Labels of any form that ``fit`` takes, as class numbers.
 
     Args:
@@ -63,6 +66,7 @@ def class_labels(labels, classes_or_model, count=None, name="labels"):
         classes_or_model: ``K``, or a model that `classes_of` accepts.
         count: ``N``; None takes any, but 0.
         name: of the argument, for the error.
+        loss: of the model, see `classes_of`.
 
     Returns:
         int64 ``(N,)``.
@@ -76,7 +80,8 @@ def class_labels(labels, classes_or_model, count=None, name="labels"):
         [1, 0]
     """
     model = classes_or_model if isinstance(classes_or_model, keras.Model) else None
-    classes = classes_or_model if model is None else classes_of(model)
+    classes = classes_or_model if model is None else classes_of(model, loss=loss)
+    loss = None if model is None else _loss_name(model, loss)
     array = check_array(name, labels)
     if count is not None and len(array) != count:
         raise ValueError(f"Expected {name} to hold one label per example, {count}. {received(name, array)}")
@@ -88,15 +93,15 @@ def class_labels(labels, classes_or_model, count=None, name="labels"):
     if array.ndim == 2 and array.shape[1] == classes and (model is None or model.outputs[0].shape[1] == classes):
         if not ((array == 0) | (array == 1)).all() or (np.sum(array, axis=1) != 1).any():
             raise ValueError(f"{wanted}; these rows are not one-hot. {received(name, array)}")
-        if model is not None and _answers_several(model):
+        if model is not None and _answers_several(model, loss):
             raise ValueError(
                 f"{wanted.partition(', or')[0]}; rows of 0 and 1 may be several answers where each unit has its own. "
                 f"{received(name, array)}"
             )
         return array.argmax(axis=1)
     whole = array.ndim == 1 and (array.dtype.kind != "f" or (array == np.round(array)).all())
-    if not whole or (model is not None and _loss_name(model) in _OF_NUMBERS):
-        reason = "" if not whole else f"; {model.name!r} is trained for numbers, with the loss {_loss_name(model)}"
+    if not whole or loss in _OF_NUMBERS:
+        reason = f"; {model.name!r} is trained for numbers, with the loss {loss}" if whole else ""
         raise ValueError(f"{wanted}{reason}. {received(name, np.asarray(labels))}")
     if array.min() < 0 or array.max() >= classes:
         raise ValueError(
@@ -127,22 +132,21 @@ def predicted_classes(answers, model=None):
             f"Received: NaN for {np.isnan(answers).any(axis=1).sum()} of {len(answers)} examples"
         )
     if answers.shape[1] == 1:
-        return (answers[:, 0] > _border(model)).astype(np.int64)
+        return (answers[:, 0] > _border(model, _loss_name(model))).astype(np.int64)
     return answers.argmax(axis=1).astype(np.int64)
 
 
-def _answers_several(model):
+def _answers_several(model, loss):
     """Whether each unit says yes or no to a question of its own."""
-    return _last_activation(model) is keras.activations.sigmoid or (_loss_name(model) or "").startswith("binary")
+    return _last_activation(model) is keras.activations.sigmoid or (loss or "").startswith("binary")
 
 
-def _border(model, name="model"):
+def _border(model, loss, name="model"):
     """Where one unit passes from class 0 to class 1."""
-    activation, loss = _last_activation(model), _loss_name(model)
+    activation = _last_activation(model)
     if activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid):
         return 0.5
-    from_logits = loss is None or loss in _OF_LOGITS or getattr(model.loss, "from_logits", False)
-    if activation is keras.activations.linear and from_logits:
+    if activation is keras.activations.linear and (loss is None or loss in _OF_LOGITS):
         return 0.0
     raise ValueError(
         f"Expected {name} to have one output per class, or one unit with a sigmoid, or one without an activation that "
@@ -168,9 +172,12 @@ def _last_activation(model):
         tensor = operation._inbound_nodes[node_index].input_tensors[0]
 
 
-def _loss_name(model):
-    """Of a compiled model, in the form ``mean_squared_error``; None where there is none."""
-    loss = getattr(model, "loss", None)
+def _loss_name(model, loss=None):
+    """Of a model, in the form ``mean_squared_error``, "of logits" behind it where it is; None where there is none."""
+    loss = getattr(model, "loss", None) if loss is None else loss
     if isinstance(loss, list | tuple | dict) and len(keras.tree.flatten(loss)) == 1:
         (loss,) = keras.tree.flatten(loss)
-    return None if loss is None else str(getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss)
+    if loss is None:
+        return None
+    name = str(getattr(loss, "name", None) or getattr(loss, "__name__", None) or loss)
+    return f"{name} of logits" if getattr(loss, "from_logits", False) else name

@@ -24,6 +24,7 @@ __all__ = [
     "compiled",
     "forward",
     "outputs",
+    "packed",
     "tensors",
 ]
 
@@ -159,6 +160,12 @@ def check_inputs(name, inputs, model, least=1):
 
 def _fitting(name, values, tensor, least):
     array = np.asarray(values) if tensor.dtype == "string" else check_array(name, values, least=least)
+    if array.dtype.kind == "f" and keras.backend.is_float_dtype(tensor.dtype):
+        narrower = array.dtype.itemsize > tf.as_dtype(tensor.dtype).size
+        if narrower and (largest := np.abs(array).max(initial=0)) > tf.as_dtype(tensor.dtype).max:
+            raise ValueError(
+                f"Expected {name} to be finite as {tensor.dtype}. {received(name, array)}, up to {largest:g}"
+            )
     wanted = tuple(tensor.shape)[1:]
     if array.ndim == len(wanted) and wanted[-1:] == (1,):
         array = array[..., None]
@@ -189,9 +196,14 @@ def check_weights(model):
 
 def forward(model, batch, training=False):
     """Call a model on the tensors of a batch, listed in the order of ``model.inputs``; to be compiled."""
+    return model(packed(model, batch), training=training)
+
+
+def packed(model, arrays):
+    """What `arranged` has listed, in the structure that the model takes."""
     structure = getattr(model, "input", None)
-    alone = len(batch) == 1 and not isinstance(structure, Mapping)
-    return model(batch[0] if alone else keras.tree.pack_sequence_as(structure, batch), training=training)
+    alone = len(arrays) == 1 and not isinstance(structure, Mapping)
+    return arrays[0] if alone else keras.tree.pack_sequence_as(structure, arrays)
 
 
 def tensors(model, arrays):

@@ -133,8 +133,8 @@ def test_negative_and_non_finite_weights_of_the_terms_are_refused(name, value):
     [
         ({}, "safety_set=None"),
         ({"safety_set": SimpleNamespace(images=np.zeros((0, 8)), labels=[])}, "at least one example"),
-        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=[0])}, "one label per image"),
-        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=np.eye(3)[:2])}, "one label per image"),
+        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=[0])}, "one label for each"),
+        ({"safety_set": SimpleNamespace(images=np.zeros((2, 8)), labels=np.ones((2, 3)))}, "not one-hot"),
         ({"safety_set": toy.safety_set(), "safety_batch_size": 0}, "safety_batch_size=0"),
         ({"safety_set": toy.safety_set(), "loss": [toy.cross_entropy()]}, "one loss"),
     ],
@@ -151,11 +151,12 @@ def test_a_safety_loss_needs_a_task_loss():
 
 
 @pytest.mark.parametrize(("inputs", "outputs"), [(2, 1), (1, 2)])
-def test_a_safety_loss_for_several_inputs_or_outputs_is_refused(inputs, outputs):
+def test_a_safety_loss_for_several_outputs_or_missing_inputs_is_refused(inputs, outputs):
     ends = [keras.Input((8,)) for _ in range(inputs)]
     middle = keras.layers.Concatenate()(ends) if inputs > 1 else ends[0]
     net = keras.Model(ends, [keras.layers.Dense(3)(middle) for _ in range(outputs)])
-    with pytest.raises(ValueError, match=f"Received: {inputs} inputs, {outputs} outputs"):
+    message = "1 inputs, 2 outputs" if outputs > 1 else "one array for each of the 2 inputs"
+    with pytest.raises(ValueError, match=message):
         toy.compressed(net, lambda_safety=0.1, safety_set=toy.safety_set())
 
 
@@ -182,16 +183,15 @@ def unlike(**changes):
 
 IMAGES = toy.safety_set().images
 EXAMPLES = {
-    "other shape": (unlike(images=IMAGES[:, :7]), r"images=\(12, 7\)"),
-    "other rank": (unlike(images=IMAGES[..., None]), r"images=\(12, 8, 1\)"),
-    "uint8": (unlike(images=np.ones((12, 8), np.uint8)), "floats in the range .* uint8"),
-    "int64": (unlike(images=np.ones((12, 8), int)), "floats in the range .* int64"),
-    "huge": (unlike(images=IMAGES * np.where(np.arange(8) == 3, -1e6, 1)), "magnitude"),
-    "NaN": (unlike(images=np.where(np.arange(8) == 3, np.nan, IMAGES)), "magnitude nan"),
-    "infinite": (unlike(images=np.where(np.arange(8) == 3, -np.inf, IMAGES)), "magnitude inf"),
+    "other shape": (unlike(images=IMAGES[:, :7]), r"shape \(None, 8\).*shape=\(12, 7\)"),
+    "other rank": (unlike(images=IMAGES[..., None, None]), r"shape \(None, 8\).*shape=\(12, 8, 1, 1\)"),
+    "words": (unlike(images=np.full((12, 8), "a")), "array of numbers"),
+    "beyond float32": (unlike(images=IMAGES.astype(float) * 1e40), "finite as float32.*up to"),
+    "NaN": (unlike(images=np.where(np.arange(8) == 3, np.nan, IMAGES)), "finite.*12 that are not"),
+    "infinite": (unlike(images=np.where(np.arange(8) == 3, -np.inf, IMAGES)), "finite.*12 that are not"),
     "label too large": (unlike(labels=np.full(12, 3)), "from 0 to 2.*from 3 to 3"),
     "negative label": (unlike(labels=np.arange(12) % 3 - 1), "from 0 to 2.*from -1 to 1"),
-    "fractional label": (unlike(labels=np.full(12, 0.5)), "from 0 to 2.*from 0.5 to 0.5"),
+    "fractional label": (unlike(labels=np.full(12, 0.5)), "whole numbers.*float64"),
 }
 
 
@@ -202,14 +202,67 @@ def test_safety_examples_unlike_the_models_inputs_are_refused(kind):
         toy.compressed(lambda_safety=0.1, safety_set=examples)
 
 
-@pytest.mark.slow
+def safety_loss(model, x, y):
+    return model.train_on_batch(x, y, return_dict=True)["safety_loss"]
+
+
 @pytest.mark.parametrize(
     "examples",
-    [unlike(images=IMAGES.astype(float)), unlike(images=IMAGES.tolist()), unlike(labels=np.arange(12) % 3 * 1.0)],
+    [
+        unlike(images=IMAGES.astype(float)),
+        unlike(images=IMAGES.tolist()),
+        unlike(labels=np.arange(12) % 3 * 1.0),
+        unlike(labels=np.arange(12)[:, None] % 3),
+        unlike(labels=np.eye(3)[np.arange(12) % 3]),
+    ],
 )
-def test_safety_examples_of_other_float_types_are_taken(examples):
-    model = toy.compressed(lambda_safety=0.1, safety_set=examples)
-    assert np.isfinite(model.train_on_batch(*toy.points(), return_dict=True)["safety_loss"])
+def test_safety_examples_of_other_forms_are_the_same_examples(examples):
+    """One example a step, drawn by its number: the same loss."""
+    losses = [
+        safety_loss(toy.compressed(lambda_safety=0.1, safety_set=own, safety_batch_size=1), *toy.points())
+        for own in (examples, toy.safety_set())
+    ]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "int64"])
+def test_whole_numbers_are_safety_images_as_they_are_images(dtype, caplog):
+    images = (40 * np.abs(IMAGES)).astype(dtype)
+    settings = {"lambda_safety": 0.1, "safety_batch_size": 1}
+    models = [toy.compressed(**settings, safety_set=unlike(images=own)) for own in (images, images.astype("float32"))]
+    losses = [safety_loss(model, *toy.points()) for model in models]
+    assert losses[0] == pytest.approx(losses[1], rel=1e-6)
+    assert ("both in the range" in caplog.text) == (dtype == "uint8")
+
+
+@pytest.mark.parametrize("column", [False, True])
+def test_one_unit_has_a_safety_loss_of_its_own_examples(column):
+    net = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "sigmoid")])
+    x, y = toy.points()
+    y = (y > 0).astype("int64")
+    model = toy.compressed(
+        net,
+        keras.optimizers.SGD(0.0),
+        "binary_crossentropy",
+        lambda_safety=1.0,
+        safety_set=SimpleNamespace(images=x[:1], labels=y[:1]),
+    )
+    expected = float(keras.losses.binary_crossentropy(y[:1, None], model(x[:1]))[0])
+    assert safety_loss(model, x, y[:, None] if column else y) == pytest.approx(expected, rel=1e-5)
+
+
+@pytest.mark.parametrize("kind", ["list", "dict"])
+def test_a_safety_loss_of_several_inputs(kind):
+    ends = {name: keras.Input((4,), name=name) for name in "ba"}
+    head = keras.layers.Dense(3)(keras.layers.Concatenate()([ends["a"], ends["b"]]))
+    x, y = toy.points()
+    inputs = {"b": x[:, 4:], "a": x[:, :4]}
+    if kind == "list":
+        ends, inputs = list(ends.values()), list(inputs.values())
+    examples = SimpleNamespace(images=keras.tree.map_structure(lambda array: array[:1], inputs), labels=y[:1])
+    model = toy.compressed(keras.Model(ends, head), keras.optimizers.SGD(0.0), lambda_safety=1.0, safety_set=examples)
+    expected = float(toy.cross_entropy()(y[:1], model(examples.images)))
+    assert safety_loss(model, inputs, y) == pytest.approx(expected, rel=1e-5)
 
 
 def test_sides_that_the_model_leaves_open_fit_every_image():

@@ -39,12 +39,13 @@ def check_safety_set(safety_set):
     return safety_set
 
 
-def check_scorable(model, safety_set):
+def check_scorable(model, safety_set, loss=None):
     """Refuse a model or a safety set whose accuracy would mean nothing; without running the model.
 
     Args:
         model: see `safety_accuracy`.
         safety_set: see `safety_accuracy`.
+        loss: that the model is trained with; None: the one that it is compiled with, if any.
 
     Returns:
         ``(images, labels)``: one array per input of the model; int64 ``(S,)``.
@@ -54,9 +55,9 @@ def check_scorable(model, safety_set):
             are none of its classes; see `scc_tf.classifier`.
     """
     check_safety_set(safety_set)
-    classes_of(model)
+    classes_of(model, loss=loss)
     images = check_inputs("safety_set.images", safety_set.images, model)
-    return images, class_labels(safety_set.labels, model, len(images[0]), "safety_set.labels")
+    return images, class_labels(safety_set.labels, model, len(images[0]), "safety_set.labels", loss)
 
 
 def safety_accuracy(model, safety_set, batch_size=None):

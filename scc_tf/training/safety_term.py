@@ -5,10 +5,13 @@ from collections.abc import Callable
 import keras
 import numpy as np
 import tensorflow as tf
+from absl import logging
+
+from scc_tf.arguments import check_count
+from scc_tf.inference import arranged, packed
+from scc_tf.safety import check_scorable
 
 __all__ = ["SafetyTerm"]
-
-LARGEST_INPUT = 1e4  # no network is trained on inputs beyond that
 
 
 class SafetyTerm:
@@ -17,37 +20,29 @@ class SafetyTerm:
     Args:
         model: the functional model that is trained.
         loss: task loss as given to ``compile``.
-        safety_set: anything with ``images`` ``(S, …)`` and integer ``labels`` ``(S,)``.
+        safety_set: anything with ``images`` ``(S, …)`` that the model takes, and ``labels`` of any form that
+            `scc_tf.classifier.class_labels` knows.
         batch_size: safety examples per step.
 
     Raises:
-        ValueError: if the safety set is missing, empty, inconsistent or unlike the model's inputs; if the model has
-            several inputs or outputs, or the loss is not a single one.
+        ValueError: if the safety set is missing, empty, inconsistent or unlike the model's inputs; if the model is no
+            classifier with one output (`scc_tf.safety.check_scorable`), or the loss is not a single one.
     """
 
     def __init__(self, model, loss, safety_set, batch_size):
-        if safety_set is None or len(safety_set.labels) == 0:
-            raise ValueError(
-                "Expected a safety set with at least one example, since lambda_safety > 0. "
-                f"Received: safety_set={safety_set}"
-            )
-        images, labels = np.asarray(safety_set.images), np.asarray(safety_set.labels)
-        if images.shape[:1] != (labels.size,):
-            raise ValueError(
-                "Expected one label per image of the safety set. "
-                f"Received: images={images.shape}, labels={labels.shape}"
-            )
-        if batch_size < 1:
-            raise ValueError(f"Expected a safety batch of at least one. Received: safety_batch_size={batch_size}")
-        if len(model.inputs) != 1 or len(model.outputs) != 1 or not isinstance(loss, str | Callable):
-            raise ValueError(
-                "Expected a model with one input, one output and one loss for a safety loss. "
-                f"Received: {len(model.inputs)} inputs, {len(model.outputs)} outputs, loss={loss}"
-            )
-        _check_examples(model, images, labels)
-        self.images = tf.constant(images, model.inputs[0].dtype)
-        self.labels = tf.constant(labels.reshape(-1), tf.int64)
-        self.batch_size = int(batch_size)
+        self.batch_size = check_count("safety_batch_size", batch_size)
+        if not isinstance(loss, str | Callable):
+            raise ValueError(f"Expected a model with one output and one loss for a safety loss. Received: loss={loss}")
+        if safety_set is None:
+            raise ValueError("Expected a safety set, since lambda_safety > 0. Received: safety_set=None")
+        arrays, labels = check_scorable(model, safety_set, loss)
+        self._model = model
+        self._are_bytes = [array.dtype.kind in "iu" and array.dtype.itemsize == 1 for array in arrays]
+        self.images = [
+            tf.constant(array if bytes_ else np.asarray(array, tensor.dtype))
+            for array, tensor, bytes_ in zip(arrays, model.inputs, self._are_bytes, strict=True)
+        ]
+        self.labels = tf.constant(labels, tf.int64)
         self._loss = keras.losses.get(loss)
 
     def join(self, x, step):
@@ -56,37 +51,36 @@ class SafetyTerm:
         chosen = tf.random.stateless_uniform(
             (count,), (0, tf.cast(step, tf.int32)), maxval=tf.shape(self.labels)[0], dtype=tf.int32
         )
-        both = tf.concat([tf.cast(x, self.images.dtype), tf.gather(self.images, chosen)], axis=0)
-        return both, tf.gather(self.labels, chosen)
+        arrays = arranged(self._model, x, "x")
+        self._compare(arrays)
+        both = [
+            tf.concat(
+                [tf.cast(_like(array, images), tensor.dtype), tf.cast(tf.gather(images, chosen), tensor.dtype)], 0
+            )
+            for array, images, tensor in zip(arrays, self.images, self._model.inputs, strict=True)
+        ]
+        return packed(self._model, both), tf.gather(self.labels, chosen)
+
+    def _compare(self, arrays):
+        """Warn once, when the step is traced, where one side is of bytes and the other of floats."""
+        for array, bytes_ in zip(arrays, self._are_bytes, strict=True):
+            if bytes_ and tf.as_dtype(array.dtype).is_floating:
+                logging.warning(
+                    "The safety set has %s images, fit has %s: are both in the range that the model is trained on?",
+                    "integer",
+                    tf.as_dtype(array.dtype).name,
+                )
 
     def loss(self, y, labels, predictions):
         """The mean loss of the predictions; the labels take the form that those of the task, ``y``, have."""
         classes = predictions.shape[-1]
-        if len(y.shape) == 2:
-            labels = tf.one_hot(labels, classes) if y.shape[-1] == classes != 1 else labels[:, None]
+        if classes == 1:  # in a column like the predictions: a loss function would combine all with all
+            labels = labels[:, None]
+        elif len(y.shape) == 2:
+            labels = tf.one_hot(labels, classes) if y.shape[-1] == classes else labels[:, None]
         return tf.cast(tf.reduce_mean(self._loss(labels, tf.cast(predictions, tf.float32))), tf.float32)
 
 
-def _check_examples(model, images, labels):
-    """Refuse examples that the model can take but was not meant for."""
-    shape, dtype, classes = model.inputs[0].shape, model.inputs[0].dtype, model.outputs[0].shape[-1]
-    fits = all(want in (None, have) for want, have in zip(shape[1:], images.shape[1:], strict=False))
-    if len(shape) != images.ndim or not fits:
-        raise ValueError(f"Expected safety images of the model's input shape {shape}. Received: images={images.shape}")
-    if images.dtype.kind in "iub" and keras.backend.is_float_dtype(dtype):
-        raise ValueError(
-            "Expected safety images that are floats in the range the model is trained on. "
-            f"Received: images of {images.dtype}"
-        )
-    largest = np.abs(images).max()
-    if not largest <= LARGEST_INPUT:  # NaN is not
-        raise ValueError(
-            f"Expected safety images that are finite and within [-{LARGEST_INPUT:g}, {LARGEST_INPUT:g}], in the "
-            f"range the model is trained on. Received: images with a value of magnitude {largest}"
-        )
-    classes = max(classes, 2)  # one output tells two classes apart
-    if not np.isin(labels, np.arange(classes)).all():
-        raise ValueError(
-            f"Expected integer safety labels from 0 to {classes - 1}. "
-            f"Received: labels from {labels.min()} to {labels.max()}"
-        )
+def _like(x, images):
+    """``x`` with the last axis of one that Keras would add."""
+    return x[..., None] if len(x.shape) == len(images.shape) - 1 else x
