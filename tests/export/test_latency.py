@@ -33,7 +33,20 @@ def test_the_time_of_a_call_is_measured(tmp_path):
     assert rows["large"]["ratio"] > 3 and rows["large"]["median_us"] > rows["small"]["median_us"] > 0
 
 
-@pytest.mark.parametrize("arguments", [{"paths": {}}, {"paths": {"a": "a.tflite"}, "rounds": 0}])
-def test_nothing_to_measure(arguments):
-    with pytest.raises(ValueError, match="Expected files, and numbers >= 1"):
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"paths": {}}, "Expected paths to be a dict of files"),
+        ({"paths": "a.tflite"}, "Expected paths to be a dict of files"),
+        ({"paths": {"a": "a.tflite"}, "rounds": 0}, "Expected rounds"),
+        ({"paths": {"a": "a.tflite"}, "threads": 1.5}, "Expected threads"),
+    ],
+)
+def test_nothing_to_measure(arguments, message):
+    with pytest.raises(ValueError, match=message):
         measure_latency(**arguments)
+
+
+def test_a_file_that_is_not_there():
+    with pytest.raises(FileNotFoundError, match="paths"):
+        measure_latency({"a": "nowhere.tflite"})

@@ -12,8 +12,9 @@ from toy_problem import assert_same, values
 import scc_tf
 from scc_tf import layers
 from scc_tf.export import export_tflite
-from scc_tf.export.tflite import exporter, static
+from scc_tf.export.tflite import exporter
 from scc_tf.export.tflite.flatbuffer import pack, read, schema
+from scc_tf.export.tflite.samples import representative_samples
 
 
 def dense():
@@ -38,6 +39,33 @@ def more_than_built_in():
     return keras.Model(x, keras.ops.erfinv(layers.Dense(3)(x)))
 
 
+def several_levels():
+    x = keras.Input((4,))
+    return keras.Model(x, {"a": [layers.Dense(3)(x), x]})
+
+
+def texts():
+    words = keras.layers.StringLookup(vocabulary=["a", "b"], output_mode="multi_hot", name="words")
+    return keras.Sequential([keras.Input((1,), dtype="string"), words, layers.Dense(3)])
+
+
+def remembering():
+    memory = keras.layers.LSTM(3, stateful=True, name="memory")
+    return keras.Sequential([keras.Input(batch_shape=(1, 5, 4)), memory, layers.Dense(3)])
+
+
+def infinite():
+    model = dense()
+    model.layers[-1].kernel.assign(np.full((4, 3), np.inf))
+    return model
+
+
+def integers():
+    return keras.Sequential(
+        [keras.Input((4,), dtype="int32"), keras.layers.Embedding(3, 2), keras.layers.Flatten(), layers.Dense(3)]
+    )
+
+
 class Subclassed(keras.Model):
     def call(self, x):
         return x
@@ -58,8 +86,21 @@ class Subclassed(keras.Model):
         (dense, {"compute": "int8", "representative_data": [(np.ones(4), 1)]}, r"Received: tuple"),
         (dense, {"compute": "int8", "representative_data": ["abcd"]}, r"Received: str"),
         (dense, {"compute": "int8", "representative_data": [[1, 2, 3, np.nan]]}, r"finite"),
-        (two_inputs, {"compute": "int8", "representative_data": []}, r"one input .* Received: 2 inputs"),
+        (two_inputs, {"compute": "int8", "representative_data": []}, r"representative_data .* each of the 2 inputs"),
+        (
+            two_inputs,
+            {"compute": "int8", "representative_data": [np.ones((2, 4)), np.ones((3, 4))]},
+            r"representative_data .* equally many",
+        ),
         (unknown_length, {}, r"known but for the batch. Received: input .* of shape \(None, None, 3\)"),
+        (several_levels, {}, r"dict of one level"),
+        (texts, {}, r"look words up before the model.*layer 'words', StringLookup"),
+        (remembering, {}, r"no state between calls. Received: stateful layer 'memory'"),
+        (infinite, {}, r"weights of .* finite"),
+        (dense, {"compute": "int8", "representative_data": np.ones((0, 4))}, r"at least one input"),
+        (dense, {"compute": "int8", "representative_data": 3}, r"Received: representative_data=3"),
+        (dense, {"storage": "float32", "lanes": 2.0}, r"lanes to be a whole number"),
+        (integers, {"compute": "int8", "representative_data": np.full((2, 4), 0.5)}, r"numbers of type int32"),
         (half_precision, {}, r"layer 'half' that computes in float16"),
         (more_than_built_in, {}, r"built-in operators of TFLite .*Erfinv"),
         (Subclassed, {}, r"built Sequential or functional Keras model. Received: Subclassed"),
@@ -209,8 +250,8 @@ def test_buffers_behind_the_flatbuffer_are_read():
     ids=["array", "one", "mixed", "generator"],
 )
 def test_representative_data_may_have_a_batch_or_not(data):
-    samples = static.calibration_samples(data, conv_norm())
-    assert all(sample.shape == (1, 8, 8, 3) and sample.dtype == np.float32 for sample in samples)
+    (samples,) = representative_samples(data, conv_norm())
+    assert samples.shape[1:] == (8, 8, 3) and samples.dtype == np.float32
 
 
 @pytest.mark.slow

@@ -16,6 +16,11 @@ def exported(tmp_path, inputs=((8,),), storage="int8"):
     return model, tmp_path / "model.tflite"
 
 
+@pytest.fixture(scope="module")
+def one_file(tmp_path_factory):
+    return exported(tmp_path_factory.mktemp("file"))[1]
+
+
 @pytest.mark.slow
 def test_every_example_gets_its_own_outputs(tmp_path):
     model, path = exported(tmp_path)
@@ -24,20 +29,40 @@ def test_every_example_gets_its_own_outputs(tmp_path):
 
 
 @pytest.mark.slow
-def test_inputs_of_another_shape_are_refused(tmp_path):
-    _, path = exported(tmp_path)
+def test_inputs_of_another_shape_are_refused(one_file):
     with pytest.raises(ValueError, match=r"shape \(8,\). Received: inputs=\(5, 7\)"):
-        run_tflite(path, np.zeros((5, 7)))
+        run_tflite(one_file, np.zeros((5, 7)))
+    with pytest.raises(ValueError, match="threads to be a whole number"):
+        run_tflite(one_file, np.zeros((5, 8)), threads=0)
 
 
 @pytest.mark.slow
-def test_files_with_several_inputs_are_refused(tmp_path):
-    _, path = exported(tmp_path, ((8,), (4,)))
-    with pytest.raises(ValueError, match="Received: 2 inputs, 1 outputs"):
-        run_tflite(path, np.zeros((5, 8)))
+def test_several_inputs_are_given_by_name_or_in_order(tmp_path):
+    model, path = exported(tmp_path, ((8,), (4,)))
+    a, b = np.random.default_rng(0).normal(size=(2, 5, 8))
+    b = b[:, :4]
+    names = [tensor.name for tensor in model.inputs]
+    np.testing.assert_allclose(run_tflite(path, [a, b]), model([a, b]), atol=1e-5)
+    np.testing.assert_allclose(run_tflite(path, dict(zip(names[::-1], [b, a], strict=True))), model([a, b]), atol=1e-5)
+    for wrong in (a, [a], {"a": a, "b": b}, [a, b[:3]]):
+        with pytest.raises(ValueError, match="^Expected .* Received: "):
+            run_tflite(path, wrong)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(
+    "inputs", [np.full((2, 8), np.nan), "x", None, np.array([["a"] * 8])], ids=["nan", "text", "None", "texts"]
+)
+def test_what_are_no_numbers_is_refused(inputs, one_file):
+    with pytest.raises(ValueError, match="^Expected inputs"):
+        run_tflite(one_file, inputs)
 
 
 def test_what_is_no_tflite_file_is_refused(tmp_path):
     (tmp_path / "x.tflite").write_bytes(b"no")
     with pytest.raises(ValueError):
         run_tflite(tmp_path / "x.tflite", np.zeros((1, 8)))
+    with pytest.raises(FileNotFoundError, match="path"):
+        run_tflite(tmp_path / "none.tflite", np.zeros((1, 8)))
+    with pytest.raises(ValueError, match="path"):
+        run_tflite(tmp_path, np.zeros((1, 8)))

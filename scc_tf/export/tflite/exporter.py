@@ -2,23 +2,26 @@
 
 import keras
 
+from scc_tf.arguments import check_choice, check_count, check_path
 from scc_tf.atomic import atomic_path
-from scc_tf.export.tflite.conversion import float_bytes
-from scc_tf.export.tflite.flatbuffer import array_of, make_names_unique, opcode_name, pack, read, schema, strip
-from scc_tf.export.tflite.matching import FILTER_OPS, find_filters, kernels_of, match_filters
+from scc_tf.export.tflite.answers import check_answers
+from scc_tf.export.tflite.conversion import check_convertible, float_bytes, input_names
+from scc_tf.export.tflite.flatbuffer import make_names_unique, pack, read, strip
+from scc_tf.export.tflite.matching import find_filters, kernels_of, match_filters
 from scc_tf.export.tflite.readback import verify
 from scc_tf.export.tflite.report import StoredKernel, TFLiteReport
+from scc_tf.export.tflite.samples import representative_samples
 from scc_tf.export.tflite.scales import find_output_scales, move_scales
 from scc_tf.export.tflite.speed import fill_lanes, replace_unit_pools
-from scc_tf.export.tflite.static import calibration_samples, check_installed, quantize_activations
+from scc_tf.export.tflite.static import check_installed, quantize_activations
 from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
 from scc_tf.export.tflite.versions import set_versions
+from scc_tf.inference import check_weights
 from scc_tf.masked_layers import twin_of
 
 __all__ = ["export_tflite"]
 
 COMPUTES = tuple(RAW_OPS)
-TABLE_OPS = ("BATCH_MATMUL", "EMBEDDING_LOOKUP", "GATHER")
 
 
 def export_tflite(model, path, compute="float", storage="int8", representative_data=None, lanes=None):
@@ -77,8 +80,9 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         >>> [(kernel.layer, kernel.type, kernel.bytes) for kernel in report.kernels]
         [('head', 'int8', 32)]
     """
-    _check_arguments(model, compute, storage, lanes)
-    samples = _checked_samples(model, compute, representative_data)
+    path = check_path("path", path)
+    _check_arguments(model, compute, storage, lanes, representative_data)
+    samples = None if representative_data is None and compute != "int8" else _samples(representative_data, model)
     kernels = kernels_of(model)
     if storage != "float32" and not any(kernel.learned for kernel in kernels):
         raise ValueError(
@@ -91,7 +95,7 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     missing = match_filters(filters, kernels)
     find_output_scales(float_model, filters)
     decisions = [decide(item, compute, storage) for item in filters]
-    rewritten, names = _rewrite(read(pack(float_model)), decisions, samples)
+    rewritten, names, kept = _rewrite(read(pack(float_model)), decisions, samples if compute == "int8" else None)
     if compute != "int8":  # float32 activations
         replace_unit_pools(rewritten)
     if lanes is not None:
@@ -101,7 +105,9 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     data = pack(rewritten)
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-        verify(partial.read_bytes(), [(places[name], decision) for name, decision in names.items()])
+        written = partial.read_bytes()
+        verify(written, [(places[name], decision) for name, decision in names.items()])
+        measured = check_answers(written, path, model, compute, samples)
     strip(float_model)
     return TFLiteReport(
         path=str(path),
@@ -110,65 +116,46 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         bytes=len(data),
         float32_bytes=len(pack(float_model)),
         kernels=tuple(_row(decision) for decision in decisions),
-        fallbacks=() if storage == "float32" else tuple(_fallbacks(decisions, missing, model)),
+        fallbacks=() if storage == "float32" else tuple(_fallbacks(decisions, missing, model, kept)),
+        **measured,
     )
 
 
-def _check_arguments(model, compute, storage, lanes):
-    if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"Expected a built Sequential or functional Keras model. Received: {type(model).__name__} "
-            f"{getattr(model, 'name', '')!r}"
-        )
-    if compute not in COMPUTES:
-        raise ValueError(f"Expected compute to be one of {COMPUTES}. Received: compute={compute!r}")
-    if storage not in STORAGES:
-        raise ValueError(f"Expected storage to be one of {STORAGES}. Received: storage={storage!r}")
+def _check_arguments(model, compute, storage, lanes, representative_data):
+    check_convertible(model)
+    check_weights(model)
+    check_choice("compute", compute, COMPUTES)
+    check_choice("storage", storage, STORAGES)
     if storage == "float32" and compute != "float":
         raise ValueError(f"Expected compute='float' for storage='float32'. Received: compute={compute!r}")
-    if lanes is not None and (storage != "float32" or not isinstance(lanes, int) or lanes < 1):
+    if lanes is not None and check_count("lanes", lanes) and storage != "float32":
+        raise ValueError(f"Expected lanes with storage='float32' only. Received: {lanes=}, {storage=}")
+    if compute == "int8":
+        check_installed()
+    elif representative_data is not None and compute == "float":
         raise ValueError(
-            f"Expected lanes to be an int >= 1, with storage='float32' only. Received: {lanes=}, {storage=}"
+            "Expected representative_data with compute='dynamic' or with compute='int8' only. Received: compute='float'"
         )
 
 
-def _checked_samples(model, compute, representative_data):
-    if compute == "int8":
-        check_installed()
-        return calibration_samples(representative_data, model)
-    if representative_data is not None:
-        raise ValueError(f"Expected representative_data with compute='int8' only. Received: compute={compute!r}")
-    return None
+def _samples(representative_data, model):
+    """``{name in the file: array (N, …)}``."""
+    return dict(zip(input_names(model), representative_samples(representative_data, model), strict=True))
 
 
 def _rewrite(model, decisions, samples):
-    """Write the decisions into a model; returns the model and ``{tensor name: decision}`` of what was stored."""
-    stored = [decision for decision in decisions if decision.values is not None]
+    """Write the decisions into a model.
+
+    Returns:
+        The model, ``{tensor name: decision}`` of what was stored, and the names of operators that int8 would ruin.
+    """
+    stored = sorted((d for d in decisions if d.values is not None), key=lambda decision: not decision.raw)
     for decision in stored:
         move_scales(model, decision)
     strip(model, names=False)
-    calibrated_on = None if samples is None else read(pack(model))
-    names = {write(model, decision): decision for decision in stored if decision.raw}
     if samples is not None:
-        raw = {decision.filter.tensor for decision in names.values()}
-        keep_float = _makers_of_constants(calibrated_on, raw)
-        model = quantize_activations(model, calibrated_on, samples, keep_float)
-    names |= {write(model, decision): decision for decision in stored if not decision.raw}
-    return model, names
-
-
-def _makers_of_constants(model, raw):
-    """Outputs of the operators that take a constant float table or filter that is not stored as raw integers."""
-    graph, outputs = model.subgraphs[0], []
-    for operator in graph.operators:
-        if opcode_name(model, operator) not in (*FILTER_OPS, *TABLE_OPS):
-            continue
-        tensors = [graph.tensors[i] for i in operator.inputs[:2]]
-        floats = [tensor for tensor in tensors if tensor.type == schema.TensorType.FLOAT32]
-        constants = {tensor.name.decode() for tensor in floats if array_of(model, tensor) is not None}
-        if constants - raw:
-            outputs.append(graph.tensors[operator.outputs[0]].name.decode())
-    return outputs
+        return quantize_activations(model, stored, samples)
+    return model, {write(model, decision): decision for decision in stored}, ()
 
 
 def _row(decision):
@@ -182,7 +169,7 @@ def _label(item):
     return str(item.kernel) if item.kernel is not None else item.tensor
 
 
-def _fallbacks(decisions, missing, model):
+def _fallbacks(decisions, missing, model, kept):
     """Pairs ``(layer or tensor, reason)``: filters, kernels that are in none, and other layers with matrices."""
     for decision in decisions:
         if decision.reason:
@@ -193,3 +180,6 @@ def _fallbacks(decisions, missing, model):
         known = isinstance(layer, keras.Model) or twin_of(layer) is not None
         if not known and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
             yield layer.name, f"{type(layer).__name__} does not self-compress"
+    if kept:
+        names = ", ".join(sorted(kept))
+        yield f"{len(kept)} operators", f"float, since int8 for what they take or make would spoil the answers: {names}"

@@ -109,14 +109,16 @@ def array_of(model, tensor):
 
 
 def make_names_unique(model):
-    """Give every tensor of the main graph a name of its own, in place; inputs and outputs keep theirs."""
-    graph, taken = model.subgraphs[0], set()
-    ends = [int(i) for i in (*graph.inputs, *graph.outputs)]
-    for index in dict.fromkeys([*ends, *range(len(graph.tensors))]):
-        tensor = graph.tensors[index]
-        name = tensor.name or b"tensor"
-        tensor.name = name if name not in taken else b"%s#%d" % (name, index)
-        taken.add(tensor.name)
+    """Give every tensor a name of its own, in place; inputs and outputs of the main graph keep theirs."""
+    main, taken = model.subgraphs[0], set()
+    ends = dict.fromkeys(int(i) for i in (*main.inputs, *main.outputs))
+    for place, graph in enumerate(model.subgraphs):
+        mark = b"#" if graph is main else b"#%d#" % place
+        for index in dict.fromkeys([*(ends if graph is main else ()), *range(len(graph.tensors))]):
+            tensor = graph.tensors[index]
+            name = tensor.name or b"tensor"
+            tensor.name = name if name not in taken else b"%s%s%d" % (name, mark, index)
+            taken.add(tensor.name)
 
 
 def index_of(graph, name):

@@ -1,44 +1,134 @@
 """Run a TFLite file, as a phone would."""
 
+import re
+
 import numpy as np
 
-__all__ = ["run_tflite"]
+from scc_tf.arguments import check_array, check_count, check_path, received
+
+__all__ = ["Runner", "as_type", "run_tflite"]
 
 
 def run_tflite(path, inputs, threads=1):
-    """Outputs of a TFLite file of one input and one output, example by example, by LiteRT.
+    """Outputs of a TFLite file, example by example, by LiteRT.
 
     Args:
-        path: the file.
-        inputs: float array ``(N, …)``.
+        path: the file; it takes a batch of one.
+        inputs: array ``(N, …)``, cast to the type that the file takes. For a file of several inputs a dict of arrays by
+            the names that the file gives its inputs, or a list in the order of the file.
         threads: of the interpreter.
 
     Returns:
-        Float array ``(N, …)``.
+        Array ``(N, …)``. For a file of several outputs a list of arrays if the model had one, else a dict by name.
 
     Raises:
-        ValueError: if the file has several inputs or outputs, or its input has another shape; as the interpreter,
-            if it is no TFLite file.
+        ValueError: if the inputs are not those that the file takes, not finite, or no numbers; as the interpreter, if
+            the file is no TFLite file.
+        FileNotFoundError: if there is no such file.
 
     Example:
         >>> classes = run_tflite("mnist.tflite", images).argmax(-1)             # doctest: +SKIP
     """
-    from ai_edge_litert.interpreter import Interpreter  # here: it is a large library that only this needs
+    check_path("path", path, exists=True)
+    runner = Runner(path, check_count("threads", threads))
+    outputs = runner(runner.checked(inputs))
+    if len(outputs) == 1 or all(map(_numbered, outputs)):
+        return [*outputs.values()] if len(outputs) > 1 else next(iter(outputs.values()))
+    return outputs
 
-    interpreter = Interpreter(model_path=str(path), num_threads=threads)
-    interpreter.allocate_tensors()
-    entries, ends = interpreter.get_input_details(), interpreter.get_output_details()
-    if len(entries) != 1 or len(ends) != 1:
-        raise ValueError(
-            f"Expected a file with one input and one output. Received: {len(entries)} inputs, {len(ends)} outputs"
-        )
-    inputs = np.asarray(inputs, entries[0]["dtype"])
-    example = tuple(entries[0]["shape"].tolist()[1:])
-    if inputs.shape[1:] != example:
-        raise ValueError(f"Expected examples of shape {example}. Received: inputs={inputs.shape}")
-    outputs = []
-    for example in inputs:
-        interpreter.set_tensor(entries[0]["index"], example[None])
-        interpreter.invoke()
-        outputs.append(interpreter.get_tensor(ends[0]["index"])[0])
-    return np.array(outputs)
+
+def as_type(name, array, dtype):
+    """An array in another type, or an error if that would change the numbers.
+
+    Args:
+        name: of the argument, for the error.
+        array: numpy array.
+        dtype: of numpy.
+
+    Raises:
+        ValueError: if fractions, negative or large numbers would become other integers.
+    """
+    converted = array.astype(dtype)
+    if converted.dtype.kind in "iu" and not np.array_equal(converted, array):
+        raise ValueError(f"Expected {name} to hold numbers of type {converted.dtype}. {received(name, array)}")
+    return converted
+
+
+class Runner:
+    """One interpreter with one file.
+
+    Args:
+        file: path, or the bytes of the file.
+        threads: of the interpreter.
+        preserve: whether it keeps what is computed inside, to be looked at.
+
+    Attributes:
+        inputs: ``{name: details}`` of the interpreter, in the order of the file; names are those of the signature.
+        outputs: the same of what comes out.
+    """
+
+    def __init__(self, file, threads=1, preserve=False):
+        from ai_edge_litert.interpreter import Interpreter  # here: it is a large library that only this needs
+
+        source = {"model_content": file} if isinstance(file, bytes) else {"model_path": str(file)}
+        self.interpreter = Interpreter(num_threads=threads, experimental_preserve_all_tensors=preserve, **source)
+        self.interpreter.allocate_tensors()
+        named = self.interpreter.get_signature_runner() if self.interpreter.get_signature_list() else None
+        entries, ends = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        places = {entry["index"]: place for place, entry in enumerate(entries)}
+        found = named.get_input_details() if named else {entry["name"]: entry for entry in entries}
+        self.inputs = dict(sorted(found.items(), key=lambda item: places[item[1]["index"]]))
+        found = named.get_output_details() if named else {end["name"]: end for end in ends}
+        self.outputs = dict(sorted(found.items(), key=lambda item: _place(item[0])))
+
+    def checked(self, inputs):
+        """Inputs of `run_tflite` as ``{name: array}``, in the types of the file.
+
+        Raises:
+            ValueError: if they are not what the file takes.
+        """
+        if len(self.inputs) == 1 and not isinstance(inputs, dict):
+            inputs = [inputs]
+        names = [*self.inputs]
+        fits = isinstance(inputs, dict | list | tuple) and len(inputs) == len(names)
+        if not fits or (isinstance(inputs, dict) and set(inputs) != set(names)):
+            given = sorted(inputs) if isinstance(inputs, dict) else f"{len(inputs)} inputs" if fits else type(inputs)
+            raise ValueError(f"Expected inputs for {names}, as a dict or in this order. Received: inputs={given}")
+        arrays = inputs if isinstance(inputs, dict) else dict(zip(names, inputs, strict=True))
+        arrays = {name: self._checked(name, arrays[name]) for name in names}
+        if len({len(array) for array in arrays.values()}) != 1:
+            counts = {name: len(array) for name, array in arrays.items()}
+            raise ValueError(f"Expected as many examples for every input. Received: {counts}")
+        return arrays
+
+    def _checked(self, name, values):
+        label = "inputs" if len(self.inputs) == 1 else f"inputs[{name!r}]"
+        batch, *example = self.inputs[name]["shape"].tolist() or [1]
+        if batch != 1:
+            raise ValueError(f"Expected a file that takes a batch of one. Received: a batch of {batch} for {name!r}")
+        array = check_array(label, values)
+        if array.shape[1:] != tuple(example):
+            raise ValueError(f"Expected examples of shape {tuple(example)}. Received: {label}={array.shape}")
+        return as_type(label, array, self.inputs[name]["dtype"])
+
+    def __call__(self, inputs):
+        """Outputs ``{name: array (N, …)}`` for inputs ``{name: array (N, …)}`` in the types of the file."""
+        count = len(next(iter(inputs.values())))
+        rows = [self.row({name: array[place] for name, array in inputs.items()}) for place in range(count)]
+        return {name: np.array([row[name] for row in rows]) for name in self.outputs}
+
+    def row(self, example):
+        """Outputs ``{name: array}`` for one example ``{name: array}``, all without their batch of one."""
+        for name, array in example.items():
+            self.interpreter.set_tensor(self.inputs[name]["index"], np.asarray(array)[None])
+        self.interpreter.invoke()
+        return {name: self.interpreter.get_tensor(end["index"])[0] for name, end in self.outputs.items()}
+
+
+def _numbered(name):
+    return re.fullmatch(r"output_\d+", name)
+
+
+def _place(name):
+    """A key for sorting: the place of a numbered output, the name of another one."""
+    return (0, int(name.rpartition("_")[2]), "") if _numbered(name) else (1, 0, name)

@@ -6,11 +6,14 @@ from pathlib import Path
 
 import numpy as np
 
+from scc_tf.arguments import check_count, check_path, received
+from scc_tf.export.tflite.interpreter import Runner
+
 __all__ = ["measure_latency", "processor"]
 
 
 def measure_latency(paths, threads=1, rounds=200, calls=10, warm_up=50):
-    """Latency of TFLite files with one input at batch 1, by LiteRT, on this machine as it is.
+    """Latency of TFLite files at batch 1, by LiteRT, on this machine as it is.
 
     The files take turns, so that a slow spell of the machine meets all of them; a ratio is taken within a round.
 
@@ -27,14 +30,17 @@ def measure_latency(paths, threads=1, rounds=200, calls=10, warm_up=50):
 
     Raises:
         ValueError: if there are no files, or a number is less than 1; as the interpreter, if one is no TFLite file.
+        FileNotFoundError: if one is not there.
 
     Example:
         >>> measure_latency({"float": "a.tflite", "int8": "b.tflite"})["int8"]["ratio"]      # doctest: +SKIP
     """
-    if not paths or min(threads, rounds, calls, warm_up) < 1:
-        raise ValueError(
-            f"Expected files, and numbers >= 1. Received: {paths=}, {threads=}, {rounds=}, {calls=}, {warm_up=}"
-        )
+    if not isinstance(paths, dict) or not paths:
+        raise ValueError(f"Expected paths to be a dict of files by name. {received('paths', paths)}")
+    for name, number in {"threads": threads, "rounds": rounds, "calls": calls, "warm_up": warm_up}.items():
+        check_count(name, number)
+    for name, path in paths.items():
+        check_path(f"paths[{name!r}]", path, exists=True)
     runners = {name: _Runner(path, threads) for name, path in paths.items()}
     for runner in runners.values():
         runner.microseconds(warm_up)
@@ -50,16 +56,15 @@ def processor():
     return {"name": (names or [platform.processor()])[0], "features": [name for name in known if name in info.split()]}
 
 
-class _Runner:
-    """One interpreter with one file."""
+class _Runner(Runner):
+    """One interpreter with one file, and inputs to run it on."""
 
     def __init__(self, path, threads):
-        from ai_edge_litert.interpreter import Interpreter  # here: it is a large library that only this needs
-
-        self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
-        self.interpreter.allocate_tensors()
-        entry = self.interpreter.get_input_details()[0]
-        self.interpreter.set_tensor(entry["index"], np.random.default_rng(0).random(entry["shape"], np.float32))
+        super().__init__(path, threads)
+        random = np.random.default_rng(0)
+        for entry in self.inputs.values():
+            numbers = random.random(entry["shape"]) if entry["dtype"] == np.float32 else np.zeros(entry["shape"])
+            self.interpreter.set_tensor(entry["index"], numbers.astype(entry["dtype"]))
 
     def microseconds(self, calls):
         """Mean latency of some calls in a row, µs."""

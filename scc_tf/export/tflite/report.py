@@ -3,6 +3,9 @@
 import dataclasses
 import json
 
+from scc_tf.export.tflite.answers import Likeness
+from scc_tf.safety.contract import verdict
+
 __all__ = ["StoredKernel", "TFLiteReport"]
 
 
@@ -41,6 +44,14 @@ class TFLiteReport:
         float32_bytes: length of the same model with float32 weights and activations, equally stripped.
         kernels: one `StoredKernel` per constant filter.
         fallbacks: pairs ``(layer or tensor, reason)`` for what is not stored or computed as asked for.
+        agreement: share of the classes, in [0, 1], that the file, run by LiteRT, and Keras have in common, in the
+            worst of the outputs; None if no output is of classes.
+        error: root mean square of the differences between their answers, over the standard deviation of the answers,
+            in the worst of the outputs; NaN if they cannot be compared, as those of a model that draws numbers.
+        compared_on: the inputs that both were asked.
+        safe: whether the file keeps the safety contract of the model (`scc_tf.safety.contract`); None without one.
+        safety_accuracy: of the file on the safety set, a fraction.
+        safety_drop: how far that is below the reference, a fraction.
     """
 
     path: str
@@ -50,13 +61,19 @@ class TFLiteReport:
     float32_bytes: int
     kernels: tuple
     fallbacks: tuple
+    agreement: float | None = None
+    error: float = float("nan")
+    compared_on: str = ""
+    safe: bool | None = None
+    safety_accuracy: float | None = None
+    safety_drop: float | None = None
 
     def to_json(self):
         """All of it as one JSON string."""
         return json.dumps(dataclasses.asdict(self))
 
     def __str__(self):
-        """A table with one row per filter, the length of the file, and the fallbacks."""
+        """A table with one row per filter, the length of the file, how it answers, and the fallbacks."""
         columns = "{:<28}{:<20}{:>9}{:>9}{:>10}{:>11}{:>11}"
         lines = [columns.format("kernel", "operator", "type", "compute", "channels", "weights", "bytes")]
         lines += [
@@ -65,4 +82,6 @@ class TFLiteReport:
         ]
         ratio = self.float32_bytes / self.bytes
         lines.append(f"file: {self.bytes:,} bytes; as float32: {self.float32_bytes:,} bytes ({ratio:.2f}x)")
+        lines.append(f"{Likeness(self.error, self.agreement)}, on {self.compared_on}")
+        lines += [verdict(self)] if self.safe is not None else []
         return "\n".join(lines + [f"fallback {name}: {reason}" for name, reason in self.fallbacks])
