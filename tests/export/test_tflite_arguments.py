@@ -173,9 +173,10 @@ def test_report_counts_bytes_and_prints_a_table(tmp_path):
     ]
     assert [(row.channels, row.weights, row.bytes) for row in report.kernels] == [(3, 27, 27), (4, 12, 12)]
     shown = str(report).splitlines()
-    assert len(shown) == 4
+    assert len(shown) == 5
     assert "sep/pointwise_kernel" in shown[2]
     assert f"{report.bytes:,} bytes" in shown[3]
+    assert "answers differ by" in shown[4] and "16 made-up inputs" in shown[4]
     record = json.loads(report.to_json())
     assert record["kernels"][0]["type"] == "int8"
     assert record["compute"] == "dynamic"

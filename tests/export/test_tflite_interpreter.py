@@ -37,15 +37,14 @@ def test_inputs_of_another_shape_are_refused(one_file):
 
 
 @pytest.mark.slow
-def test_several_inputs_are_given_by_name_or_in_order(tmp_path):
+def test_several_inputs_are_given_by_name(tmp_path):
     model, path = exported(tmp_path, ((8,), (4,)))
     a, b = np.random.default_rng(0).normal(size=(2, 5, 8))
     b = b[:, :4]
     names = [tensor.name for tensor in model.inputs]
-    np.testing.assert_allclose(run_tflite(path, [a, b]), model([a, b]), atol=1e-5)
     np.testing.assert_allclose(run_tflite(path, dict(zip(names[::-1], [b, a], strict=True))), model([a, b]), atol=1e-5)
-    for wrong in (a, [a], {"a": a, "b": b}, [a, b[:3]]):
-        with pytest.raises(ValueError, match="^Expected .* Received: "):
+    for wrong in (a, [a, b], {"a": a, "b": b}, dict(zip(names, [a, b[:3]], strict=True))):
+        with pytest.raises(ValueError, match=r"^Expected .* Received: "):
             run_tflite(path, wrong)
 
 
@@ -54,7 +53,7 @@ def test_several_inputs_are_given_by_name_or_in_order(tmp_path):
     "inputs", [np.full((2, 8), np.nan), "x", None, np.array([["a"] * 8])], ids=["nan", "text", "None", "texts"]
 )
 def test_what_are_no_numbers_is_refused(inputs, one_file):
-    with pytest.raises(ValueError, match="^Expected inputs"):
+    with pytest.raises(ValueError, match=r"^Expected inputs"):
         run_tflite(one_file, inputs)
 
 

@@ -118,6 +118,6 @@ def test_other_pooling_stays_and_so_does_any_with_integers(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("arguments", [{"lanes": 16}, *({"lanes": n, "storage": "float32"} for n in (0, 16.0))])
 def test_lanes_that_cannot_be(arguments, tmp_path):
-    with pytest.raises(ValueError, match="Expected lanes to be an int >= 1, with storage='float32' only"):
+    with pytest.raises(ValueError, match=r"^Expected lanes .*Received: lanes="):
         export_tflite(skipping(K.AveragePooling2D(2)), tmp_path / "model.tflite", **arguments)
     assert not list(tmp_path.iterdir())

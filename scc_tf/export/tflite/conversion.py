@@ -57,12 +57,18 @@ def check_convertible(model):
 
     Raises:
         ValueError: if it is subclassed or not built, has an input of unknown size or outputs in a structure of several
-            levels, computes in another precision than float32, or has a layer for texts or vocabularies, or a stateful one.
+            levels, computes in another precision than float32, or has a layer that is stateful or for texts.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
             f"Expected a built Sequential or functional Keras model. Received: {type(model).__name__} "
             f"{getattr(model, 'name', '')!r}"
+        )
+    outputs = _outputs(model)
+    if any(not isinstance(o, keras.KerasTensor) for o in (outputs.values() if isinstance(outputs, dict) else outputs)):
+        raise ValueError(
+            f"Expected outputs that are tensors, in a list or a dict of one level. Received: {model.name!r} with "
+            "outputs of several levels"
         )
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
@@ -70,28 +76,26 @@ def check_convertible(model):
                 f"Expected inputs whose shape is known but for the batch. "
                 f"Received: input {tensor.name!r} of shape {tuple(tensor.shape)}"
             )
-    outputs = _outputs(model)
-    if any(not isinstance(o, keras.KerasTensor) for o in (outputs.values() if isinstance(outputs, dict) else outputs)):
-        raise ValueError(
-            f"Expected outputs that are tensors, in a list or a dict of one level. Received: {model.name!r} with "
-            "outputs of several levels"
-        )
     for layer in model._flatten_layers():
-        if isinstance(layer, _TEXTS):
-            raise ValueError(
-                "Expected layers that the built-in operators of TFLite can compute (look words up before the model). "
-                f"Received: layer {layer.name!r}, {type(layer).__name__}"
-            )
-        if getattr(layer, "stateful", False):
-            raise ValueError(f"Expected layers with no state between calls. Received: stateful layer {layer.name!r}")
-        if layer.weights and layer.compute_dtype in {"float16", "bfloat16", "float64"}:
-            raise ValueError(
-                "Expected layers that compute in float32 (load the weights into a model built without mixed "
-                f"precision). Received: layer {layer.name!r} that computes in {layer.compute_dtype}"
-            )
+        _check_layer(layer)
     for tensor in model.inputs:
         if tensor.dtype == "string":
             raise ValueError(f"Expected inputs that are numbers. Received: input {tensor.name!r} of strings")
+
+
+def _check_layer(layer):
+    if isinstance(layer, _TEXTS):
+        raise ValueError(
+            "Expected layers that the built-in operators of TFLite can compute (look words up before the model). "
+            f"Received: layer {layer.name!r}, {type(layer).__name__}"
+        )
+    if getattr(layer, "stateful", False):
+        raise ValueError(f"Expected layers with no state between calls. Received: stateful layer {layer.name!r}")
+    if layer.weights and layer.compute_dtype in {"float16", "bfloat16", "float64"}:
+        raise ValueError(
+            "Expected layers that compute in float32 (load the weights into a model built without mixed "
+            f"precision). Received: layer {layer.name!r} that computes in {layer.compute_dtype}"
+        )
 
 
 def float_bytes(model):

@@ -15,7 +15,7 @@ def run_tflite(path, inputs, threads=1):
     Args:
         path: the file; it takes a batch of one.
         inputs: array ``(N, …)``, cast to the type that the file takes. For a file of several inputs a dict of arrays by
-            the names that the file gives its inputs, or a list in the order of the file.
+            the names of the model's inputs.
         threads: of the interpreter.
 
     Returns:
@@ -87,15 +87,14 @@ class Runner:
         Raises:
             ValueError: if they are not what the file takes.
         """
-        if len(self.inputs) == 1 and not isinstance(inputs, dict):
-            inputs = [inputs]
         names = [*self.inputs]
-        fits = isinstance(inputs, dict | list | tuple) and len(inputs) == len(names)
-        if not fits or (isinstance(inputs, dict) and set(inputs) != set(names)):
-            given = sorted(inputs) if isinstance(inputs, dict) else f"{len(inputs)} inputs" if fits else type(inputs)
-            raise ValueError(f"Expected inputs for {names}, as a dict or in this order. Received: inputs={given}")
-        arrays = inputs if isinstance(inputs, dict) else dict(zip(names, inputs, strict=True))
-        arrays = {name: self._checked(name, arrays[name]) for name in names}
+        if len(names) == 1 and not isinstance(inputs, dict):
+            inputs = {names[0]: inputs}
+        if not isinstance(inputs, dict) or set(inputs) != set(names):  # a file need not keep the order of the model
+            raise ValueError(
+                f"Expected inputs to be a dict of arrays by name, for {names}. {received('inputs', inputs)}"
+            )
+        arrays = {name: self._checked(name, inputs[name]) for name in names}
         if len({len(array) for array in arrays.values()}) != 1:
             counts = {name: len(array) for name, array in arrays.items()}
             raise ValueError(f"Expected as many examples for every input. Received: {counts}")

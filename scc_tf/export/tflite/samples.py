@@ -2,8 +2,9 @@
 
 import numpy as np
 
-from scc_tf.arguments import check_array, received
+from scc_tf.arguments import received
 from scc_tf.export.tflite.interpreter import as_type
+from scc_tf.inference import check_inputs
 
 __all__ = ["representative_samples", "spread_over"]
 
@@ -27,7 +28,8 @@ def representative_samples(data, model):
     if data is None:
         raise ValueError(f"Expected {NAME} for compute='int8'. Received: {NAME}=None")
     if len(model.inputs) > 1:
-        return _of_several(data, model.inputs)
+        arrays = check_inputs(NAME, data, model)
+        return [as_type(NAME, array, tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]
     shape, dtype = tuple(model.inputs[0].shape[1:]), model.inputs[0].dtype
     if isinstance(data, dict | str) or not hasattr(data, "__iter__"):
         raise ValueError(f"Expected {NAME} to be inputs of shape {shape}. {received(NAME, data)}")
@@ -37,23 +39,6 @@ def representative_samples(data, model):
     if not samples or not (joined := np.concatenate(samples)).size:
         raise ValueError(f"Expected at least one input in {NAME}. Received: none")
     return [joined]
-
-
-def _of_several(data, tensors):
-    names = [tensor.name for tensor in tensors]
-    fits = isinstance(data, dict | list | tuple) and len(data) == len(names)
-    if not fits or (isinstance(data, dict) and set(data) != set(names)):
-        raise ValueError(f"Expected {NAME} with an array for each of {names}, in this order. {received(NAME, data)}")
-    arrays = [data[name] for name in names] if isinstance(data, dict) else data
-    checked = [
-        as_type(label, check_array(label, array, shape=(None, *tensor.shape[1:])), tensor.dtype)
-        for label, array, tensor in zip((f"{NAME}[{name!r}]" for name in names), arrays, tensors, strict=True)
-    ]
-    if len({len(array) for array in checked}) > 1:
-        raise ValueError(
-            f"Expected {NAME} with as many examples for every input. Received: {[len(array) for array in checked]}"
-        )
-    return checked
 
 
 def _as_array(entry, shape):
