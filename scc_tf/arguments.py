@@ -5,6 +5,7 @@ Every check returns the value as the caller will use it: a float, an int, a path
 
 import math
 import numbers
+import os
 from pathlib import Path
 
 import numpy as np
@@ -14,6 +15,7 @@ __all__ = [
     "check_choice",
     "check_count",
     "check_finite",
+    "check_folder",
     "check_number",
     "check_path",
     "received",
@@ -163,6 +165,23 @@ def check_path(name, path, *, exists=False):
         raise FileNotFoundError(f"Expected {name} to be an existing file. Received: {name}={str(path)!r}")
     if blocking := next((str(p) for p in path.parents if p.exists() and not p.is_dir()), None):
         raise ValueError(f"Expected {name} in a folder. Received: {name}={str(path)!r}; {blocking!r} is a file")
+    return path
+
+
+def check_folder(name, path):
+    """The path of a folder, which may be made later: no file, and nothing that is a file in place of its folders.
+
+    Returns:
+        `pathlib.Path`.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if path == "" or not isinstance(path, str | os.PathLike):
+        raise ValueError(f"Expected {name} to be the path of a folder. {received(name, path)}")
+    path = Path(path)
+    if blocking := next((str(p) for p in (path, *path.parents) if p.exists() and not p.is_dir()), None):
+        raise ValueError(f"Expected {name} to be a folder. Received: {name}={str(path)!r}; {blocking!r} is a file")
     return path
 
 

@@ -29,6 +29,8 @@ def atomic_path(path):
     partial = path.with_name(f".{os.getpid()}-partial-{path.name}")
     try:
         yield partial
+        with partial.open("rb") as written:
+            os.fsync(written.fileno())  # before its name is that of a whole file
         partial.replace(path)
     finally:
         partial.unlink(missing_ok=True)

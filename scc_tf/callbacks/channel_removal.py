@@ -4,11 +4,13 @@ import math
 import statistics
 import time
 
+import numpy as np
 from absl import logging
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.callbacks.kernel_restoration import restoration_of
 from scc_tf.graph import trace_kernels
+from scc_tf.surgery import SurgeryReport
 
 __all__ = ["ChannelRemoval"]
 
@@ -35,8 +37,9 @@ class ChannelRemoval(EveryNSteps):
             best.
         min_share: share of the kernel weights that must go at once, in [0, 1].
         restoration: the `KernelRestoration` of the same ``fit``, listed before. Default: the one that is there, if any.
-        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with ``BackupAndRestore``. What was
-            cut is in the weights themselves: those of a cut network load into the one that ``fit`` starts with.
+        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
+            Keras; that of `scc_tf.callbacks` needs none. What was cut is in the weights themselves: those of a cut
+            network load into the one that ``fit`` starts with.
 
     Attributes:
         history: one dictionary per look: ``step``, ``channels``, ``parameters``, ``step_ms``.
@@ -51,7 +54,7 @@ class ChannelRemoval(EveryNSteps):
     """
 
     names = ("channels", "parameters", "step_ms")
-    backup_name = "channel_removal.json"
+    backup_name = "channel_removal"
 
     def __init__(self, every=200, *, min_share=0.05, restoration=None, backup_dir=None):
         super().__init__(every, backup_dir)
@@ -98,6 +101,22 @@ class ChannelRemoval(EveryNSteps):
             "parameters": float(self.model.count_params()),
             "step_ms": step_ms,
         }
+
+    def state(self):
+        """The looks so far, what was cut, and what had no bits at the last look."""
+        looked = [((n.layer, n.layout.name), np.zeros(n.layout.channels, bool)) for n in trace_kernels(self.model)]
+        dead = [self._dead_before.get(kernel, alive) for kernel, alive in looked]
+        return {**super().state(), "dead": dead, "reports": [report.to_json() for report in self.reports]}
+
+    def restore(self, state):
+        """Go on with them."""
+        nodes = trace_kernels(self.model)
+        if [len(mask) for mask in state["dead"]] != [n.layout.channels for n in nodes]:
+            raise ValueError("its channels are those of another model")
+        reports = [SurgeryReport.from_json(report) for report in state["reports"]]
+        super().restore(state)
+        self.reports = reports
+        self._dead_before = {(n.layer, n.layout.name): mask for n, mask in zip(nodes, state["dead"], strict=True)}
 
     def _dead(self, nodes):
         """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""

@@ -1,19 +1,16 @@
 """The base of callbacks that act every so many training steps."""
 
 import hashlib
-import json
-from pathlib import Path
 
-import keras
 from absl import logging
 
 from scc_tf.arguments import check_count
-from scc_tf.atomic import atomic_path
+from scc_tf.callbacks.resumable import Resumable
 
 __all__ = ["EveryNSteps"]
 
 
-class EveryNSteps(keras.callbacks.Callback):
+class EveryNSteps(Resumable):
     """Calls `at_step` at the start of ``fit``, whenever ``every`` steps have passed, and on the final weights.
 
     Steps are the optimizer's iterations, so the rhythm survives an interruption and ``steps_per_execution``.
@@ -22,8 +19,8 @@ class EveryNSteps(keras.callbacks.Callback):
 
     Args:
         every: training steps between two actions, at least 1.
-        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with ``BackupAndRestore``;
-            emptied when ``fit`` ends.
+        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
+            Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per action: ``step`` and the values of `at_step`. The last one is of the weights
@@ -31,21 +28,20 @@ class EveryNSteps(keras.callbacks.Callback):
         active: whether its ``fit`` has begun and has not ended.
 
     Raises:
-        ValueError: if ``every`` is no whole number from 1.
+        ValueError: if ``every`` is no whole number of at least 1, or ``backup_dir`` cannot be a folder.
     """
 
     names = ()  # of the values that `at_step` returns
     starts_anew = ""  # what does so in a fit that goes on without the history of the one before, if anything
-    backup_name = "every_n_steps.json"
+    backup_name = "every_n_steps"
 
     def __init__(self, every, backup_dir=None):
-        super().__init__()
+        super().__init__(backup_dir)
         self.every = check_count("every", every)
         self.history = []
         self.active = False
         self._last_step = 0
         self._acted_on = None
-        self._backup = Path(backup_dir) / self.backup_name if backup_dir else None
 
     @property
     def step(self):
@@ -63,11 +59,10 @@ class EveryNSteps(keras.callbacks.Callback):
 
     def on_train_begin(self, logs=None):
         """Take up the history of an interrupted run, or act on the model as it starts."""
-        self.active = True
+        self.active, self.history, self._acted_on = True, [], None
+        taken_up = self.take_up()
         self._last_step = self.step
-        self._acted_on = None
-        self.history = self._restored_history()
-        if not self.history:
+        if not taken_up:
             if self.starts_anew and self.step > 0:
                 self._tell_what_starts_anew()
             self.act()
@@ -82,6 +77,7 @@ class EveryNSteps(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write the latest values into ``logs``."""
+        super().on_epoch_end(epoch, logs)
         self._write(logs)
 
     def on_train_end(self, logs=None):
@@ -94,24 +90,33 @@ class EveryNSteps(keras.callbacks.Callback):
         """Act on the weights that ``on_train_end`` of the other callbacks has left; see `SelfCompressingModel.fit`."""
         self.act()
         self.active = False
-        if self._backup:
-            self._backup.unlink(missing_ok=True)
+        self.forget()
 
     def act(self):
         """Act now, unless step and weights are those of the last action: the same evidence must not count twice."""
-        if self._state() == self._acted_on:
+        if self._evidence() == self._acted_on:
             return
         self.history.append({"step": self.step, **self.at_step(self.step)})
-        self._acted_on = self._state()  # afterwards: acting may re-estimate batch statistics
-        if self._backup and self.active:
-            with atomic_path(self._backup) as partial:
-                partial.write_text(json.dumps(self.history))
+        self._acted_on = self._evidence()  # afterwards: acting may re-estimate batch statistics
+        if self.active:
+            self.keep()
 
-    def _state(self):
+    def state(self):
+        """The history, and what it was last measured on."""
+        return {"history": self.history, "acted_on": self._acted_on}
+
+    def restore(self, state):
+        """Go on with a history."""
+        history, acted_on = [dict(entry) for entry in state["history"]], state["acted_on"]
+        if not history or any(set(entry) != {"step", *self.names} for entry in history):
+            raise ValueError("unexpected entries")
+        self.history, self._acted_on = history, acted_on
+
+    def _evidence(self):
         digest = hashlib.blake2b()
         for weight in self.model.get_weights():
             digest.update(weight.tobytes())
-        return self.step, digest.digest()
+        return [self.step, digest.hexdigest()]
 
     def _write(self, logs):
         if logs is not None:
@@ -120,24 +125,11 @@ class EveryNSteps(keras.callbacks.Callback):
     def _tell_what_starts_anew(self):
         """A run that was interrupted and a second fit of the same model look alike here."""
         logging.log(
-            logging.WARNING if self._backup else logging.INFO,
+            logging.WARNING if self._files else logging.INFO,
             "Fit starts at step %d, and %s finds no history of its own (%s): %s. If this fit goes on with an "
-            "interrupted one, the remedy is a backup_dir, the same in both.",
+            "interrupted one, the remedy is scc_tf.callbacks.BackupAndRestore, or a backup_dir, the same in both.",
             self.step,
             type(self).__name__,
-            f"in {self._backup.parent}" if self._backup else "no backup_dir",
+            f"in {self._files.folder}" if self._files else "no backup_dir",
             self.starts_anew,
         )
-
-    def _restored_history(self):
-        step = self.step
-        if step == 0 or self._backup is None or not self._backup.exists():
-            return []
-        try:
-            history = json.loads(self._backup.read_text())
-            if any(set(entry) != {"step", *self.names} for entry in history):
-                raise ValueError("unexpected entries")
-            return [entry for entry in history if entry["step"] <= step]  # the weights are those of `step`
-        except (ValueError, TypeError) as error:
-            logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
-            return []

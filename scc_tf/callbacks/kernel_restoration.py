@@ -1,15 +1,12 @@
 """Give bits back to dead channels when safety drops, and never end below the contract."""
 
-import json
 import math
-from pathlib import Path
 
-import keras
 import numpy as np
 from absl import logging
 
 from scc_tf.arguments import check_count, check_number, received
-from scc_tf.atomic import atomic_path
+from scc_tf.callbacks.resumable import Resumable
 from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.optimizer_state import optimizer_slots
 from scc_tf.safety import Contract
@@ -25,7 +22,7 @@ def restoration_of(callback):
     return callback.restoration or (callback.params or {}).get(_KEY)
 
 
-class KernelRestoration(keras.callbacks.Callback):
+class KernelRestoration(Resumable):
     """Reacts to a drop in safety accuracy; list it after its `SafetyMonitor`.
 
     Acts after each check of the monitor. When the drop exceeds ``threshold`` in ``patience`` checks in a row, every
@@ -57,8 +54,8 @@ class KernelRestoration(keras.callbacks.Callback):
         patience: checks in a row that must be beyond the threshold, at least 1.
         cooldown: checks to leave alone after a restoration.
         seed: seed of the draw.
-        backup_dir: folder that keeps the state of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
-            when ``fit`` ends.
+        backup_dir: folder that keeps the state of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
+            Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         events: one dictionary per restoration: ``step``, ``safety_drop``, ``restored`` (kernel -> channels).
@@ -72,6 +69,8 @@ class KernelRestoration(keras.callbacks.Callback):
         the slots and the contract are ours (in the founding code a restoration never fired).
     """
 
+    backup_name = "kernel_restoration"
+
     def __init__(
         self,
         monitor,
@@ -84,7 +83,7 @@ class KernelRestoration(keras.callbacks.Callback):
         seed=0,
         backup_dir=None,
     ):
-        super().__init__()
+        super().__init__(backup_dir)
         if not isinstance(monitor, SafetyMonitor):
             raise ValueError(f"Expected monitor to be a SafetyMonitor. {received('monitor', monitor)}")
         self.monitor = monitor
@@ -99,7 +98,6 @@ class KernelRestoration(keras.callbacks.Callback):
         self.reverted = False
         self._safe_weights = None
         self._checks_seen = 0
-        self._backup = Path(backup_dir) / "kernel_restoration.npz" if backup_dir else None
 
     def set_params(self, params):
         """Let the other callbacks of this ``fit`` know, which all have the same ``params``; see `restoration_of`."""
@@ -117,7 +115,7 @@ class KernelRestoration(keras.callbacks.Callback):
                 f"Received: monitor={self.monitor}"
             )
         self.events, self.reverted, self.safe_step, self._safe_weights = [], False, None, None
-        if not self._load():
+        if not self.take_up():
             self.monitor.act()  # its last check may be of other weights than these
             if self.monitor.history[0]["step"] == self.monitor.step and not self.is_kept:
                 self._tell_what_the_start_costs()
@@ -147,7 +145,7 @@ class KernelRestoration(keras.callbacks.Callback):
         """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
         self.safe_step = self.monitor.history[-1]["step"]
         self._safe_weights = [np.array(w) for w in self.model.get_weights()]  # get_weights may alias
-        self._save()
+        self.keep()
 
     def on_train_batch_end(self, batch, logs=None):
         """React if the monitor has just checked."""
@@ -158,6 +156,7 @@ class KernelRestoration(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write ``restored_channels``."""
+        super().on_epoch_end(epoch, logs)
         self._log(logs)
 
     def on_train_end(self, logs=None):
@@ -172,8 +171,7 @@ class KernelRestoration(keras.callbacks.Callback):
         if self._beyond(check):
             self._go_back(check)
         self.model.contract = self.contract
-        if self._backup:
-            self._backup.unlink(missing_ok=True)
+        self.forget()
 
     def _go_back(self, check):
         outcome = "No state that satisfied it is left to go back to."
@@ -220,7 +218,7 @@ class KernelRestoration(keras.callbacks.Callback):
         if self._due():
             restored = self._restore(check["step"])
             self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})
-        self._save()
+        self.keep()
 
     def _due(self):
         """Whether the last ``patience`` checks are all beyond the threshold, and the cooldown is over."""
@@ -264,32 +262,13 @@ class KernelRestoration(keras.callbacks.Callback):
             for slot in optimizer_slots(optimizer, variable):
                 slot.assign(np.where(mask, 0, np.asarray(slot)))
 
-    def _save(self):
-        if not self._backup:
-            return
-        state = json.dumps({"safe_step": self.safe_step, "events": self.events, "cuts": len(self.model.cuts)})
-        with atomic_path(self._backup) as partial:
-            np.savez(partial, *(self._safe_weights or ()), state=state)
+    def state(self):
+        """The restorations so far, and the state to go back to."""
+        return {"events": self.events, "safe_step": self.safe_step, "safe_weights": self._safe_weights}
 
-    def _load(self):
-        """Read the state of an interrupted run; returns whether there is one that fits the model and its step."""
-        step = self.monitor.step
-        if step == 0 or not self._backup or not self._backup.exists():
-            return False
-        try:
-            # opened here, because np.load leaves a damaged file open
-            with self._backup.open("rb") as file, np.load(file, allow_pickle=False) as stored:
-                state = json.loads(str(stored["state"]))
-                weights = [stored[f"arr_{i}"] for i in range(len(stored.files) - 1)]
-            cut_later = state["cuts"] > len(self.model.cuts)
-            if weights and not cut_later and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
-                raise ValueError("its weights are those of another model")
-            self.events = [event for event in state["events"] if event["step"] <= step]
-            if cut_later:
-                logging.info("The backup %s is of the network after channels were removed from it", self._backup)
-                return False  # the state to go back to is that of the next check
-            self.safe_step, self._safe_weights = state["safe_step"], weights or None
-        except Exception as error:  # a damaged archive raises a dozen unrelated types
-            logging.warning("The backup %s is damaged and was dropped: %s", self._backup, error)
-            return False
-        return True
+    def restore(self, state):
+        """Go on with them."""
+        events, step, weights = state["events"], state["safe_step"], state["safe_weights"]
+        if weights is not None and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
+            raise ValueError("its weights are those of another model")
+        self.events, self.safe_step, self._safe_weights = events, step, weights

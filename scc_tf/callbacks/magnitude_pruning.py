@@ -2,10 +2,10 @@
 
 from collections.abc import Mapping
 
-import keras
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
+from scc_tf.callbacks.resumable import Resumable
 from scc_tf.layers import is_frozen
 from scc_tf.masked_layers import Masked
 from scc_tf.pruning import global_masks, quality_mask
@@ -17,12 +17,13 @@ SCOPES = ("layer", "global", "quality")
 POOLINGS = ("AVG", "MAX")
 
 
-class MagnitudePruning(keras.callbacks.Callback):
+class MagnitudePruning(Resumable):
     """Sets the masks of a model (`scc_tf.add_masks`) to keep the largest weights.
 
     Acts after the steps at which the schedule says so. Masks are computed anew from the kernels as they are then: what
     was pruned is zero and stays pruned, unless the schedule's sparsity falls. Between these steps, and after ``fit``,
-    the masks hold under momentum and weight decay. They are weights of the model, so ``BackupAndRestore`` keeps them.
+    the masks hold under momentum and weight decay. They are weights of the model, so ``BackupAndRestore`` keeps them;
+    that of `scc_tf.callbacks` keeps the history, too, so the step at which a ``fit`` goes on is not pruned twice.
 
     Adds to ``logs``: ``sparsity``, the fraction of the masked kernels' weights that are pruned.
 
@@ -98,7 +99,8 @@ class MagnitudePruning(keras.callbacks.Callback):
                     f"Expected schedules for layers with masks, {sorted(names)}. Received: {sorted(unknown)}"
                 )
         self.history = []
-        self.prune()
+        if not self.take_up():
+            self.prune()
 
     def on_train_batch_end(self, batch, logs=None):
         """Prune if it is time."""
@@ -107,7 +109,16 @@ class MagnitudePruning(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Write ``sparsity``."""
+        super().on_epoch_end(epoch, logs)
         self._write(logs)
+
+    def state(self):
+        """The prunings so far."""
+        return {"history": self.history}
+
+    def restore(self, state):
+        """Go on with them."""
+        self.history = state["history"]
 
     def prune(self):
         """Set the masks, if the schedule says so for the step that the model's optimizer has reached."""

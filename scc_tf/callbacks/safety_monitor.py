@@ -37,8 +37,9 @@ class SafetyMonitor(EveryNSteps):
             None leaves the running statistics alone; those of trainable layers lag behind the weights and make the
             checks noisy, so ``fit`` begins with a warning.
         batch_size: examples per evaluation batch; None: as many as memory allows.
-        backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with ``BackupAndRestore``; emptied
-            when ``fit`` ends. Without it the reference starts anew in a ``fit`` that goes on after an interruption.
+        backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
+            Keras; emptied when ``fit`` ends. Without it the reference starts anew in a ``fit`` that goes on after an
+            interruption. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``. The last one is of the
@@ -56,7 +57,7 @@ class SafetyMonitor(EveryNSteps):
     """
 
     names = ("safety_accuracy", "safety_drop")
-    backup_name = "safety_monitor.json"
+    backup_name = "safety_monitor"
     starts_anew = "the reference starts with the weights as they are now, and drops before this step are not seen"
 
     def __init__(
@@ -133,6 +134,16 @@ class SafetyMonitor(EveryNSteps):
         """Check."""
         accuracy = self.safety_accuracy()
         return {"safety_accuracy": accuracy, "safety_drop": max(self.reference_accuracy - accuracy, 0.0)}
+
+    def state(self):
+        """The checks, and what they are measured against."""
+        return {**super().state(), "trained_accuracy": self.trained_accuracy}
+
+    def restore(self, state):
+        """Go on with them."""
+        trained_accuracy = float(state["trained_accuracy"])
+        super().restore(state)
+        self.trained_accuracy = trained_accuracy
 
     def safety_accuracy(self):
         """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""

@@ -17,15 +17,15 @@ class SizeLogger(EveryNSteps):
 
     Args:
         every: training steps between two measurements.
-        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with
-            ``BackupAndRestore``; emptied when ``fit`` ends.
+        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with the
+            ``BackupAndRestore`` of Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per measurement, with its ``step``.
     """
 
     names = ("integer_bytes", "entropy_bytes", "nominal_bytes", "dead_channels")
-    backup_name = "size_logger.json"
+    backup_name = "size_logger"
 
     def __init__(self, every=100, *, backup_dir=None):
         super().__init__(every, backup_dir)

@@ -75,8 +75,8 @@ class TargetSize(EveryNSteps):
         horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer. With
             an ``every`` far above it the size swings.
         limits: ``(smallest, largest)`` gamma, positive.
-        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with ``BackupAndRestore``;
-            emptied when ``fit`` ends.
+        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with the
+            ``BackupAndRestore`` of Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per measurement: ``step``, ``stored_bytes``, ``wanted_bytes``, ``gamma`` (from this step
@@ -98,7 +98,7 @@ class TargetSize(EveryNSteps):
     """
 
     names = ("stored_bytes", "wanted_bytes", "gamma", "learning_rate", "held_back")
-    backup_name = "target_size.json"
+    backup_name = "target_size"
     starts_anew = "gamma starts where compile put it, and the wanted size where the model is now"
     tolerance = 0.02
 

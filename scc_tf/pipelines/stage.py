@@ -3,14 +3,14 @@
 import contextlib
 import hashlib
 import json
+import shutil
 import time
 
-import keras
 import numpy as np
 
 from scc_tf.atomic import atomic_path
-from scc_tf.callbacks import RaiseOnNaN
-from scc_tf.pipelines.backup import Backup
+from scc_tf.callbacks import BackupAndRestore, RaiseOnNaN
+from scc_tf.callbacks.resumable import Resumable
 
 __all__ = ["Clock", "Stage", "accuracy", "error_percent", "fingerprint", "intact"]
 
@@ -39,13 +39,15 @@ class Stage:
 
     Args:
         folder: `pathlib.Path` of the stage.
-        backup: folder in it, of the `scc_tf.pipelines.backup.Backup`; gone once the stage is finished.
+        backup: folder in it, of the `scc_tf.callbacks.BackupAndRestore`; it is gone once the stage is finished, with
+            all that is in it.
     """
 
     def __init__(self, folder, backup):
         self.folder = folder
         self._weights, self._record = folder / "model.weights.h5", folder / "record.json"
-        self._backup, self._seconds = Backup(folder / backup), folder / "seconds.json"
+        self._folder = folder / backup
+        self._backup = BackupAndRestore(self._folder, keep=True)
 
     @property
     def is_finished(self):
@@ -60,10 +62,11 @@ class Stage:
     @property
     def finished_epochs(self):
         """How many epochs of an interrupted training its backup holds."""
-        return self._backup.newest[0]
+        return self._backup.finished_epochs
 
     def load(self, model):
         """Put the weights of a finished stage into the model; returns the record."""
+        shutil.rmtree(self._folder, ignore_errors=True)  # it may have been stopped just before that
         _load_weights(model, self._weights)
         return self.record
 
@@ -72,46 +75,30 @@ class Stage:
         with atomic_path(self._weights) as partial:
             model.save_weights(partial)
         _write_json(self._record, record)
-        self._seconds.unlink(missing_ok=True)
-        self.forget()
+        shutil.rmtree(self._folder, ignore_errors=True)
 
-    def forget(self):
-        """Drop the backup of an interrupted training, which starts over then."""
-        self._backup.forget()
-
-    def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None, *, keep_backup=False):
+    def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None):
         """Train, from where an interrupted training stopped.
+
+        Nothing is lost if what comes after the training is interrupted: its last epoch is kept until `save`.
 
         Args:
             model: compiled Keras model.
             batches: ``(tf.data.Dataset, steps per epoch)`` of `training_batches`, from `finished_epochs` on.
             epochs: in all sessions together.
-            callbacks: what else happens during ``fit``.
+            callbacks: what else happens during ``fit``; the states of those that have one are kept, too.
             verbose: as in ``fit``.
             validation: ``(inputs, labels)`` to evaluate after every epoch, or None.
-            keep_backup: whether the backup stays until `save`, so that nothing is lost if what comes after a long
-                training is interrupted. Not with callbacks whose own backups end with ``fit``.
 
         Returns:
             Seconds of all sessions.
         """
-        finished, state = self._backup.newest
-        clock = Clock(self._seconds, going_on=finished > 0)
-        if finished:
-            if not model.optimizer.built:
-                model.optimizer.build(model.trainable_variables)  # so that its state can be loaded
-            _load_weights(model, state)
-        # an epoch is finished when all that the others keep of it has been written
-        callbacks = [RaiseOnNaN(), *callbacks, self._backup, clock]
-        if not keep_backup:  # what the others kept goes next: without it the backup would be half of the truth
-            callbacks.append(keras.callbacks.LambdaCallback(on_train_end=lambda logs: self.forget()))
-        dataset, steps = batches
+        clock, (dataset, steps) = Clock(), batches
         model.fit(
             dataset,
-            initial_epoch=finished,
             epochs=epochs,
             steps_per_epoch=steps,
-            callbacks=callbacks,
+            callbacks=[RaiseOnNaN(), *callbacks, clock, self._backup],
             verbose=verbose,
             validation_data=validation,
             validation_batch_size=500,
@@ -135,34 +122,35 @@ class Stage:
         model.optimizer.build(model.trainable_variables)  # so that its state can be loaded
         if self.is_finished:
             return self.load(model)
-        seconds = self.fit(model, batches, epochs, verbose=verbose, keep_backup=True)
+        seconds = self.fit(model, batches, epochs, verbose=verbose)
         record = {"seconds": seconds, **finish(model)}
         self.save(model, record)
         return record
 
 
-class Clock(keras.callbacks.Callback):
-    """Seconds of a training over all its sessions, as of now; epochs that were lost are not counted.
+class Clock(Resumable):
+    """Seconds of a training over all its sessions, as of now; epochs that were lost are not counted."""
 
-    Args:
-        path: JSON file of the seconds up to the last finished epoch.
-        going_on: whether an interrupted training goes on.
-    """
-
-    def __init__(self, path, going_on):
+    def __init__(self):
         super().__init__()
-        self._path = path
-        self._before = _read_json(path).get("seconds", 0.0) if going_on else 0.0
-        self._started = time.monotonic()
+        self._before, self._started = 0.0, time.monotonic()
 
     @property
     def seconds(self):
         """Seconds of all sessions."""
         return self._before + time.monotonic() - self._started
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Keep the time for a session to come."""
-        _write_json(self._path, {"seconds": self.seconds})
+    def on_train_begin(self, logs=None):
+        """Take up the time of an interrupted training."""
+        self.take_up()
+
+    def state(self):
+        """The seconds so far."""
+        return {"seconds": self.seconds}
+
+    def restore(self, state):
+        """Add them to those of this session."""
+        self._before = float(state["seconds"])
 
 
 @contextlib.contextmanager

@@ -45,6 +45,13 @@ class SurgeryReport:
         """The report as one JSON string."""
         return json.dumps(dataclasses.asdict(self))
 
+    @classmethod
+    def from_json(cls, text):
+        """The report that `to_json` made a string of."""
+        parts = json.loads(text)
+        channels, kept_dead = ({k: tuple(v) for k, v in parts[name].items()} for name in ("channels", "kept_dead"))
+        return cls(channels, tuple(parts["parameters"]), kept_dead, tuple(parts["biases_added"]))
+
     def __str__(self):
         """One line per kernel, then what could not be removed."""
         lines = [f"{name:<40}{after:>6} of {before} channels" for name, (before, after) in self.channels.items()]

@@ -1,15 +1,15 @@
-import json
-
 import keras
+import numpy as np
 import pytest
 import toy_problem as toy
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
+from scc_tf.callbacks.state_files import pack, unpack
 
 
 class Counting(EveryNSteps):
     names = ("calls",)
-    backup_name = "counting.json"
+    backup_name = "counting"
     calls = 0
 
     def at_step(self, step):
@@ -144,38 +144,92 @@ def test_an_interrupted_history_goes_on_from_the_restored_step(tmp_path):
 
 @pytest.mark.slow
 def test_a_stale_backup_does_not_reach_a_fresh_model(tmp_path):
-    (tmp_path / "counting.json").write_text(json.dumps([{"step": 0, "calls": 99.0}]))
-    callback = Counting(2, tmp_path)
-    drive(callback, toy.compressed(), 2)
-    assert callback.history[0] == {"step": 0, "calls": 1.0}
+    for step in (0, 2, 4):
+        write(tmp_path, step, [{"step": step, "calls": 99.0}])
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(callback := Counting(2, tmp_path), "on_train_end", lambda: None)  # never reached
+        drive(callback, toy.compressed(), 3)
+    assert callback.history == [{"step": 0, "calls": 1.0}, {"step": 2, "calls": 2.0}]
+    assert names(tmp_path) == ["counting-0.npz", "counting-2.npz"]  # those of the other run are gone
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    "content", ["", "{", "{}x", "[1]", '{"a": 1}', '[{"step": 1}]', '[{"step": "a", "calls": 1}]', "3", "null", "\x00"]
-)
-def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, content):
-    (tmp_path / "counting.json").write_text(content)
-    model = toy.compressed()
+def write(folder, step, history):
+    (folder / f"counting-{step}.npz").write_bytes(pack({"history": history, "acted_on": None}))
+
+
+def names(folder):
+    return sorted(path.name for path in folder.iterdir())
+
+
+WHOLE = pack({"history": [{"step": 3, "calls": 1.0}], "acted_on": None})
+DAMAGED = {
+    "empty": b"",
+    "text": b"[1]",
+    "truncated": WHOLE[:-30],
+    "flipped": WHOLE.replace(b"c\0\0\0a", b"f\0\0\0a"),
+    "no dictionary": pack([1]),
+    "other keys": pack({"a": 1}),
+    "no history": pack({"history": [], "acted_on": None}),
+    "no calls": pack({"history": [{"step": 1}], "acted_on": None}),
+    "numbers": pack({"history": 3, "acted_on": None}),
+}
+
+
+@pytest.mark.parametrize("older", [False, True])
+@pytest.mark.parametrize("content", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_backup_is_dropped_with_a_warning_and_the_one_before_is_taken(tmp_path, caplog, content, older):
+    if older:
+        write(tmp_path, 2, [{"step": 2, "calls": 7.0}])
+    (tmp_path / "counting-3.npz").write_bytes(content)
+    model = toy.dense_net()
+    model.compile("sgd", "mse")
     model.optimizer.iterations.assign(3)
     callback = Counting(2, tmp_path)
     drive(callback, model, 1)
-    assert steps_of(callback) == [3, 4]
-    assert "counting.json is damaged and was dropped" in caplog.text
+    assert steps_of(callback) == ([2, 4] if older else [3, 4])
+    assert "counting-3.npz is damaged and was dropped" in caplog.text
 
 
-def test_bytes_that_are_no_text_are_damage_too(tmp_path, caplog):
-    (tmp_path / "counting.json").write_bytes(b"\xff\xfe\x00")
-    model = toy.compressed()
-    model.optimizer.iterations.assign(3)
-    drive(Counting(2, tmp_path), model, 1)
-    assert "damaged" in caplog.text
+def test_states_of_the_last_actions_and_of_the_last_epochs_are_kept(tmp_path):
+    model = toy.dense_net()
+    model.compile("sgd", "mse")
+    begin(callback := Counting(2, tmp_path), model)
+    for step in range(1, 101):
+        model.optimizer.iterations.assign(step)
+        callback.on_train_batch_end(0)
+        if step in (21, 33, 47):
+            callback.on_epoch_end(0)
+    steps = [32, 46, *range(70, 101, 2)]
+    assert names(tmp_path) == sorted(f"counting-{step}.npz" for step in steps)
 
 
-@pytest.mark.parametrize("every", [0, -1])
-def test_every_below_one_is_refused(every):
-    with pytest.raises(ValueError, match=f"every={every}"):
+def test_what_a_kill_left_half_written_goes_with_the_rest(tmp_path):
+    (tmp_path / ".123-partial-counting-7.npz").touch()
+    (tmp_path / "of somebody else.npz").touch()
+    model = toy.dense_net()
+    model.compile("sgd", "mse")
+    drive(Counting(2, tmp_path), model, 3)
+    assert names(tmp_path) == ["of somebody else.npz"]
+
+
+def test_states_come_back_as_they_were():
+    arrays = [np.arange(6, dtype=np.int8).reshape(2, 3), np.array(1.5, "bfloat16"), np.zeros((0, 2)), np.array([True])]
+    back = unpack(pack({"a": {"b": [arrays, None, "text"]}, "c": float("nan"), "d": (1, 0.1)}))
+    for array, same in zip(arrays, back["a"]["b"][0], strict=True):
+        np.testing.assert_array_equal(array, same, strict=True)
+    assert back["a"]["b"][1:] == [None, "text"] and np.isnan(back["c"]) and back["d"] == [1, 0.1]
+
+
+@pytest.mark.parametrize("every", [0, -1, 1.5, "x", None, float("nan")])
+def test_what_is_no_number_of_steps_is_refused(every):
+    with pytest.raises(ValueError, match=f"Expected every .* Received: every={every!r}$"):
         EveryNSteps(every)
+
+
+@pytest.mark.parametrize("folder", ["", 3, __file__, f"{__file__}/below"])
+def test_what_cannot_be_a_folder_is_refused(folder):
+    with pytest.raises(ValueError, match=r"Expected backup_dir .* Received: backup_dir="):
+        EveryNSteps(1, folder)
 
 
 def test_the_base_acts_on_nothing():

@@ -238,7 +238,7 @@ def test_an_interrupted_fit_goes_on_as_if_nothing_had_happened(tmp_path):
     folder = tmp_path / "interrupted"
     with pytest.raises(InterruptedError_):
         training(folder, interruption=17)  # the weights are those of step 15, the state that of step 16
-    assert {"safety_monitor.json", "kernel_restoration.npz", "latest.weights.h5"} <= set(files(folder))
+    assert {"safety_monitor-14.npz", "kernel_restoration-14.npz", "latest.weights.h5"} <= set(files(folder))
     model, monitor, restoration = training(folder)
     assert [check["step"] for check in monitor.history] == [check["step"] for check in whole_monitor.history]
     for name in monitor.names:
@@ -267,7 +267,9 @@ def interrupted(folder):
     kill([0, 1])(run.model)
     run.step(0.9)
     run.step(0.5)
-    assert files(folder) == ["kernel_restoration.npz", "safety_monitor.json"]
+    assert files(folder) == [
+        f"{name}-{step}.npz" for name in ("kernel_restoration", "safety_monitor") for step in range(3)
+    ]
     return run
 
 
@@ -297,7 +299,8 @@ def test_where_the_backup_is_lost_the_weights_are_checked_before_they_count_as_s
     for _ in range(5):
         first.step(0.9)
     assert [check["step"] for check in first.monitor.history] == [0, 4]
-    (tmp_path / "kernel_restoration.npz").unlink()
+    for path in tmp_path.glob("kernel_restoration*"):
+        path.unlink()
     kill(range(12))(model)  # what happened in step 5
     again = Fit(accuracy=0.5, model=model, backup_dir=tmp_path, every=4)
     assert [(c["step"], c["safety_accuracy"]) for c in again.monitor.history] == [(0, 1.0), (4, 0.9), (5, 0.5)]
@@ -323,9 +326,10 @@ DAMAGE = {
 @pytest.mark.parametrize("damage", DAMAGE)
 def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, damage):
     run = interrupted(tmp_path)
-    DAMAGE[damage](tmp_path / "kernel_restoration.npz")
+    for step in range(3):
+        DAMAGE[damage](tmp_path / f"kernel_restoration-{step}.npz")
     again = Fit(accuracy=0.88, model=run.model, backup_dir=tmp_path)
-    assert "kernel_restoration.npz is damaged and was dropped" in caplog.text
+    assert "kernel_restoration-2.npz is damaged and was dropped" in caplog.text
     again.step(0.88)
     again.end()
     assert not again.restoration.reverted
@@ -334,7 +338,8 @@ def test_a_damaged_backup_is_dropped_with_a_warning(tmp_path, caplog, damage):
 
 def test_where_no_safe_state_is_left_a_warning_says_so(tmp_path, caplog):
     run = interrupted(tmp_path)
-    (tmp_path / "kernel_restoration.npz").write_bytes(b"")
+    for path in tmp_path.glob("kernel_restoration*"):
+        path.write_bytes(b"")
     again = Fit(accuracy=0.5, model=run.model, backup_dir=tmp_path)  # the monitor knows of the 0.9
     last = run.model.get_weights()
     again.end()
@@ -348,5 +353,5 @@ def test_both_backups_damaged_start_afresh(tmp_path, caplog):
     for path in tmp_path.iterdir():
         path.write_bytes(b"\x00")
     again = Fit(accuracy=0.5, model=run.model, backup_dir=tmp_path)
-    assert caplog.text.count("damaged and was dropped") == 2
+    assert caplog.text.count("damaged and was dropped") == 2 * 3
     assert (again.monitor.reference_accuracy, again.restoration.safe_step) == (0.5, 2)

@@ -7,9 +7,8 @@ import pytest
 from patterns import small_data
 
 from scc_tf import datasets, models
-from scc_tf.callbacks import RaiseOnNaN
+from scc_tf.callbacks import BackupAndRestore, RaiseOnNaN
 from scc_tf.pipelines import image_training
-from scc_tf.pipelines.backup import Backup
 from scc_tf.pipelines.image_training import Config, normalization_of, run
 
 CONFIG = Config(epochs=3, batch_size=20, learning_rate=0.05, average=0.8, shift=1, warp_share=0.5)
@@ -116,7 +115,7 @@ def test_an_interrupted_training_ends_as_one_that_was_not(tmp_path, stop, averag
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("keeper", [image_training._EpochLog, Backup])
+@pytest.mark.parametrize("keeper", [image_training._EpochLog, BackupAndRestore])
 def test_a_stop_while_an_epoch_is_kept_loses_no_row_of_the_log(tmp_path, monkeypatch, keeper):
     keep = keeper.on_epoch_end
 

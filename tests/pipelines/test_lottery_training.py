@@ -10,6 +10,7 @@ from scc_tf.pipelines.lottery.full_batch import FullBatch
 from scc_tf.pipelines.lottery.subnetworks import Weights
 from scc_tf.pipelines.lottery.tasks import two_moons
 from scc_tf.pipelines.lottery.training import Trainer
+from scc_tf.pipelines.stage import Stage
 
 
 @pytest.fixture(autouse=True)
@@ -159,18 +160,15 @@ def test_an_interrupted_training_remembers_its_best_weights(tmp_path, monkeypatc
 
 
 @pytest.mark.slow
-def test_where_backup_and_memory_disagree_the_training_starts_over(tmp_path, monkeypatch):
-    trainer, data = Trainer(CONFIG, small_data(), None, tmp_path, 0), small_data()
-    repair = interrupted_at(monkeypatch, 2)
-    with pytest.raises(KeyboardInterrupt):
-        trainer.train(dense_net(), "it", 0)
-    repair()
-    (tmp_path / "it" / "stopping.npz").unlink()
-    resumed, whole = dense_net(), dense_net()
-    record = trainer.train(resumed, "it", 0)
-    expected = Trainer(CONFIG, data, None, tmp_path / "whole", 0).train(whole, "it", 0)
-    assert record["epochs_run"] == expected["epochs_run"]
-    assert_same_weights(resumed, whole, rtol=0)
+def test_a_training_that_had_stopped_goes_no_further(tmp_path, monkeypatch):
+    scripted(monkeypatch, [1.0, 0.5, 0.7, 0.9, 0.1])
+    trainer, first, again = Trainer(CONFIG, small_data(), None, tmp_path, 0), dense_net(), dense_net()
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(Stage, "save", lambda *arguments: StopAt(0).on_epoch_begin(0))
+        trainer.train(first, "it", 0)
+    record = trainer.train(again, "it", 0)
+    assert (record["best_epoch"], record["epochs_run"], record["validation_loss"]) == (2, 4, 0.5)
+    assert_same_weights(again, first, rtol=0)
 
 
 class Watch(keras.callbacks.Callback):

@@ -74,7 +74,7 @@ def run(config, work_dir, verbose=1):
     if stage.is_finished:
         record = stage.load(model)
     else:
-        removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share, backup_dir=stage.folder / "removal")
+        removal = ChannelRemoval(_LOOK_EVERY, min_share=config.cut_share)
         rise = round(config.ramp * total)
         ramp = keras.optimizers.schedules.PolynomialDecay(config.initial_gamma, max(rise, 1), config.gamma)
         callbacks = [GammaScheduler(ramp), removal] if rise else [removal]

@@ -5,15 +5,13 @@ with the same batches. Everything is chosen by the validation split, which is he
 set is evaluated once, in the end, with the moving statistics of batch normalization.
 """
 
-import json
-
 import keras
 import numpy as np
 from absl import logging
 
 from scc_tf import datasets, models
-from scc_tf.atomic import atomic_path
 from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.callbacks.resumable import Resumable
 from scc_tf.flops import count_trainable
 from scc_tf.pipelines.batches import statistics_images, training_batches
 from scc_tf.pipelines.class_report import class_report
@@ -21,7 +19,7 @@ from scc_tf.pipelines.image_training.augmentation import Augmentation
 from scc_tf.pipelines.image_training.config import SCHEDULES, Config
 from scc_tf.pipelines.optimization import sgd
 from scc_tf.pipelines.settings import provenance
-from scc_tf.pipelines.stage import Stage, accuracy, intact
+from scc_tf.pipelines.stage import Stage, accuracy
 
 __all__ = ["SCHEDULES", "Augmentation", "Config", "run"]
 
@@ -72,14 +70,10 @@ def run(config, work_dir, verbose=1):
     if stage.is_finished:
         record = stage.load(model)
     else:
-        last, log = _LastWeights(), _EpochLog(stage.folder / "epochs.json", stage.finished_epochs)
-        callbacks = [
-            last,
-            log,
-            keras.callbacks.TensorBoard(stage.folder / "tensorboard", write_graph=False),
-        ]
+        last, log = _LastWeights(), _EpochLog()
+        callbacks = [last, log, keras.callbacks.TensorBoard(stage.folder / "tensorboard", write_graph=False)]
         validation = (data.validation.images, data.validation.labels)
-        seconds = stage.fit(model, batches, config.epochs, callbacks, verbose, validation, keep_backup=True)
+        seconds = stage.fit(model, batches, config.epochs, callbacks, verbose, validation)
         images = statistics_images(train, STATISTICS_IMAGES, config.seed, config.shift, config.mirror)
         record = {
             "seconds": seconds,
@@ -121,24 +115,30 @@ class _LastWeights(keras.callbacks.Callback):
         self.weights = self.model.get_weights()
 
 
-class _EpochLog(keras.callbacks.Callback):
-    """Keeps what Keras says of every epoch in a file, for a session to come.
+class _EpochLog(Resumable):
+    """What Keras says of every epoch, those of earlier sessions included.
 
     `keras.callbacks.CSVLogger` would append epochs that are trained a second time, and stays open when interrupted.
     """
 
-    def __init__(self, path, finished_epochs):
-        super().__init__()
-        self._path, self.rows = path, []
-        if finished_epochs and path.exists():  # it may have been stopped just before its first row
-            with intact(path):
-                self.rows = [row for row in json.loads(path.read_text()) if row["epoch"] < finished_epochs]
+    rows = ()
+
+    def on_train_begin(self, logs=None):
+        """Go on with the rows of an interrupted training."""
+        self.rows = []
+        self.take_up()
 
     def on_epoch_end(self, epoch, logs=None):
         """Add an epoch."""
         self.rows.append({"epoch": epoch, **{name: float(logs[name]) for name in _COLUMNS}})
-        with atomic_path(self._path) as partial:
-            partial.write_text(json.dumps(self.rows, indent=1))
+
+    def state(self):
+        """The rows."""
+        return {"rows": self.rows}
+
+    def restore(self, state):
+        """Go on with them."""
+        self.rows = state["rows"]
 
 
 def _part(split, share, seed):

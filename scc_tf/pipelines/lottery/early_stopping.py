@@ -3,10 +3,8 @@
 from typing import NamedTuple
 
 import keras
-import numpy as np
 
-from scc_tf.atomic import atomic_path
-from scc_tf.pipelines.stage import intact
+from scc_tf.callbacks.resumable import Resumable
 
 __all__ = ["ResumableEarlyStopping", "Stop"]
 
@@ -19,19 +17,15 @@ class Stop(NamedTuple):
     validation_loss: float  # the lowest
 
 
-class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
+class ResumableEarlyStopping(keras.callbacks.EarlyStopping, Resumable):
     """Stop when the validation loss has not fallen for some epochs, and restore the weights where it was lowest.
 
-    The lowest loss, its weights and how long ago it was are kept in a file after every epoch, since the backup
-    of a `scc_tf.pipelines.stage.Stage` holds none of them.
-
     Args:
-        path: `pathlib.Path` of that file (``.npz``).
         patience: epochs.
         start_from_epoch: epochs before the loss is first looked at.
     """
 
-    def __init__(self, path, patience, start_from_epoch=0):
+    def __init__(self, patience, start_from_epoch=0):
         super().__init__(
             monitor="val_loss",
             mode="min",
@@ -39,12 +33,7 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
             restore_best_weights=True,
             start_from_epoch=start_from_epoch,
         )
-        self._path, self._epochs_run = path, 0
-
-    @property
-    def finished_epochs(self):
-        """How many epochs the file knows of; 0 without one."""
-        return self._read().get("epochs_run", 0)
+        self._epochs_run = 0
 
     @property
     def stop(self):
@@ -55,33 +44,24 @@ class ResumableEarlyStopping(keras.callbacks.EarlyStopping):
         """Remember an interrupted training."""
         super().on_train_begin(logs)
         self._epochs_run = 0
-        if state := self._read():
-            self._epochs_run = state["epochs_run"]
-            self.wait, self.best_epoch, self.best = state["wait"], state["best_epoch"], state["best"]
-            self.best_weights = state["weights"]
+        self.take_up()
 
     def on_epoch_end(self, epoch, logs=None):
-        """Look at the loss, and keep what a session to come needs."""
+        """Look at the loss."""
         super().on_epoch_end(epoch, logs)
         self._epochs_run = epoch + 1
-        weights = self.best_weights or []
-        numbers = [self._epochs_run, self.wait, self.best_epoch, np.inf if self.best is None else self.best]
-        with atomic_path(self._path) as partial:
-            np.savez(partial, numbers, *weights)
 
-    def forget(self):
-        """Remove the file."""
-        self._path.unlink(missing_ok=True)
-
-    def _read(self):
-        if not self._path.exists():
-            return {}
-        with intact(self._path), np.load(self._path) as file:
-            (epochs_run, wait, best_epoch, best), *weights = (file[name] for name in file.files)
+    def state(self):
+        """The lowest loss, its weights, and how long ago it was."""
         return {
-            "epochs_run": int(epochs_run),
-            "wait": int(wait),
-            "best_epoch": int(best_epoch),
-            "best": float(best) if weights else None,
-            "weights": weights or None,
+            "epochs_run": self._epochs_run,
+            "wait": self.wait,
+            "best_epoch": self.best_epoch,
+            "best": None if self.best is None else float(self.best),
+            "weights": self.best_weights,
         }
+
+    def restore(self, state):
+        """Go on with them."""
+        self._epochs_run, self.wait, self.best_epoch = (state[name] for name in ("epochs_run", "wait", "best_epoch"))
+        self.best, self.best_weights = state["best"], state["weights"]

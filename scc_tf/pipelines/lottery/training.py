@@ -93,15 +93,11 @@ class Trainer:
 
     def _fit(self, network, stage, seed):
         config = self.config
-        early = ResumableEarlyStopping(stage.folder / "stopping.npz", config.patience, config.start_from_epoch)
-        if early.finished_epochs != stage.finished_epochs:  # interrupted between the two files
-            stage.forget()
-            early.forget()
+        early = ResumableEarlyStopping(config.patience, config.start_from_epoch)
         self._compile(network)
         batches = self._batches(seed, stage.finished_epochs)
         validation = (self.data.validation.images, self.data.validation.labels)
         seconds = stage.fit(network, batches, config.epochs, [early], self.verbose, validation)
-        early.forget()
         return early.stop, seconds
 
     def _batches(self, seed, skip_epochs):

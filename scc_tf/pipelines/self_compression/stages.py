@@ -166,7 +166,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     if trained.is_finished:
         seen = trained.load(compressed)  # cuts it, too
     else:
-        watch = Watch(config, safe, safety_set, images, total, stage)
+        watch = Watch(config, safe, safety_set, images, total)
         seconds = trained.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
         seen = {"seconds": seconds, **watch.record()}
         trained.save(compressed, seen)

@@ -20,14 +20,13 @@ class Watch:
         safety_set: `scc_tf.SafetySet`.
         statistics_images: training images ``(N, H, W, C)`` to re-estimate batch statistics from.
         steps: of the whole training.
-        stage: `scc_tf.pipelines.stage.Stage` that keeps what an interrupted training needs.
     """
 
-    def __init__(self, config, safe, safety_set, statistics_images, steps, stage):
+    def __init__(self, config, safe, safety_set, statistics_images, steps):
         self.threshold_points = config.threshold_points
-        every, kept = config.check_every, stage.folder / "backup" / "safety"
-        self.sizes = SizeLogger(every, backup_dir=kept)
-        self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images, backup_dir=kept)
+        every = config.check_every
+        self.sizes = SizeLogger(every)
+        self.monitor = SafetyMonitor(safety_set, every, statistics_images=statistics_images)
         self.restoration = None
         self.callbacks = []
         if config.ramp:
@@ -43,7 +42,6 @@ class Watch:
                 restore_fraction=config.restore_fraction,
                 restore_bits=config.restore_bits,
                 seed=config.seed,
-                backup_dir=kept,
             )
         if config.target_bytes:
             self.target = TargetSize(
@@ -52,10 +50,9 @@ class Watch:
                 measure=lambda model: finished_bytes(model, config.exponent_places, config.statistics_bits),
                 restoration=self.restoration,
                 approach=max(1, round(config.approach * steps)),
-                backup_dir=kept,
             )
         self.callbacks += [callback for callback in (self.target, self.restoration) if callback]
-        self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration, backup_dir=kept)
+        self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration)
         self.callbacks.append(self.removal)
 
     def record(self):

@@ -1,0 +1,199 @@
+"""An interrupted fit is the same fit: weights, histories and what they lead to, bit for bit."""
+
+import keras
+import pytest
+import toy_problem as toy
+from scripted_fit import AtStep, kill
+
+import scc_tf
+from scc_tf.callbacks import BackupAndRestore, ChannelRemoval, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
+
+STEPS = 4  # of an epoch
+EPOCHS = 6
+
+
+class Killed(Exception):
+    pass
+
+
+def die(*arguments):
+    raise Killed
+
+
+def net(dropout):
+    keras.utils.set_random_seed(0)
+    layers = [
+        keras.Input((8,)),
+        keras.layers.Dense(12, activation="relu", name="hidden"),
+        *([keras.layers.Dropout(0.1)] if dropout else []),
+        keras.layers.Dense(8, activation="relu", use_bias=False, name="second"),
+        keras.layers.BatchNormalization(epsilon=1e-5),
+        keras.layers.Dense(toy.CLASSES, name="head"),
+    ]
+    return keras.Sequential(layers)
+
+
+def some_bytes(model):
+    return float(scc_tf.size_report(model, stored=False).integer_bytes)
+
+
+class Run:
+    """Channels die, are cut or restored, gamma is steered, and the last state is not safe; ``keeper`` keeps it."""
+
+    def __init__(self, folder, keeper="ours"):
+        ours = keeper == "ours"
+        own = {"backup_dir": None if ours else folder / "own"}
+        self.folder, self.model = folder, scc_tf.self_compress(net(dropout=ours))
+        self.model.compile(keras.optimizers.SGD(0.05, momentum=0.9), toy.cross_entropy(), gamma=0.05, run_eagerly=True)
+        monitor = SafetyMonitor(toy.safety_set(), every=3, statistics_images=toy.points()[0], **own)
+        monitor.safety_accuracy = lambda: 0.2 if monitor.step == 6 or monitor.step > 20 else 0.9
+        self.kept = [
+            SizeLogger(5, **own),
+            monitor,
+            TargetSize(600, every=2, approach=6, measure=some_bytes, **own),
+            KernelRestoration(monitor, 0.2, **own),
+            ChannelRemoval(every=3, min_share=0.0, **own),
+        ]
+        self.callbacks = [AtStep(5, kill([1, 5, 7])), AtStep(14, kill([2], "second")), *self.kept]
+        if ours:
+            self.callbacks.append(BackupAndRestore(folder / "all"))
+        else:
+            self.callbacks.insert(0, keras.callbacks.BackupAndRestore(folder / "all", double_checkpoint=True))
+
+    def fit(self, *more):
+        x, y = toy.points()
+        callbacks = [*self.callbacks, *more]
+        self.model.fit(x, y, batch_size=12, epochs=EPOCHS, shuffle=False, verbose=0, callbacks=callbacks)
+        return self
+
+    def fit_until(self, step):
+        with pytest.raises(Killed):
+            self.fit(AtStep(step, die))
+
+    def seen(self):
+        """What the callbacks know in the end, but for times."""
+        *_, target, restoration, removal = self.kept
+        histories = [entry for callback in self.kept if hasattr(callback, "history") for entry in callback.history]
+        return {
+            "histories": [{k: v for k, v in entry.items() if k != "step_ms"} for entry in histories],
+            "events": restoration.events,
+            "safe": (restoration.safe_step, restoration.reverted, target.outcome),
+            "reports": removal.reports,
+            "cuts": self.model.cuts,
+        }
+
+
+@pytest.fixture(scope="module", params=["ours", "theirs"])
+def whole(request, tmp_path_factory):
+    """A run that nothing interrupts, and who keeps the others."""
+    run = Run(tmp_path_factory.mktemp("whole"), request.param).fit()
+    assert run.kept[3].events and run.kept[3].reverted and run.kept[4].reports
+    return run, request.param
+
+
+def assert_same(run, whole):
+    assert run.seen() == whole.seen()
+    toy.assert_same(run.model.get_weights(), whole.model.get_weights())
+    assert [path for path in run.folder.rglob("*") if path.is_file()] == []
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("steps", [[5], [13, 17, 21]], ids=str)
+def test_an_interrupted_fit_is_the_same_fit(tmp_path, whole, steps):
+    for step in steps:
+        Run(tmp_path, whole[1]).fit_until(step)
+    assert_same(Run(tmp_path, whole[1]).fit(), whole[0])
+
+
+def test_a_kill_while_the_state_is_written_costs_one_epoch(tmp_path, monkeypatch, whole):
+    run, keeper = whole
+    if keeper == "theirs":
+        pytest.skip("Keras writes two files, one after the other")
+    save = keras.Model.save_weights
+
+    def half(self, path, *arguments, **options):
+        save(self, path, *arguments, **options)
+        if int(self.optimizer.iterations) == 4 * STEPS:
+            path.rename(path.with_name(".123-partial-epoch-4.weights.h5"))  # no exception cleans up after a kill
+            raise Killed
+
+    with monkeypatch.context() as patch, pytest.raises(Killed):
+        patch.setattr(keras.Model, "save_weights", half)
+        Run(tmp_path).fit()
+    again = Run(tmp_path)
+    assert again.callbacks[-1].finished_epochs == 3
+    assert_same(again.fit(), run)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("damage", ["truncated", "flipped"])
+def test_where_the_newest_is_damaged_the_one_before_is_taken_whole(tmp_path, whole, damage):
+    run, keeper = whole
+    if keeper == "theirs":
+        pytest.skip("nobody checks their files")
+    Run(tmp_path).fit_until(3 * STEPS + 1)
+    names = sorted(path.name for path in tmp_path.rglob("*.h5"))
+    assert names == ["epoch-2.weights.h5", "epoch-3.weights.h5"]
+    newest = tmp_path / "all" / names[-1]
+    content = newest.read_bytes()
+    half = len(content) // 2
+    newest.write_bytes(content[:half] + {"truncated": b"", "flipped": b"\xff" * 9 + content[half + 9 :]}[damage])
+    assert_same(Run(tmp_path).fit(), run)
+
+
+def plain(**settings):
+    keras.utils.set_random_seed(0)
+    model = net(dropout=True)
+    model.compile("adam", toy.cross_entropy(), jit_compile=False, run_eagerly=True, **settings)
+    return model
+
+
+def fit_plain(model, *callbacks, epochs=3):
+    x, y = toy.points()
+    model.fit(x, y, batch_size=24, epochs=epochs, shuffle=False, verbose=0, callbacks=callbacks)
+    return model
+
+
+def test_a_plain_model_goes_on_too_with_its_random_state(tmp_path):
+    expected = fit_plain(plain()).get_weights()
+    with pytest.raises(Killed):
+        fit_plain(plain(), BackupAndRestore(tmp_path), AtStep(3, die))
+    model = fit_plain(plain(), backup := BackupAndRestore(tmp_path, keep=True))
+    toy.assert_same(model.get_weights(), expected)
+    assert backup.finished_epochs == 3
+    again = fit_plain(plain(), BackupAndRestore(tmp_path, keep=True))  # nothing is left to train
+    toy.assert_same(again.get_weights(), expected)
+    backup.forget()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_the_next_fit_begins_at_its_own_first_epoch(tmp_path):
+    with pytest.raises(Killed):
+        fit_plain(model := plain(), BackupAndRestore(tmp_path), AtStep(3, die))
+    fit_plain(model, BackupAndRestore(tmp_path), epochs=2)
+    assert int(model.optimizer.iterations) == 4
+    fit_plain(model, BackupAndRestore(tmp_path), epochs=2)
+    assert int(model.optimizer.iterations) == 8
+
+
+def test_a_fit_that_was_stopped_early_goes_no_further(tmp_path):
+    class Stop(keras.callbacks.Callback):
+        def on_epoch_end(self, epoch, logs=None):
+            self.model.stop_training = True
+
+    fit_plain(plain(), Stop(), BackupAndRestore(tmp_path, keep=True))
+    assert int(fit_plain(plain(), BackupAndRestore(tmp_path)).optimizer.iterations) == 2
+
+
+def test_weights_of_another_model_are_refused(tmp_path):
+    fit_plain(plain(), BackupAndRestore(tmp_path, keep=True), epochs=1)
+    other = toy.dense_net()
+    other.compile("adam", toy.cross_entropy(), run_eagerly=True)
+    with pytest.raises(ValueError, match="head"):
+        fit_plain(other, BackupAndRestore(tmp_path))
+
+
+@pytest.mark.parametrize("folder", [None, "", 3, __file__])
+def test_what_cannot_be_a_folder_is_refused(folder):
+    with pytest.raises(ValueError, match=r"Expected backup_dir to be .* Received: backup_dir="):
+        BackupAndRestore(folder)
