@@ -5,7 +5,7 @@ import numpy as np
 import pytest
 import toy_problem as toy
 
-from scc_tf.optimizer_state import carry_optimizer, optimizer_slots
+from scc_tf.optimizer_state import carry_optimizer, move_optimizer, optimizer_parts, optimizer_slots
 
 SGD, Adam = keras.optimizers.SGD, keras.optimizers.Adam
 
@@ -52,13 +52,11 @@ def built(make, *shapes):
 
 
 class FirstRows:
-    """Keeps the first two rows of what it is given."""
+    """Keeps the first two rows."""
 
     def __init__(self, old, new):
         self.old, self.new = old, new
-
-    def __call__(self, values):
-        return values[:2]
+        self.places = None if old is None else np.arange(np.prod(old.shape)).reshape(old.shape)[:2]
 
 
 @pytest.mark.parametrize("name", SLOTS)
@@ -102,9 +100,108 @@ def test_what_has_no_past_starts_anew():
     assert optimizer_slots(carried, unknown) == []
 
 
-def test_slots_of_another_shape_start_anew():
-    optimizer, (old,) = built(keras.optimizers.Adafactor, (4, 3))
-    new = keras.Variable(np.zeros((2, 3), "float32"))
-    carried = carry_optimizer(optimizer, [new], [FirstRows(old, new)])
-    assert int(carried.iterations) == 2
-    carried.apply([keras.ops.ones((2, 3))], [new])
+# Taken along in place: every optimizer of Keras -------------------------------------------------------------------------
+
+WRAPPERS = {"Optimizer", "LossScaleOptimizer", "MultiOptimizer"}
+EVERY = {
+    name: lambda make=make: make(0.01)
+    for name, make in vars(keras.optimizers).items()
+    if isinstance(make, type) and issubclass(make, keras.optimizers.Optimizer) and name not in WRAPPERS
+}
+EVERY["momentum"] = lambda: SGD(0.01, momentum=0.9, nesterov=True, clipnorm=0.5)
+EVERY["centered"] = lambda: keras.optimizers.RMSprop(0.01, momentum=0.5, centered=True)
+EVERY["accumulation"] = lambda: Adam(0.01, amsgrad=True, gradient_accumulation_steps=3)
+EVERY["schedule"] = lambda: Adam(keras.optimizers.schedules.ExponentialDecay(0.1, 2, 0.5), global_clipnorm=1.0)
+EVERY["function"] = lambda: SGD(lambda: 0.01, momentum=0.9)
+EVERY["several"] = lambda: keras.optimizers.MultiOptimizer(
+    keras.optimizers.OptimizerMap(Adam(0.01), {".*first": SGD(0.01, momentum=0.9)})
+)
+SHAPES = {"first": (2, 2, 4, 3), "second": (4, 4), "third": (5,), "fourth": ()}
+KEPT = {"first": (slice(None), slice(None), [0, 3], [1, 2]), "second": ([0, 2], [1, 2, 3]), "third": [4], "fourth": ()}
+
+
+class Part:
+    """Keeps the parts of variables that `KEPT` tells, or puts them back."""
+
+    def __init__(self, old, new, grown=False):
+        self.old, self.new = old, new
+        large = new if grown else old
+        places = np.arange(np.prod(large.shape, dtype=int)).reshape(large.shape)
+        kept = self.kept = taken(large.name, places)
+        self.places = kept
+        if grown:
+            self.places = np.full(np.prod(large.shape, dtype=int), -1)
+            self.places[kept.ravel()] = np.arange(kept.size)
+            self.places = self.places.reshape(large.shape)
+
+
+def taken(name, values):
+    """The part of an array that has the axes of a variable, or lacks one of the last two."""
+    kept = KEPT[name]
+    if not isinstance(kept, tuple):
+        return values[kept]
+    for axis, some in enumerate(kept):
+        values = values[(slice(None),) * axis + (some,)]
+    return values
+
+
+def variables_of(shapes):
+    rng = np.random.default_rng(0)
+    return [keras.Variable(rng.normal(size=shape).astype("float32"), name=name) for name, shape in shapes.items()]
+
+
+def scalars(optimizer):
+    return [v.numpy() for part in optimizer_parts(optimizer) for v in part._variables if v.shape == ()]
+
+
+def stepped(optimizer, variables, count=2):
+    rng = np.random.default_rng(1)
+    for _ in range(count):
+        optimizer.apply(
+            [keras.ops.convert_to_tensor(rng.normal(size=v.shape), "float32") for v in variables], variables
+        )
+    return optimizer
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "scaled"])
+@pytest.mark.parametrize("name", EVERY)
+def test_an_optimizer_goes_on_with_other_variables(name, scaled):
+    optimizer = EVERY[name]()
+    if scaled:
+        optimizer = keras.optimizers.LossScaleOptimizer(optimizer, initial_scale=8.0, dynamic_growth_steps=3)
+    large = variables_of(SHAPES)
+    stepped(optimizer, large)
+    slots = [[s.numpy() for s in optimizer_slots(optimizer, v)] for v in large]
+    before, count, rate = scalars(optimizer), len(optimizer.variables), vars(optimizer)["_learning_rate"]
+    small = variables_of({n: taken(n, np.empty(shape)).shape for n, shape in SHAPES.items()})
+
+    move_optimizer(optimizer, small, [Part(old, new) for old, new in zip(large, small, strict=True)])
+    assert scalars(optimizer) == before
+    assert (len(optimizer.variables), vars(optimizer)["_learning_rate"]) == (count, rate)
+    for old, new, values in zip(large, small, slots, strict=True):
+        assert optimizer_slots(optimizer, old) == []
+        toy.assert_same(optimizer_slots(optimizer, new), [taken(new.name, value) for value in values])
+    stepped(optimizer, small, 1)
+
+    back = variables_of(SHAPES)
+    kept = [[s.numpy() for s in optimizer_slots(optimizer, v)] for v in small]
+    move_optimizer(optimizer, back, [Part(old, new, grown=True) for old, new in zip(small, back, strict=True)])
+    for new, values in zip(back, kept, strict=True):
+        toy.assert_same([taken(new.name, s.numpy()) for s in optimizer_slots(optimizer, new)], values)
+    stepped(optimizer, back, 1)
+    assert all(np.isfinite(v).all() for v in back)
+
+
+@pytest.mark.parametrize("scaled", [False, True], ids=["alone", "scaled"])
+def test_means_over_an_axis_keep_the_channels_that_stay(scaled):
+    adafactor = keras.optimizers.Adafactor(0.01)
+    optimizer = keras.optimizers.LossScaleOptimizer(adafactor) if scaled else adafactor
+    large = variables_of(SHAPES)
+    stepped(optimizer, large)
+    rows, columns = ([v.numpy() for v in getattr(adafactor, name)] for name in ("_r", "_c"))
+    small = variables_of({n: taken(n, np.empty(shape)).shape for n, shape in SHAPES.items()})
+    move_optimizer(optimizer, small, [Part(old, new) for old, new in zip(large, small, strict=True)])
+    np.testing.assert_array_equal(adafactor._r[0], rows[0][:, :, [0, 3]])
+    np.testing.assert_array_equal(adafactor._c[0], columns[0][..., [1, 2]])
+    np.testing.assert_array_equal(adafactor._r[1], rows[1][[0, 2]])
+    np.testing.assert_array_equal(adafactor._c[1], columns[1][[1, 2, 3]])

@@ -181,18 +181,6 @@ def test_files_of_a_cut_model(tmp_path, extension):
 
 
 @pytest.mark.slow
-def test_weights_of_another_history_are_refused(tmp_path):
-    some, other = network(), network()
-    kill(some, "a", 1)
-    some.remove_dead_channels()
-    some.save_weights(tmp_path / "some.weights.h5")
-    kill(other, "a", 2)
-    other.remove_dead_channels()
-    with pytest.raises(ValueError, match="lost the same channels"):
-        other.load_weights(tmp_path / "some.weights.h5")
-
-
-@pytest.mark.slow
 def test_a_copy_that_is_smaller_is_compiled_as_the_original():
     images, labels = data()
     safety = types.SimpleNamespace(images=images[:8], labels=labels[:8])

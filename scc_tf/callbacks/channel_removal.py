@@ -22,12 +22,14 @@ class ChannelRemoval(EveryNSteps):
 
     With ``size_model="entropy"`` a channel has no bits when all its codes are 0.
 
-    Outputs, optimizers and callbacks go on as they were (`SelfCompressingModel.remove_dead_channels`); the running
-    means of loss and metrics begin anew. TensorFlow builds the training step again, which takes seconds, so nothing is
-    cut until ``min_share`` of the kernel weights would go.
+    Outputs, optimizers, metrics and callbacks go on as they were (`SelfCompressingModel.remove_dead_channels`).
+    TensorFlow builds the training step again, which takes seconds, so nothing is cut until ``min_share`` of the kernel
+    weights would go.
 
-    A channel that is gone cannot be restored. Beside a `KernelRestoration`, channels are removed only right after a
-    safety check that satisfied its contract, and the state after the removal is the one to go back to.
+    A channel that is gone comes back only with an earlier state as a whole: ``EarlyStopping`` with
+    ``restore_best_weights``, ``set_weights`` and ``load_weights`` give the network the channels that it had then.
+    Beside a `KernelRestoration`, channels are removed only right after a safety check that satisfied its contract, and
+    the state after the removal is the one to go back to.
 
     Adds to ``logs``: ``channels``, ``parameters``, and ``step_ms``, the median wall time of a step since the last
     look (NaN before the first steps were timed).

@@ -1,6 +1,7 @@
-"""Build a model with fewer channels: settings and weights of every layer, cut to what a plan keeps."""
+"""Build a model with fewer channels, or with those that it had before: settings and weights of every layer."""
 
 import dataclasses
+import itertools
 
 import keras
 import numpy as np
@@ -8,29 +9,52 @@ import numpy as np
 from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_seeds, copy_state, padding_place
 from scc_tf.layers import SelfCompressing, WeightSharing
 from scc_tf.masked_layers import Masked
-from scc_tf.surgery.flow import KernelStep, RouteStep
-from scc_tf.surgery.plan import bias_of
+from scc_tf.surgery.flow import Flow, KernelStep, RouteStep
+from scc_tf.surgery.plan import Plan, bias_of
 
-__all__ = ["Cut", "rebuild"]
+__all__ = ["Cut", "rebuild", "regrow"]
 
 
 @dataclasses.dataclass
 class Cut:
-    """What was cut from one variable: ``new = old[np.ix_(*indices)]``.
+    """What was cut from one variable: ``new = old[np.ix_(*indices)]``; grown back, ``new[np.ix_(*indices)] = old``.
 
     Attributes:
         old, new: the variables; ``old`` is None for a bias that was added.
-        indices: one int array per axis; None where all is kept.
+        indices: one int array per axis of the larger of both; None where they have the same shape.
+        grown: whether ``new`` is the larger one.
     """
 
     old: object
     new: object
     indices: tuple | None
+    grown: bool = False
 
-    def __call__(self, value):
-        """Cut an array of the old variable's shape."""
-        value = np.asarray(keras.ops.convert_to_numpy(value))
-        return value if self.indices is None else value[np.ix_(*self.indices)]
+    @property
+    def places(self):
+        """Int array in the shape of ``new``: where in ``old``, flattened, it comes from, -1: from nowhere; or None."""
+        if self.indices is None:
+            return None
+        if not self.grown:
+            return np.arange(np.prod(self.old.shape, dtype=int)).reshape(self.old.shape)[np.ix_(*self.indices)]
+        places = np.full(self.new.shape, -1)
+        places[np.ix_(*self.indices)] = np.arange(np.prod(self.old.shape, dtype=int)).reshape(self.old.shape)
+        return places
+
+    def carry(self):
+        """Give ``new`` the values of ``old``; what comes from nowhere stays, and is zero in a bias that was added."""
+        if self.old is None:
+            self.new.assign(keras.ops.zeros(self.new.shape))
+            return
+        value = np.asarray(keras.ops.convert_to_numpy(self.old))
+        if self.indices is not None and self.grown:
+            grown = np.array(keras.ops.convert_to_numpy(self.new))
+            grown[np.ix_(*self.indices)] = value
+            value = grown
+        elif self.indices is not None:
+            value = value[np.ix_(*self.indices)]
+        self.new.assign(value)
+        self.new.trainable = self.old.trainable
 
 
 def rebuild(model, plan, zero_stuck=False):
@@ -42,14 +66,19 @@ def rebuild(model, plan, zero_stuck=False):
         zero_stuck: whether the kernels of channels that were to go and stay are set to zero.
 
     Returns:
-        ``(smaller model of the same class, list of Cut, one per variable)``.
+        ``(smaller model of the same class, list of Cut, one per variable, undo)``; ``undo`` is what `regrow` needs.
     """
     surgeons = _surgeons(plan)
+    undo = []
 
     def clone_layer(layer):
+        undo.append({})
         if id(layer) not in surgeons:
             return copy_layer(layer)
-        return layer.__class__.from_config(_without_arrays(layer, surgeons[id(layer)].config()))
+        config = layer.get_config()
+        changes = surgeons[id(layer)].changes(config)
+        undo[-1] = {name: config[name] for name in changes}
+        return layer.__class__.from_config({**_without_arrays(layer, config), **changes})
 
     smaller, pairs = clone_graph(model, clone_layer, _class_of(model))
     cuts = []
@@ -60,15 +89,59 @@ def rebuild(model, plan, zero_stuck=False):
         else:
             copy_state(layer, clone)
             cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
+        _copy_metrics(layer, clone)
     for cut in cuts:
-        cut.new.assign(keras.ops.zeros(cut.new.shape) if cut.old is None else cut(cut.old))
-        cut.new.trainable = cut.new.trainable if cut.old is None else cut.old.trainable
+        cut.carry()
     for layer, clone in pairs:
         if zero_stuck and isinstance(surgeons.get(id(layer)), _KernelSurgeon):
             surgeons[id(layer)].zero_stuck(clone)
         if id(layer) in plan.biases:
             clone.bias.assign(bias_of(clone) + np.reshape(surgeons[id(layer)].bias(), clone.bias.shape))
-    return smaller, cuts
+    return smaller, cuts, {str(i): changes for i, changes in enumerate(undo) if changes}
+
+
+def regrow(model, cut):
+    """Build the model as it was before a cut; what it had then and has not now is as in a new layer.
+
+    Args:
+        model: the model after the cut, left untouched.
+        cut: what `scc_tf.surgery.plan.Plan.to_json` told of it, with the ``"undo"`` of `rebuild`.
+
+    Returns:
+        ``(larger model of the same class, list of Cut)``; biases that the cut has added are gone.
+
+    Raises:
+        ValueError: if the cut was one of another architecture.
+    """
+    places = itertools.count()
+
+    def clone_layer(layer):
+        changes = cut["undo"].get(str(next(places)))
+        if changes is None:
+            return copy_layer(layer)
+        return layer.__class__.from_config({**_without_arrays(layer, layer.get_config()), **changes})
+
+    larger, pairs = clone_graph(model, clone_layer, _class_of(model))
+    surgeons = _surgeons(Plan.from_json(Flow(larger), cut))
+    cuts = []
+    for layer, clone in pairs:
+        if id(clone) in surgeons:
+            shrinking = surgeons[id(clone)].cuts(layer)
+            cuts += [Cut(c.new, c.old, c.indices, grown=True) for c in shrinking if c.old is not None]
+            copy_seeds(layer, clone)
+        else:
+            copy_state(layer, clone)
+            cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
+        _copy_metrics(layer, clone)
+    for one in cuts:
+        one.carry()
+    return larger, cuts
+
+
+def _copy_metrics(layer, clone):
+    """Give the metrics that a layer keeps of its own what they have seen."""
+    for old, new in zip(layer.metrics_variables, clone.metrics_variables, strict=False):  # some are made when called
+        new.assign(old)
 
 
 def _class_of(model):
@@ -118,25 +191,23 @@ class _KernelSurgeon:
         """What to add to the bias of the channels that stay."""
         return self.plan.biases[id(self.layer)][self.channels(self.last)]
 
-    def config(self):
-        config = self.layer.get_config()
+    def changes(self, config):
+        """The settings that change, of the layer's own."""
         count = int(self.channels(self.last).sum())
-        for name in ("filters", "units"):
-            if name in config:
-                config[name] = count
+        changes = {name: count for name in ("filters", "units") if name in config}
         if config.get("groups", 1) > 1 and self.last.layout.inputs == self.last.layout.groups:
-            config["groups"] = int(self.inputs(self.last).sum())
+            changes["groups"] = int(self.inputs(self.last).sum())
         for step in self.steps.values():
             if step.layout.is_depthwise and step.layout.inputs == 1:  # its channels go one by one
-                config["depth_multiplier"] = int(self.channels(step).sum())
+                changes["depth_multiplier"] = int(self.channels(step).sum())
         if isinstance(self.layer, keras.layers.EinsumDense) and self.last.layout.writes_channels():
-            config["output_shape"] = (*config["output_shape"][:-1], count)
+            changes["output_shape"] = (*config["output_shape"][:-1], count)
         if id(self.layer) in self.plan.biases and getattr(self.layer, "bias", None) is None:
             if isinstance(self.layer, keras.layers.EinsumDense):
-                config["bias_axes"] = config["equation"][-1]
+                changes["bias_axes"] = config["equation"][-1]
             else:
-                config["use_bias"] = True
-        return config
+                changes["use_bias"] = True
+        return changes
 
     def cuts(self, clone):
         indices = {}
@@ -193,17 +264,14 @@ class _RouteSurgeon:
         self.source_kept = plan.keeps(step.sources[0].atoms)
         self.target_kept = plan.keeps(step.target.atoms)
 
-    def config(self):
-        config = self.layer.get_config()
-        if isinstance(self.layer, keras.layers.Reshape):
-            shape = list(config["target_shape"])
-            if shape[-1] != -1:
-                shape[-1] = int(self.target_kept.sum())
-            config["target_shape"] = shape
+    def changes(self, config):
+        """The settings that change, of the layer's own."""
+        if isinstance(self.layer, keras.layers.Reshape) and config["target_shape"][-1] != -1:
+            return {"target_shape": [*config["target_shape"][:-1], int(self.target_kept.sum())]}
         beside = self.step.channels.sources[0][0] < 0
         if isinstance(self.layer, keras.layers.ZeroPadding1D | keras.layers.ZeroPadding2D) and beside.any():
-            config["padding"] = self._padding(beside)
-        return config
+            return {"padding": self._padding(beside)}
+        return {}
 
     def _padding(self, beside):
         sides = np.reshape(self.layer.padding, (-1, 2)).tolist()

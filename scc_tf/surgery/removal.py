@@ -10,12 +10,12 @@ from absl import logging
 
 from scc_tf.arguments import received
 from scc_tf.graph import check_functional
-from scc_tf.optimizer_state import carry_optimizer
+from scc_tf.optimizer_state import carry_optimizer, optimizer_parts
 from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.rebuild import rebuild
 
-__all__ = ["SurgeryReport", "carried_optimizers", "cut_channels", "remove_channels", "remove_dead_channels"]
+__all__ = ["SurgeryReport", "cut_channels", "followed", "remove_channels", "remove_dead_channels"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -135,9 +135,9 @@ def remove_dead_channels(model):
 
 def cut_channels(model, plan, zero_stuck=False):
     """Carry out a plan: ``(smaller model, SurgeryReport, list of Cut)``; the smaller model is not compiled."""
-    smaller, cuts = rebuild(model, plan, zero_stuck)
+    smaller, cuts, undo = rebuild(model, plan, zero_stuck)
     if hasattr(smaller, "descend_from"):
-        smaller.descend_from(model, plan)
+        smaller.descend_from(model, {**plan.to_json(), "undo": undo})
     atoms, labels = plan.flow.atoms, plan.flow.labels
     biased = {id(cut.new) for cut in cuts if cut.old is None}
     report = SurgeryReport(
@@ -176,18 +176,23 @@ def _masks(model, kept):
     return masks
 
 
-def carried_optimizers(model, smaller, cuts):
-    """``{attribute: optimizer}``: fresh optimizers for ``smaller`` that go on where those of ``model`` are."""
+def followed(model, other, cuts):
+    """The built optimizers of ``model``, and what each is to train of ``other``: ``{attribute: (optimizer, list)}``.
+
+    Args:
+        model: a model.
+        other: the one that it was cut, or grown, to.
+        cuts: list of Cut: which variable follows which.
+    """
     old_of = {id(cut.new): id(cut.old) for cut in cuts}
-    carried = {}
+    found = {}
     for name, optimizer in vars(model).items():
         if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
-            known = {id(v) for v in getattr(optimizer, "inner_optimizer", optimizer)._trainable_variables}
+            known = {id(v) for part in optimizer_parts(optimizer) for v in part._trainable_variables}
             if name == "optimizer":
                 known.add(id(None))  # biases that were added
-            variables = [v for v in smaller.trainable_variables if old_of[id(v)] in known]
-            carried[name] = carry_optimizer(optimizer, variables, cuts)
-    return carried
+            found[name] = optimizer, [v for v in other.trainable_variables if old_of[id(v)] in known]
+    return found
 
 
 def _carry_training(model, smaller, cuts):
@@ -202,5 +207,5 @@ def _carry_training(model, smaller, cuts):
     except (TypeError, ValueError) as error:  # a loss or metric that is not registered
         logging.warning("The smaller model is not compiled: %s", error)
         return
-    for name, optimizer in carried_optimizers(model, smaller, cuts).items():
-        setattr(smaller, name, optimizer)
+    for name, (optimizer, variables) in followed(model, smaller, cuts).items():
+        setattr(smaller, name, carry_optimizer(optimizer, variables, cuts))

@@ -2,7 +2,6 @@
 
 import functools
 import inspect
-import json
 
 import keras
 import numpy as np
@@ -14,8 +13,8 @@ from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
 from scc_tf.size import UNITS, SizeTerm
 from scc_tf.surgery.flow import Flow
-from scc_tf.surgery.plan import Plan, make_plan
-from scc_tf.surgery.removal import carried_optimizers, cut_channels
+from scc_tf.surgery.plan import make_plan
+from scc_tf.training.cuttable import CuttableModel
 from scc_tf.training.format_optimizer import averages_weights, default_format_optimizer
 from scc_tf.training.safety_term import SafetyTerm
 
@@ -26,7 +25,7 @@ COUNT_EVERY = 10  # training steps between two looks of the size model at the co
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
-class SelfCompressingModel(keras.Model):
+class SelfCompressingModel(CuttableModel):
     """Functional Keras model whose ``fit`` trains weights, bit depths and exponents together.
 
     `scc_tf.self_compress` makes one from a plain model. ``compile`` takes what Keras takes and the arguments below;
@@ -38,8 +37,8 @@ class SelfCompressingModel(keras.Model):
         format_optimizer: optimizer of the bit depths and exponents; ``optimizer`` has all other variables, so its
             weight decay does not touch the formats.
         starting_weights: number of kernel weights when the model was first compiled: the ``N`` of Q.
-        cuts: what `remove_dead_channels` has removed, in order, as plain JSON; a weights file of a model that was cut
-            loads into one that is not cut yet, or less.
+        cuts: what `remove_dead_channels` has removed, in order, as plain JSON. Weights of a state with other cuts can
+            be set and loaded: the model then has the channels of that state.
         in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
         origin: `scc_tf.training.origin.Origin` of the network that was handed to `self_compress`; None in a model that
             was read from a file.
@@ -50,9 +49,7 @@ class SelfCompressingModel(keras.Model):
     origin = None
     contract = None
     starting_weights = None
-    cuts = ()
     size_model = "bits"
-    _settings = None  # returns what compile was called with
     in_fit = False
 
     def compile(  # noqa: PLR0913 (Keras's own compile has as many)
@@ -111,35 +108,35 @@ class SelfCompressingModel(keras.Model):
                 )
         if size_model not in SIZE_MODELS:
             raise ValueError(f"Expected size_model to be one of {SIZE_MODELS}. Received: size_model={size_model!r}")
-        size_term = SizeTerm(self, size_form, unit, self.starting_weights)
+        SizeTerm(self, size_form, unit)  # refuses
         safety_term = SafetyTerm(self, loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         if size_model == "entropy":
             self.fit_bit_depths()
-            size_term = RateTerm(self, unit, self.starting_weights)
-        self.size_term = size_term
-        self.starting_weights = size_term.starting_weights
-        self.size_model, self._size_form = size_model, size_form
-        self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
+        self.size_model, self._size_form, self._unit = size_model, size_form, unit
+        self.exchanged()
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
         self.lambda_safety = float(lambda_safety)
         self._safety_term = safety_term
         self.format_optimizer = format_optimizer
-        self._settings = functools.partial(  # not a dictionary, in which Keras would look for things to save
-            dict,
-            loss=loss,
-            lambda_safety=lambda_safety,
-            safety_set=safety_set,
-            safety_batch_size=safety_batch_size,
-            size_model=size_model,
-            size_form=size_form,
-            unit=unit,
-            **kwargs,
+        self._safety_settings = functools.partial(  # not a dictionary, in which Keras would look for things to save
+            dict, safety_set=safety_set, safety_batch_size=safety_batch_size
         )
         if self.optimizer is not None:
-            weights, formats = self._split_variables()
-            self.optimizer.build(weights)
-            self.format_optimizer.build(formats)
+            for chosen, variables in zip((self.optimizer, format_optimizer), self._split_variables(), strict=True):
+                if not chosen.built:  # twice, a LossScaleOptimizer would have all its variables twice
+                    chosen.build(variables)
+
+    def exchanged(self):
+        """Measure the size of the graph that the model has now, from here on."""
+        if not self.compiled:
+            return
+        if self.size_model == "entropy":
+            self.size_term = RateTerm(self, self._unit, self.starting_weights)
+        else:
+            self.size_term = SizeTerm(self, self._size_form, self._unit, self.starting_weights)
+        self.starting_weights = self.size_term.starting_weights
+        self._nominal = SizeTerm(self, "sum", "bits", self.starting_weights)
 
     def _split_variables(self):
         """The trainable variables: ``(weights, formats)``. Bit depths that follow from the codes are neither."""
@@ -241,10 +238,10 @@ class SelfCompressingModel(keras.Model):
     def remove_dead_channels(self, kept=None, min_share=0.0):
         """Remove channels that have no bits left (see `has_bits`) from this very model, also in the middle of ``fit``.
 
-        `scc_tf.remove_dead_channels` returns a smaller model; here ``fit``, optimizers and callbacks go on with the
-        same one; only the running means of loss and metrics begin anew. The outputs are the same, with
-        BatchNormalization as in training: a constant channel leaves it as its offset. Other weights that are zero only
-        because they round to it stay, since they may grow again.
+        `scc_tf.remove_dead_channels` returns a smaller model; here ``fit``, optimizers, metrics and callbacks go on
+        with the same one, see `CuttableModel`. The outputs are the same, with BatchNormalization as in training: a
+        constant channel leaves it as its offset. Other weights that are zero only because they round to it stay, since
+        they may grow again.
 
         Args:
             kept: ``{(layer, kernel name): bool array (C,)}``, True for channels to keep though they have no bits now.
@@ -259,78 +256,53 @@ class SelfCompressingModel(keras.Model):
                 stays = np.asarray((kept or {}).get((layout.layer, layout.name), False))
                 alive[key] = self.has_bits(layout.layer, layout.name) | stays
         plan = make_plan(self, alive, training=True)
-        return self._cut(plan) if plan.removed and plan.share_removed >= min_share else None
+        return self.cut(plan) if plan.removed and plan.share_removed >= min_share else None
 
-    def _cut(self, plan):
-        """Carry out a plan on this very model."""
-        smaller, report, cuts = cut_channels(self, plan)
-        settings, optimizers = self._settings, carried_optimizers(self, smaller, cuts)
-        for layer in list(self._layers):  # Keras has no public way to let go of a layer
-            self._tracker.untrack(layer)
-        super().__init__(smaller.input, smaller.output, name=self.name)  # Keras forgets all that compile has set
-        self.starting_weights, self.cuts = smaller.starting_weights, smaller.cuts
-        if settings is not None:
-            gamma, stopping = float(self.gamma), self.stop_training
-            self.compile(**{**settings(), **optimizers, "gamma": gamma})
-            self.stop_training = stopping
-            if self.in_fit:
-                self.make_train_function()
-        return report
+    def cut(self, plan):
+        """Carry out a plan on this very model, whose size still counts from the network that it was."""
+        self.starting_weights = self.starting_weights or SizeTerm(self).starting_weights
+        return super().cut(plan)
 
-    def descend_from(self, other, plan):
-        """Take over what a model that was cut according to ``plan`` keeps of itself."""
+    def descend_from(self, other, cut):
+        """Take over what a model that was cut keeps of itself."""
+        super().descend_from(other, cut)
         self.starting_weights = other.starting_weights or SizeTerm(other).starting_weights
-        self.cuts = [*other.cuts, plan.to_json()]
         self.origin, self.contract = other.origin, other.contract
 
     def compile_like(self, other):
         """Compile as another self-compressing model is, its safety set included."""
         config = keras.saving.deserialize_keras_object(other.get_compile_config())
-        settings = other._settings()
-        self.compile(**{**config, **{name: settings[name] for name in ("safety_set", "safety_batch_size")}})
+        self.compile(**config, **other._safety_settings())
 
     def save_own_variables(self, store):
-        """Add the cuts, and what the size term has counted, to what Keras stores."""
+        """Add gamma, and what the size term has counted, to what Keras stores."""
         super().save_own_variables(store)
-        if self.cuts:
-            store["cuts"] = np.frombuffer(json.dumps(self.cuts).encode(), np.uint8)
-        for name, variable in self._counts().items():
-            store[name] = variable
+        for name, variable in self._own_variables().items():
+            store[name] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store):
-        """Cut this model as the stored one was, before the weights of its layers are read; take over its counts.
-
-        Raises:
-            ValueError: if this model was cut otherwise than the stored one.
-        """
-        cuts = json.loads(bytes(np.asarray(store["cuts"]))) if "cuts" in store else []
-        if list(self.cuts) != cuts[: len(self.cuts)]:
-            raise ValueError(
-                f"Expected weights of a model that lost the same channels as {self.name!r}, or more. "
-                f"Received: weights after {len(cuts)} removals, for a model after {len(self.cuts)}"
-            )
-        for cut in cuts[len(self.cuts) :]:
-            self._cut(Plan.from_json(Flow(self), cut))
-        for name, variable in self._counts().items():
+        """Take over channels, gamma and counts of the stored model; older files have no gamma."""
+        super().load_own_variables(store)
+        for name, variable in self._own_variables().items():
             if name in store:
                 variable.assign(store[name])
 
-    def _counts(self):
-        variables = self.size_term.variables if self.size_model == "entropy" else ()
-        return {f"counts_{i}": variable for i, variable in enumerate(variables)}
+    def _own_variables(self):
+        counts = self.size_term.variables if self.size_model == "entropy" else ()
+        own = {f"counts_{i}": variable for i, variable in enumerate(counts)}
+        return {"gamma": self.gamma, **own} if self.compiled else {}
 
     def get_config(self):
-        """The functional configuration with ``starting_weights`` and ``cuts``."""
-        return {**super().get_config(), "starting_weights": self.starting_weights, "cuts": list(self.cuts)}
+        """The functional configuration with ``starting_weights``."""
+        return {**super().get_config(), "starting_weights": self.starting_weights}
 
     @classmethod
     def from_config(cls, config, custom_objects=None):
         """Rebuild the model; see `get_config`."""
         config = dict(config)
-        own = {name: config.pop(name) for name in ("starting_weights", "cuts") if name in config}
+        starting_weights = config.pop("starting_weights", None)
         model = super().from_config(config, custom_objects=custom_objects)
-        for name, value in own.items():
-            setattr(model, name, value)
+        model.starting_weights = starting_weights
         return model
 
     def get_compile_config(self):
@@ -345,7 +317,7 @@ class SelfCompressingModel(keras.Model):
                 lambda_safety=self.lambda_safety,
                 size_model=self.size_model,
                 size_form=self._size_form,
-                unit=self.size_term.unit,
+                unit=self._unit,
                 format_optimizer=keras.saving.serialize_keras_object(self.format_optimizer),
             )
         return config
