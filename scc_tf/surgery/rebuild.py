@@ -141,7 +141,8 @@ def regrow(model, cut):
 def _copy_metrics(layer, clone):
     """Give the metrics that a layer keeps of its own what they have seen."""
     for old, new in zip(layer.metrics_variables, clone.metrics_variables, strict=False):  # some are made when called
-        new.assign(old)
+        if new.shape == old.shape:
+            new.assign(old)
 
 
 def _class_of(model):
