@@ -5,7 +5,7 @@ from scc_tf.graph.kernels import KernelLayout, kernels_of
 from scc_tf.graph.probe import probe_inputs
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
-from scc_tf.graph.state import LayerState, copy_seeds, copy_state, own_variables, state_of
+from scc_tf.graph.state import LayerState, copy_seeds, copy_state, has_own_state, own_variables, state_of
 from scc_tf.graph.walk import check_functional, walk
 
 __all__ = [
@@ -20,6 +20,7 @@ __all__ = [
     "copy_model",
     "copy_seeds",
     "copy_state",
+    "has_own_state",
     "is_elementwise",
     "kernels_of",
     "own_variables",

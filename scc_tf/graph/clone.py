@@ -15,11 +15,17 @@ def copy_layer(layer):
     if type(layer) is keras.layers.Lambda:  # Keras does not load Python code unasked; this code is here already
         config = keras.layers.Layer.get_config(layer)
         return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **config)
-    copy = layer.__class__.from_config(layer.get_config())
+    try:
+        fresh = layer.__class__.from_config(layer.get_config())
+    except Exception as error:  # whatever a class makes of settings that it did not give itself
+        raise ValueError(
+            f"Expected layers that their get_config makes again. Received: {layer.name!r} of class "
+            f"{type(layer).__name__}: {' '.join(str(error).split())[:200]}"
+        ) from error
     if type(layer).build_from_config is not _KERAS_BUILD and not type(layer).__module__.startswith("keras."):
-        copy.build_from_config(layer.get_build_config())
-        copy.built = True
-    return copy
+        fresh.build_from_config(layer.get_build_config())
+        fresh.built = True
+    return fresh
 
 
 def _functional(model, model_class=keras.Model):
@@ -52,12 +58,21 @@ class _Nested:
         return self.clone(*args, **kwargs)
 
 
+def _copy_operation(operation):
+    try:
+        return operation.__class__.from_config(operation.get_config())
+    except NotImplementedError:  # it was made with arrays, of which Keras makes no configuration
+        fresh = object.__new__(type(operation))
+        vars(fresh).update({**vars(operation), "_inbound_nodes": [], "_outbound_nodes": []})
+        return fresh
+
+
 def copy_model(model):
     """A plain functional copy of a model with its weights, not compiled; see `clone_graph`."""
-    copy, pairs = clone_graph(model, copy_layer)
+    copied, pairs = clone_graph(model, copy_layer)
     for layer, clone in pairs:
         copy_state(layer, clone)
-    return copy
+    return copied
 
 
 def clone_graph(model, clone_layer, model_class=keras.Model):
@@ -91,7 +106,7 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
             nested.append(_Nested(operation, cloned))
             return nested[-1]
         if not isinstance(operation, keras.Layer):  # an operation such as x + y
-            return operation.__class__.from_config(operation.get_config())
+            return _copy_operation(operation)
         pairs.append((operation, clone_layer(operation)))
         return pairs[-1][1]
 
@@ -105,6 +120,6 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
 
     clone = _functional(cloned(model), model_class)
     known = [(model, clone), *((each.model, each.clone) for each in nested), *pairs]  # from outside in
-    for original, copy in known:  # a model that is frozen may have layers that are not
-        copy.trainable = original.trainable
+    for original, cloned_one in known:  # a model that is frozen may have layers that are not
+        cloned_one.trainable = original.trainable
     return clone, pairs

@@ -2,7 +2,7 @@
 
 A `Normalization` computes with constants, a lookup with a table, a layer of a user with what it likes. Keras saves such
 state by ``save_own_variables`` and ``save_assets``, reads it by ``load_own_variables`` and ``load_assets``, and makes
-constants anew in ``finalize_state``.
+constants anew in ``finalize_state``, which most layers call when they are read.
 """
 
 import dataclasses
@@ -12,7 +12,16 @@ from pathlib import Path
 import keras
 import numpy as np
 
-__all__ = ["LayerState", "copy_seeds", "copy_state", "own_variables", "state_of"]
+__all__ = ["LayerState", "copy_seeds", "copy_state", "has_own_state", "own_variables", "state_of"]
+
+_PROTOCOL = ("save_own_variables", "load_own_variables")
+_OF_VARIABLES = [  # whose methods do nothing but save and load variables
+    keras.layers.Layer,
+    keras.layers.Dense,
+    keras.layers.EinsumDense,
+    keras.layers.Embedding,
+    keras.layers.Conv2D,
+]
 
 
 @dataclasses.dataclass
@@ -27,11 +36,10 @@ class LayerState:
     entries: dict
     files: dict
 
-    @property
-    def is_in_variables(self):
-        """Whether the variables of the layer, in order, are all that it stores."""
-        places = {str(place): place for place in range(len(self.entries))}
-        return not self.files and all(places.get(name) is place for name, place in self.entries.items())
+    @classmethod
+    def of_variables(cls, layer):
+        """The state of a layer that stores its variables, in order, and nothing else."""
+        return cls({str(place): place for place in range(len(own_variables(layer)))}, {})
 
     def restore(self, layer):
         """Give a layer this state; its variables must have their values already.
@@ -42,7 +50,7 @@ class LayerState:
         variables = own_variables(layer)
         values = {n: _array(variables[e]) if isinstance(e, int) else e for n, e in self.entries.items()}
         with _told(layer):
-            if not _is_default(layer):
+            if _saves_its_own_way(layer):
                 layer.load_own_variables(values)
             if self.files:
                 with tempfile.TemporaryDirectory() as folder:
@@ -51,8 +59,8 @@ class LayerState:
                         path.parent.mkdir(parents=True, exist_ok=True)
                         path.write_bytes(content)
                     layer.load_assets(folder)
-            if hasattr(layer, "finalize_state"):
-                layer.finalize_state()
+            if not _saves_its_own_way(layer) and variables and hasattr(layer, "finalize_state"):
+                layer.finalize_state()  # of the variables; what it gathers from data is gone
 
 
 class _told:
@@ -72,9 +80,15 @@ class _told:
             ) from error
 
 
-def _is_default(layer):
-    methods = ("save_own_variables", "load_own_variables")
-    return all(getattr(type(layer), name) is getattr(keras.layers.Layer, name) for name in methods)
+def _saves_its_own_way(layer):
+    if getattr(layer, "quantization_mode", None):
+        return True
+    return any(all(getattr(type(layer), n) is not getattr(c, n) for c in _OF_VARIABLES) for n in _PROTOCOL)
+
+
+def has_own_state(layer):
+    """Whether a layer may remember something that is no variable, or make something of its variables."""
+    return _saves_its_own_way(layer) or hasattr(layer, "save_assets") or hasattr(layer, "finalize_state")
 
 
 def _array(value):
@@ -122,7 +136,7 @@ def copy_state(layer, copy):
         twin.trainable = inner.trainable
         for old, new in pairs:
             new.assign(old)
-        if not _is_default(inner) or hasattr(inner, "save_assets") or hasattr(inner, "finalize_state"):
+        if has_own_state(inner):
             state_of(inner).restore(twin)
         for old, new in pairs:  # what a layer stores may be less: kernels and updates in one, for example
             new.assign(old)

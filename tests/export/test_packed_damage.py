@@ -137,7 +137,7 @@ def test_every_prefix_is_refused(packed):
         (b"SCC\x01", "starting with"),
         (b"PK\x03\x04 something else", "starting with"),
         (os.urandom(1000), "starting with"),
-        (with_valid_checksum(b"SCC\x04\0\0\0\0a file of the future"), "version 1 .*version 4"),
+        (with_valid_checksum(b"SCC\x05\0\0\0\0a file of the future"), "version 1 .*version 5"),
         (with_valid_checksum(b"SCC\x03\0\0\0\0no stream that has any meaning"), "Expected .*Received"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\xff\xff\xff\xff\xff\xff\xff"), "bytes of architecture"),
         (with_valid_checksum(b"SCC\x01\0\0\0\0\x90\x90\x03only a few"), "bytes of architecture"),

@@ -25,13 +25,16 @@ from scc_tf.atomic import atomic_path
 from scc_tf.coding import Reader, Writer
 from scc_tf.coding.mixing import LONGEST_TEXT
 from scc_tf.coding.shared import check_coder
+from scc_tf.export.packed.answers import TOLERANCE, answer_error
 from scc_tf.export.packed.architecture import architecture_text, functional, pack_architecture, unpack_architecture
 from scc_tf.export.packed.bounds import LARGEST_TEXT, most_weights, most_work
-from scc_tf.export.packed.header import MIXED, frame, unframe
+from scc_tf.export.packed.extras import read_extras, restore_states, write_extras
+from scc_tf.export.packed.header import MIXED, frame, split_extras, unframe, with_extras
 from scc_tf.export.packed.mixed import read_mixed, write_mixed
 from scc_tf.export.packed.quantized import quantized_kernels
 from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_variables
 from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
+from scc_tf.graph.walk import is_graph
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
@@ -56,6 +59,9 @@ class PackedReport:
         table_bytes: tables of the Huffman codes.
         exponent_bytes: exponents of the live channels.
         other_bytes: biases, batch statistics and every other variable; and the end of the stream.
+        extra_bytes: constants of the graph, and state of layers that is no variable: vocabularies, for example.
+        probe_error: largest difference between the answers of the model and of its file to a few inputs that are made
+            up, relative to the largest answer or to 1 (`scc_tf.export.packed.answers`). None if they were not compared.
         kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …, "tables": …,
             "codebook": …}}``. Version 3 codes weights and positions of shared kernels together; there, what the
             positions would take on their own counts as indices.
@@ -73,6 +79,8 @@ class PackedReport:
     index_bytes: int = 0
     codebook_bytes: int = 0
     table_bytes: int = 0
+    extra_bytes: int = 0
+    probe_error: float | None = None
     kernels: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
@@ -104,6 +112,20 @@ def is_compressed(model):
     return bool(self_compressing_layers(model) or sparse_variables(model))
 
 
+def _check_no_shared_levels(model):
+    """Refuse a layer that two models of different levels have: Keras would make two of it."""
+    owners = {}
+    for owner in (layer for layer in model._flatten_layers() if is_graph(layer)):
+        for layer in owner.layers:
+            owners.setdefault(id(layer), (layer, []))[1].append(owner.name)
+    for layer, names in owners.values():
+        if len(names) > 1:
+            raise ValueError(
+                f"Expected no layer that is shared by a model and one inside it, or by two of these. Received: "
+                f"{layer.name!r}, shared by {', '.join(map(repr, names))}"
+            )
+
+
 def _check_compressed(model):
     if not is_compressed(model):
         raise ValueError(
@@ -116,7 +138,19 @@ def _pack(model, coder, gap_bits):
     """``(data, report)`` of the smallest file."""
     check_coder(coder, gap_bits)
     model = _functional(model)
-    text = architecture_text(model)
+    _check_no_shared_levels(model)
+    constants = []
+    text = architecture_text(model, constants)
+    extras = write_extras(model, constants)
+    data, report = _smallest(model, text, coder, gap_bits)
+    extended = with_extras(data, extras)
+    sizes = {"stored_bytes": len(extended), "extra_bytes": len(extras)}
+    return extended, dataclasses.replace(
+        report, **sizes, header_bytes=report.header_bytes + len(extended) - len(data) - len(extras)
+    )
+
+
+def _smallest(model, text, coder, gap_bits):
     if (coder == "huffman" and sparse_variables(model)) or len(text) > LONGEST_TEXT:
         return _pack_older(model, text, coder, gap_bits)
     files = [_pack_mixed(model, text)]
@@ -230,7 +264,8 @@ def save_packed(model, path, coder="range", gap_bits=None):
     Raises:
         ValueError: if the model is subclassed or not built, has none of these layers, contains a layer that could
             not be restored (a Lambda, a class that is not registered with Keras) or kernels that are not finite; if
-            a mask holds other numbers than 0 and 1; if ``coder`` or ``gap_bits`` is none of the above.
+            the file would answer otherwise than the model; if a mask holds other numbers than 0 and 1; if ``path`` is
+            no file, or ``coder`` or ``gap_bits`` is none of the above.
 
     Example:
         >>> import scc_tf
@@ -240,11 +275,19 @@ def save_packed(model, path, coder="range", gap_bits=None):
         >>> report.stored_bytes == os.path.getsize("/tmp/scc_tf_doctest.scc")
         True
     """
+    path = check_path("path", path)
     data, report = _pack(model, coder, gap_bits)
-    _check_same(model, _unpack(data, max_weights=sum(int(np.prod(w.shape)) for w in model.weights)))
+    restored = _unpack(data, max_weights=2 * sum(int(np.prod(w.shape)) for w in model.weights) + len(data) * 8)
+    _check_same(model, restored)
+    error = answer_error(model, restored)
+    if error is not None and error > TOLERANCE:
+        raise ValueError(
+            f"Expected a model whose file answers as it does: a layer has state that is not stored, or settings that "
+            f"its get_config does not tell. Received: {model.name!r}, answers off by {error:.2g} of the largest"
+        )
     with atomic_path(path) as partial:
         partial.write_bytes(data)
-    return report
+    return dataclasses.replace(report, probe_error=error)
 
 
 def _check_same(model, restored):
@@ -279,14 +322,17 @@ def _unpack(data, max_weights):
 
 
 def _read(data, max_weights):
-    architecture, tensors, version = unframe(data)
+    extras, rest = split_extras(data)
+    constants, states = read_extras(extras, max_weights)
+    architecture, tensors, version = unframe(rest)
     if version == MIXED:
-        model = read_mixed(tensors, max_weights)
+        model = read_mixed(tensors, max_weights, constants)
         _check_compressed(model)
     else:
-        model = unpack_architecture(architecture, max_weights)
+        model = unpack_architecture(architecture, max_weights, constants)
         _check_compressed(model)
         read_tensors(Reader(tensors, most_work(data)), model, version)
+    restore_states(model, states)
     return model
 
 

@@ -19,6 +19,7 @@ import zlib
 from pathlib import Path
 
 import keras
+import numpy as np
 
 from scc_tf.export.packed.allowed import check_objects, resolve, tag_of
 from scc_tf.export.packed.bounds import LARGEST_TEXT, bounded, check_work, parse
@@ -35,6 +36,9 @@ __all__ = [
 ]
 
 _TENSOR = "__keras_tensor__"
+_ARRAYS = {"__tensor__": "t", "__numpy__": "n"}
+_CONSTANT = "#"  # the mark of a constant's number
+_BUILD = "build_config"
 
 
 def read_dictionary():
@@ -42,11 +46,13 @@ def read_dictionary():
     return (Path(__file__).parents[1] / "architecture.dict").read_bytes()
 
 
-def architecture_text(model):
+def architecture_text(model, constants=None):
     """The compact JSON text of a functional model.
 
     Args:
         model: the model; names, settings and shared layers are kept, initializers and the compilation are not.
+        constants: list that gets ``(kind, array)`` of every array in the graph and in settings, whose number the text
+            has: of a tensor, ``"t"``, or of NumPy, ``"n"``.
 
     Returns:
         bytes.
@@ -55,9 +61,16 @@ def architecture_text(model):
         ValueError: if a layer cannot be restored: a Lambda, a class not registered with Keras.
     """
     with standard_settings():
-        config = model.get_config()
+        try:
+            config = model.get_config()
+        except NotImplementedError as error:
+            raise ValueError(
+                "Expected operations whose arguments Keras stores; arrays among them, as in "
+                f"clip(x, array, array), it does not. Received: {model.name!r}: {' '.join(str(error).split())[:60]}…"
+            ) from error
         config.pop("cuts", None)  # a history that only weights of the larger model need
-        return json.dumps(_compact_model(config), separators=(",", ":")).encode()
+        compact = _compact_model(config, [] if constants is None else constants)
+        return json.dumps(compact, separators=(",", ":")).encode()
 
 
 def pack_architecture(text):
@@ -66,12 +79,13 @@ def pack_architecture(text):
     return packer.compress(text) + packer.flush()
 
 
-def unpack_architecture(data, max_weights):
+def unpack_architecture(data, max_weights, constants=()):
     """Build the model whose architecture `pack_architecture` wrote, with fresh weights.
 
     Args:
         data: the bytes.
         max_weights: most weights that may be created, in all variables together.
+        constants: as for `build_architecture`.
 
     Returns:
         `scc_tf.SelfCompressingModel`, not compiled; a plain functional model if no layer is self-compressing.
@@ -88,15 +102,16 @@ def unpack_architecture(data, max_weights):
         raise ValueError(
             f"Expected one complete deflate stream of at most {LARGEST_TEXT} bytes. Received: a part of one, or more"
         )
-    return build_architecture(text, max_weights)
+    return build_architecture(text, max_weights, constants)
 
 
-def build_architecture(text, max_weights):
+def build_architecture(text, max_weights, constants=()):
     """Build the model of an `architecture_text`, with fresh weights.
 
     Args:
         text: bytes.
         max_weights: as for `unpack_architecture`.
+        constants: ``(kind, array)`` of the arrays whose numbers the text has.
 
     Returns:
         As `unpack_architecture`.
@@ -104,7 +119,7 @@ def build_architecture(text, max_weights):
     Raises:
         ValueError: as `unpack_architecture`.
     """
-    config = _full_model(parse(text), max_depth=20)
+    config = _full_model(parse(text), constants, max_depth=20)
     check_work(config)
     if "cuts" in config or not isinstance(config.get("starting_weights", 0), int | float | None):
         raise ValueError("Expected a model without a history of cuts. Received: one, or starting_weights of no number")
@@ -122,16 +137,17 @@ def functional(model, cls):
 # Compacting ----------------------------------------------------------------------------------------------------------
 
 
-def _compact_model(config):
+def _compact_model(config, constants):
     """A functional or Sequential configuration as ``{"name": …, "layers": [[class, name, settings, calls], …], …}``."""
     config = dict(config)
     layers = config.pop("layers")
-    places = {layer["config"]["name"]: place for place, layer in enumerate(layers)}
-    compact = {"name": config.pop("name"), "layers": [_compact_layer(p, x, places) for p, x in enumerate(layers)]}
+    places = {_name_of(layer): place for place, layer in enumerate(layers)}
+    compact = {"name": config.pop("name"), "layers": []}
+    compact["layers"] = [_compact_layer(p, x, places, constants) for p, x in enumerate(layers)]
     if config.pop("trainable", True) is not True:
         compact["trainable"] = False
     for key, default in (("input_layers", layers[0]), ("output_layers", layers[-1])):
-        if config.get(key) == [default["config"]["name"], 0, 0]:
+        if config.get(key) == [_name_of(default), 0, 0]:
             config.pop(key)
     if config.get("dtype") and _json(config["dtype"]) == _json(FIXED_DTYPE):
         config.pop("dtype")
@@ -142,15 +158,16 @@ def _json(value):
     return json.dumps(value, sort_keys=True)
 
 
-def _compact_layer(place, layer, places):
+def _compact_layer(place, layer, places, constants):
     config = dict(layer["config"])
-    name = config.pop("name")
+    name = _name_of(layer)
+    config.pop("name", None)
     if "layers" in config:
-        settings = _compact_model({"name": None, **config})
+        settings = _compact_model({"name": None, **config}, constants)
         settings.pop("name")
     else:
-        settings = minimal_settings(layer, config, name)
-    calls = [_compact_call(place, node, places) for node in layer.get("inbound_nodes", ())]
+        settings = _compact_settings(layer, config, constants)
+    calls = [_compact_call(place, node, places, constants) for node in layer.get("inbound_nodes", ())]
     expected = [] if place == 0 or "inbound_nodes" not in layer else [[[{"@": 1}]]]
     compact = [tag_of(layer), name, settings, calls]
     if calls == expected or "inbound_nodes" not in layer:
@@ -160,7 +177,43 @@ def _compact_layer(place, layer, places):
     return compact
 
 
-def _compact_call(place, node, places):
+def _name_of(layer):
+    """The name of a serialized layer; one in a Sequential need not have any."""
+    return layer["config"].get("name") or layer.get("name") or layer["class_name"]
+
+
+def _compact_settings(layer, config, constants):
+    """The settings that matter; arrays in them by their numbers."""
+    plain, numbered = {}, {}
+    try:
+        cls, module = resolve(tag_of(layer))
+        for key, value in config.items():
+            before = len(constants)
+            marked = _numbered(value, constants)
+            (plain if len(constants) == before else numbered)[key] = marked if len(constants) > before else value
+        settings = minimal_settings(layer, plain, _name_of(layer))
+    except ValueError as error:
+        raise ValueError(f"{error} (layer {_name_of(layer)!r})") from error
+    if "name" not in layer["config"]:  # Keras tells what its class was called with
+        settings = {**plain, "name": None}
+    if module is None and cls.build_from_config is not keras.layers.Layer.build_from_config:
+        settings[_BUILD] = layer["build_config"]
+    return settings | numbered
+
+
+def _numbered(value, constants):
+    """A serialized value with the numbers of its arrays in place of them, which go to ``constants``."""
+    if isinstance(value, dict):
+        if kind := _ARRAYS.get(value.get("class_name")):
+            if value["config"]["dtype"] == "string":
+                raise ValueError("Expected constants that are numbers. Received: strings")
+            constants.append((kind, np.array(value["config"]["value"], value["config"]["dtype"])))
+            return {_CONSTANT: len(constants) - 1}
+        return {key: _numbered(item, constants) for key, item in value.items()}
+    return [_numbered(item, constants) for item in value] if isinstance(value, list | tuple) else value
+
+
+def _compact_call(place, node, places, constants):
     def compact(value):
         if isinstance(value, dict) and value.get("class_name") == _TENSOR:
             name, *rest = value["config"]["keras_history"]
@@ -173,52 +226,69 @@ def _compact_call(place, node, places):
         return [compact(v) for v in value] if isinstance(value, list | tuple) else value
 
     arguments = {name: value for name, value in node["kwargs"].items() if not (name == "mask" and value is None)}
-    call = [compact(node["args"]), compact(arguments)]
+    call = [_numbered(compact(node["args"]), constants), _numbered(compact(arguments), constants)]
     return call if arguments else call[:1]
 
 
 # Restoring -----------------------------------------------------------------------------------------------------------
 
 
-def _full_model(compact, max_depth):
+def _full_model(compact, constants, max_depth):
     """The configuration that Keras reads."""
     if not max_depth:
         raise ValueError("Expected models nested at most 20 deep. Received: deeper")
     config = dict(compact)
     layers = config.pop("layers")
     names = [layer[1] for layer in layers]
-    full = [_full_layer(place, layer, names, max_depth) for place, layer in enumerate(layers)]
+    full = [_full_layer(place, layer, names, constants, max_depth) for place, layer in enumerate(layers)]
     check_objects({k: v for k, v in config.items() if k not in ("input_layers", "output_layers")})
     first, last = [names[0], 0, 0], [names[-1], 0, 0]
     return {"trainable": True, "input_layers": first, "output_layers": last, **config, "layers": full}
 
 
-def _full_layer(place, layer, names, max_depth):
+def _full_layer(place, layer, names, constants, max_depth):
     tag, name, settings, calls = [*layer, *[{}, None][len(layer) - 2 :]]
     cls, module = resolve(tag)
     if "layers" in settings:
-        config = _full_model({"name": name, **settings}, max_depth - 1)
+        config = _full_model({"name": name, **settings}, constants, max_depth - 1)
         if issubclass(cls, keras.Sequential):
             del config["input_layers"], config["output_layers"]
             config.setdefault("dtype", "float32")
     else:
         check_objects(settings)
-        config = {"name": name, **settings}
-        if issubclass(cls, keras.layers.Layer):
+        config = {"name": name, **_with_arrays(settings, constants)}
+        if config["name"] is None:
+            del config["name"]
+        elif issubclass(cls, keras.layers.Layer):
             config = {"dtype": "float32", **config} if "dtype" not in settings else config
     if calls is None:
         calls = [[[{"@": 1}]]] if place else []
+    build = config.pop(_BUILD, None) if module is None else None
     return {
         "module": module,
         "class_name": cls.__name__,
         "config": config,
         "registered_name": tag if ">" in tag else None,
         "name": name,
-        "inbound_nodes": [_full_call(place, call, names) for call in calls],
+        "inbound_nodes": [_full_call(place, call, names, constants) for call in calls],
+        _BUILD: build,
     }
 
 
-def _full_call(place, call, names):
+def _with_arrays(value, constants):
+    """A value of the text with its constants, as Keras serializes them, in place of their numbers."""
+    if isinstance(value, dict):
+        if constants and value.keys() == {_CONSTANT}:
+            if value[_CONSTANT] not in range(len(constants)):
+                raise ValueError(f"Expected one of {len(constants)} constants. Received: number {value[_CONSTANT]}")
+            kind, array = constants[value[_CONSTANT]]
+            name = "__tensor__" if kind == _ARRAYS["__tensor__"] else "__numpy__"
+            return {"class_name": name, "config": {"value": array, "dtype": str(array.dtype)}}
+        return {key: _with_arrays(item, constants) for key, item in value.items()}
+    return [_with_arrays(item, constants) for item in value] if isinstance(value, list) else value
+
+
+def _full_call(place, call, names, constants):
     def full(value):
         if isinstance(value, dict) and value.keys() == {"@"}:
             back, *rest = value["@"] if isinstance(value["@"], list) else [value["@"]]
@@ -232,4 +302,5 @@ def _full_call(place, call, names):
 
     args, kwargs = [*call, {}][:2]
     check_objects(call)
-    return {"args": full(args), "kwargs": full(kwargs)}
+    args, kwargs = _with_arrays(full([args, kwargs]), constants)
+    return {"args": args, "kwargs": kwargs}

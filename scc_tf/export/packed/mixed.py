@@ -61,12 +61,13 @@ def write_mixed(model, text):
     return coder.getvalue(), {"architecture": text_bits, **bits}, kernels
 
 
-def read_mixed(data, max_weights):
+def read_mixed(data, max_weights, constants=()):
     """Read what `write_mixed` wrote.
 
     Args:
         data: the bytes.
         max_weights: most weights that the model may have.
+        constants: of its graph, as for `scc_tf.export.packed.architecture.build_architecture`.
 
     Returns:
         The model, not compiled.
@@ -75,7 +76,7 @@ def read_mixed(data, max_weights):
         ValueError: if the bytes are damaged, or the architecture is none that may be built.
     """
     coder = MixedCoder(data)
-    model = build_architecture(coder.text(dictionary=read_dictionary()), max_weights)
+    model = build_architecture(coder.text(dictionary=read_dictionary()), max_weights, constants)
     _code_tensors(coder, model)
     coder.check_end()
     return model

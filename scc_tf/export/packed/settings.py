@@ -70,7 +70,7 @@ def _minimal(cls, config, name):
     if reference is None:
         return config
     kept = dict(config)
-    for key in config:
+    for key in [key for key in config if key != "vocabulary_size" or not config[key]]:  # the made one has no vocabulary
         trial = {k: v for k, v in kept.items() if k != key}
         if _effect(cls, trial, name) == reference:
             kept = trial
