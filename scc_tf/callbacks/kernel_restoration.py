@@ -1,5 +1,6 @@
 """Give bits back to dead channels when safety drops, and never end below the contract."""
 
+import copy
 import math
 
 import numpy as np
@@ -11,6 +12,7 @@ from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.optimizer_state import optimizer_slots
 from scc_tf.safety import Contract
 from scc_tf.training import self_compressing_layers
+from scc_tf.training.cuttable import Weights
 
 __all__ = ["KernelRestoration", "restoration_of"]
 
@@ -144,7 +146,7 @@ class KernelRestoration(Resumable):
     def accept(self):
         """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
         self.safe_step = self.monitor.history[-1]["step"]
-        self._safe_weights = [np.array(w) for w in self.model.get_weights()]  # get_weights may alias
+        self._safe_weights = copy.deepcopy(self.model.get_weights())  # get_weights may alias
         self.keep()
 
     def on_train_batch_end(self, batch, logs=None):
@@ -264,11 +266,20 @@ class KernelRestoration(Resumable):
 
     def state(self):
         """The restorations so far, and the state to go back to."""
-        return {"events": self.events, "safe_step": self.safe_step, "safe_weights": self._safe_weights}
+        cuts = None if self._safe_weights is None else self._safe_weights.cuts
+        return {
+            "events": self.events,
+            "safe_step": self.safe_step,
+            "safe_weights": self._safe_weights,
+            "safe_cuts": cuts,
+        }
 
     def restore(self, state):
         """Go on with them."""
         events, step, weights = state["events"], state["safe_step"], state["safe_weights"]
-        if weights is not None and [w.shape for w in weights] != [w.shape for w in self.model.get_weights()]:
-            raise ValueError("its weights are those of another model")
+        if weights is not None:
+            weights, here = Weights(weights), self.model.get_weights()
+            weights.cuts = state["safe_cuts"]
+            if len(weights.cuts) == len(here.cuts) and [w.shape for w in weights] != [w.shape for w in here]:
+                raise ValueError("its weights are those of another model")
         self.events, self.safe_step, self._safe_weights = events, step, weights

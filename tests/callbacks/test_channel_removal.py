@@ -194,3 +194,28 @@ def test_with_entropy_what_is_not_cut_yet_may_come_back():
     assert removal.reports == []
     assert (np.asarray(hidden.bit_depth) > 0).all()
     np.testing.assert_array_equal(np.asarray(hidden.codes()).any(axis=0), True)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("stop_at", [None, 7])
+def test_a_safe_state_of_before_a_cut_is_gone_back_to_also_after_an_interruption(tmp_path, stop_at):
+    def run(stop_at):
+        model = frozen_formats()
+        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
+        monitor.safety_accuracy = lambda: 1.0 if monitor.step < 5 else 0.2
+        restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0, backup_dir=tmp_path / "state")
+        cut = AtStep(5, lambda model: model.remove_dead_channels())  # by somebody who asks nobody
+        last = [AtStep(stop_at, interrupt)] if stop_at else []
+        backup = keras.callbacks.BackupAndRestore(tmp_path / "keras")
+        fit(model, backup, AtStep(3, kill([1, 5])), monitor, restoration, cut, *last)
+        return model, restoration
+
+    def interrupt(model):
+        raise KeyboardInterrupt
+
+    if stop_at:
+        with pytest.raises(KeyboardInterrupt):
+            run(stop_at)
+    model, restoration = run(None)
+    assert (restoration.reverted, restoration.safe_step) == (True, 4)
+    assert model.get_layer("hidden").units == 12
