@@ -158,7 +158,7 @@ def self_compress(
             common = keras.ops.full_like(exponents, keras.ops.max(exponents))
             fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
     words = "self_compress", "self-compress"
-    compressed.conversion_report = report_on(model, pairs, reason_to_skip, SelfCompressing, *words)
+    compressed.conversion_report = report_on(model, compressed, pairs, reason_to_skip, SelfCompressing, words)
     compressed.origin = Origin(model)
     return compressed
 
@@ -263,7 +263,8 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
         _copy_by_name(layer, _effective(layer), clone)
         for name, (centroids, indices) in codebooks[id(layer)].items():
             clone.share(centroids, indices, name)
-    sharing.conversion_report = report_on(model, pairs, reason_to_skip, WeightSharing, "share_weights", "share weights")
+    words = "share_weights", "share weights"
+    sharing.conversion_report = report_on(model, sharing, pairs, reason_to_skip, WeightSharing, words)
     return sharing
 
 
@@ -364,7 +365,8 @@ def add_masks(model, exclude=(), *, include_frozen=False):
             copy_state(layer, clone)
         else:
             _copy_by_name(layer, _latent(layer), clone)
-    masked.conversion_report = report_on(model, pairs, reason_to_skip, Masked, "add_masks", "have masks")
+    words = "add_masks", "have masks"
+    masked.conversion_report = report_on(model, masked, pairs, reason_to_skip, Masked, words)
     if compresses:
         masked.starting_weights = model.starting_weights
     return masked

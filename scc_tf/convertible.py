@@ -7,8 +7,9 @@ import keras
 import numpy as np
 from absl import logging
 
+from scc_tf.allowed import ARRAYS, check_layer
 from scc_tf.arguments import received
-from scc_tf.graph import check_functional, own_variables
+from scc_tf.graph import check_functional, is_graph, own_variables, shared_levels
 from scc_tf.layers import is_frozen
 
 __all__ = [
@@ -36,16 +37,20 @@ class ConversionReport:
         skipped: ``{layer name: reason}`` for the other layers that own a weight of rank 2 or more. Layers without
             one, such as BatchNormalization, have nothing to compress.
         verb: what the converted layers now do.
+        not_storable: ``{name: reason}`` for layers and operations that no packed file can hold: `scc_tf.save_packed`
+            will refuse the model.
     """
 
     converted: tuple
     skipped: dict
     verb: str = "self-compress"
+    not_storable: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
         """One line for what was converted, one for each skipped layer."""
         lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
-        return "\n".join(lines + [f"skipped {name}: {reason}" for name, reason in self.skipped.items()])
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        return "\n".join(lines + [f"no packed file can hold {n}: {reason}" for n, reason in self.not_storable.items()])
 
 
 def check_class(model):
@@ -133,30 +138,52 @@ def reason_of_kernel(layer, include_frozen):
     return update_of(layer) or (_FROZEN if is_frozen(layer) and not include_frozen else None)
 
 
-def report_on(model, pairs, reason_to_skip, family, function, verb):
+def _not_storable(model):
+    """Why a packed file cannot hold some layers and operations of a model, by name."""
+    found = {name: f"shared by {', '.join(owners)}" for name, owners in shared_levels(model).items()}
+    for operation in (each for graph in model._flatten_layers() if is_graph(graph) for each in graph.operations):
+        if not is_graph(operation):
+            try:
+                check_layer(_without_arrays(keras.saving.serialize_keras_object(operation)))
+            except (ValueError, NotImplementedError) as error:
+                found[operation.name] = " ".join(str(error).split())[:300]
+    return found
+
+
+def _without_arrays(value):
+    if isinstance(value, dict):
+        return None if value.get("class_name") in ARRAYS else {k: _without_arrays(v) for k, v in value.items()}
+    return [_without_arrays(item) for item in value] if isinstance(value, list | tuple) else value
+
+
+def report_on(model, clone, pairs, reason_to_skip, family, words):
     """The `ConversionReport` of a conversion; what was skipped is logged as warnings.
 
     Args:
         model: the model that was converted.
+        clone: what it became.
         pairs: ``(layer, its clone)``.
         reason_to_skip: function ``layer -> str or None``.
         family: class of the clones that were converted.
-        function: name of the conversion.
-        verb: what the clones do.
+        words: name of the conversion, and what the clones do.
 
     Raises:
         ValueError: if no clone is of the family.
     """
+    function, verb = words
     layers = [layer for layer, _ in pairs if any(len(w.shape) >= 2 for w in layer.weights)]
     reasons = [(layer.name, reason_to_skip(layer)) for layer in layers]
     report = ConversionReport(
         converted=tuple(name for name, reason in reasons if reason is None),
         skipped={name: reason for name, reason in reasons if reason is not None},
         verb=verb,
+        not_storable=_not_storable(clone),
     )
-    if not any(isinstance(clone, family) for _, clone in pairs):
+    if not any(isinstance(twin, family) for _, twin in pairs):
         why = "; ".join(f"{name}: {reason}" for name, reason in report.skipped.items()) or "no layer with a kernel"
         raise ValueError(f"Expected at least one layer that can {verb}. Received: {model.name!r}: {why}")
     for name, reason in report.skipped.items():
         logging.warning("%s skipped layer %s: %s", function, name, reason)
+    for name, reason in report.not_storable.items():
+        logging.warning("no packed file can hold %s: %s", name, reason)
     return report

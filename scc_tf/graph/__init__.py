@@ -6,7 +6,7 @@ from scc_tf.graph.probe import probe_inputs
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
 from scc_tf.graph.state import LayerState, copy_seeds, copy_state, has_own_state, own_variables, state_of
-from scc_tf.graph.walk import check_functional, walk
+from scc_tf.graph.walk import check_functional, is_graph, shared_levels, walk
 
 __all__ = [
     "Channels",
@@ -22,11 +22,13 @@ __all__ = [
     "copy_state",
     "has_own_state",
     "is_elementwise",
+    "is_graph",
     "kernels_of",
     "own_variables",
     "padding_place",
     "probe_inputs",
     "route",
+    "shared_levels",
     "spans_channels",
     "state_of",
     "trace_kernels",

@@ -97,7 +97,12 @@ def _array(value):
 
 def own_variables(layer):
     """The weights of a layer that belong to none of its inner layers."""
-    return [*layer._trainable_variables, *layer._non_trainable_variables]
+    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
+    if getattr(
+        layer, "quantization_mode", None
+    ):  # their order tells whether the layer was built before it was quantized
+        return sorted(variables, key=lambda variable: variable.name)
+    return variables
 
 
 def state_of(layer):

@@ -2,7 +2,7 @@
 
 import keras
 
-__all__ = ["check_functional", "is_graph", "walk"]
+__all__ = ["check_functional", "is_graph", "shared_levels", "walk"]
 
 
 def is_graph(operation):
@@ -26,6 +26,15 @@ def check_functional(model):
             "Expected a built Sequential or functional model: the graph of a subclassed model is not known, and a "
             f"Sequential needs an Input (or a first call). Received: {type(model).__name__} {model.name!r}"
         )
+
+
+def shared_levels(model):
+    """The layers that several models of one have, by themselves: ``{layer name: [names of the models]}``."""
+    owners = {}
+    for owner in (layer for layer in model._flatten_layers() if is_graph(layer)):
+        for layer in owner.layers:
+            owners.setdefault(id(layer), (layer.name, []))[1].append(owner.name)
+    return {name: models for name, models in owners.values() if len(models) > 1}
 
 
 def walk(model, arguments, visit):

@@ -34,7 +34,7 @@ from scc_tf.export.packed.mixed import read_mixed, write_mixed
 from scc_tf.export.packed.quantized import quantized_kernels
 from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_variables
 from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
-from scc_tf.graph.walk import is_graph
+from scc_tf.graph import shared_levels
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
@@ -114,16 +114,11 @@ def is_compressed(model):
 
 def _check_no_shared_levels(model):
     """Refuse a layer that two models of different levels have: Keras would make two of it."""
-    owners = {}
-    for owner in (layer for layer in model._flatten_layers() if is_graph(layer)):
-        for layer in owner.layers:
-            owners.setdefault(id(layer), (layer, []))[1].append(owner.name)
-    for layer, names in owners.values():
-        if len(names) > 1:
-            raise ValueError(
-                f"Expected no layer that is shared by a model and one inside it, or by two of these. Received: "
-                f"{layer.name!r}, shared by {', '.join(map(repr, names))}"
-            )
+    for name, owners in shared_levels(model).items():
+        raise ValueError(
+            f"Expected no layer that is shared by a model and one inside it, or by two of these. Received: {name!r}, "
+            f"shared by {', '.join(map(repr, owners))}"
+        )
 
 
 def _check_compressed(model):
@@ -339,7 +334,7 @@ def _read(data, max_weights):
 def load_packed(path, max_weights=2**28):
     """Read a model from a packed file.
 
-    The file may be of anyone: only layers and operations of a list are built (`scc_tf.export.packed.allowed`), no code
+    The file may be of anyone: only layers and operations of a list are built (`scc_tf.allowed`), no code
     is taken from it, and it cannot ask for more than `scc_tf.export.packed.bounds` says: 2^24 weights and 4,096 more
     per byte, for example. Classes other than those of Keras and of this library must be registered with Keras before.
 

@@ -9,7 +9,7 @@ other widths, takes 15 to 60 bytes. In version 3 it is the start of the stream, 
 The dictionary is part of the format. It must never change: files written with it would become unreadable.
 
 Reading builds nothing but layers and operations of a list and classes registered with Keras
-(`scc_tf.export.packed.allowed`), within bounds (`scc_tf.export.packed.bounds`).
+(`scc_tf.allowed`), within bounds (`scc_tf.export.packed.bounds`).
 
 Source: RFC 1951 (deflate) and RFC 1950, section 2.2 (preset dictionaries).
 """
@@ -21,7 +21,7 @@ from pathlib import Path
 import keras
 import numpy as np
 
-from scc_tf.export.packed.allowed import check_objects, resolve, tag_of
+from scc_tf.allowed import ARRAYS, check_objects, resolve, tag_of
 from scc_tf.export.packed.bounds import LARGEST_TEXT, bounded, check_work, parse
 from scc_tf.export.packed.settings import FIXED_DTYPE, minimal_settings, standard_settings
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
@@ -36,7 +36,7 @@ __all__ = [
 ]
 
 _TENSOR = "__keras_tensor__"
-_ARRAYS = {"__tensor__": "t", "__numpy__": "n"}
+_KINDS = dict(zip(ARRAYS, "tn", strict=True))
 _CONSTANT = "#"  # the mark of a constant's number
 _BUILD = "build_config"
 
@@ -204,7 +204,7 @@ def _compact_settings(layer, config, constants):
 def _numbered(value, constants):
     """A serialized value with the numbers of its arrays in place of them, which go to ``constants``."""
     if isinstance(value, dict):
-        if kind := _ARRAYS.get(value.get("class_name")):
+        if kind := _KINDS.get(value.get("class_name")):
             if value["config"]["dtype"] == "string":
                 raise ValueError("Expected constants that are numbers. Received: strings")
             constants.append((kind, np.array(value["config"]["value"], value["config"]["dtype"])))
@@ -282,7 +282,7 @@ def _with_arrays(value, constants):
             if value[_CONSTANT] not in range(len(constants)):
                 raise ValueError(f"Expected one of {len(constants)} constants. Received: number {value[_CONSTANT]}")
             kind, array = constants[value[_CONSTANT]]
-            name = "__tensor__" if kind == _ARRAYS["__tensor__"] else "__numpy__"
+            name = ARRAYS["tn".index(kind)]
             return {"class_name": name, "config": {"value": array, "dtype": str(array.dtype)}}
         return {key: _with_arrays(item, constants) for key, item in value.items()}
     return [_with_arrays(item, constants) for item in value] if isinstance(value, list) else value

@@ -5,7 +5,7 @@ import json
 
 import keras
 
-from scc_tf.export.packed.allowed import check_objects, resolve, tag_of
+from scc_tf.allowed import check_layer
 
 __all__ = ["FIXED_DTYPE", "minimal_settings", "standard_settings"]
 
@@ -47,22 +47,14 @@ def minimal_settings(layer, config, name):
     Raises:
         ValueError: if the settings name an object that may not be restored.
     """
-    cls, _ = resolve(tag_of(layer))
-    config = json.loads(json.dumps(_without_build(config)))
-    check_objects({k: v for k, v in config.items() if not k.endswith("_initializer")})
+    cls, config = check_layer({**layer, "config": config})
+    config = json.loads(json.dumps(config))
     key = (cls, json.dumps({k: v for k, v in config.items() if not k.endswith("_initializer")}, sort_keys=True))
     if key not in _KNOWN:
         if len(_KNOWN) > 10_000:
             _KNOWN.clear()
         _KNOWN[key] = _minimal(cls, config, name)
     return dict(_KNOWN[key])
-
-
-def _without_build(value):
-    if isinstance(value, dict):
-        dropped = ("build_config", "compile_config") if "class_name" in value else ()
-        return {k: _without_build(v) for k, v in value.items() if k not in dropped}
-    return [_without_build(v) for v in value] if isinstance(value, list | tuple) else value
 
 
 def _minimal(cls, config, name):

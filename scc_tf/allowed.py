@@ -8,7 +8,17 @@ import sys
 
 import keras
 
-__all__ = ["FUNCTIONS", "LAYERS", "OBJECTS", "OPERATIONS", "check_objects", "resolve", "tag_of"]
+__all__ = [
+    "ARRAYS",
+    "FUNCTIONS",
+    "LAYERS",
+    "OBJECTS",
+    "OPERATIONS",
+    "check_layer",
+    "check_objects",
+    "resolve",
+    "tag_of",
+]
 
 
 def _names(text):
@@ -82,11 +92,13 @@ OPERATIONS = {  # by module; what takes functions (Map, Scan, Cond, WhileLoop, â
 }
 OBJECTS = {  # in settings, by module
     "keras.constraints": "MaxNorm MinMaxNorm NonNeg UnitNorm",
-    "keras.dtype_policies": "DTypePolicy DTypePolicyMap FloatDTypePolicy",
+    "keras.dtype_policies": """
+        DTypePolicy DTypePolicyMap FloatDTypePolicy Int4DTypePolicy QuantizedDTypePolicy QuantizedFloat8DTypePolicy""",
     "keras.initializers": """
         Constant GlorotNormal GlorotUniform HeNormal HeUniform Identity IdentityInitializer LecunNormal LecunUniform
         Ones Orthogonal OrthogonalInitializer RandomNormal RandomUniform STFT STFTInitializer TruncatedNormal
         VarianceScaling Zeros""",
+    "keras.quantizers": "AbsMaxQuantizer Float8QuantizationConfig Int4QuantizationConfig Int8QuantizationConfig",
     "keras.random": "SeedGenerator",
     "keras.regularizers": "L1 L1L2 L2 OrthogonalRegularizer",
 }
@@ -99,6 +111,7 @@ FUNCTIONS = _names(
 )
 _PLACES = {(module, name) for module, names in OBJECTS.items() for name in names.split()}
 _PLACES |= {("keras", name) for names in OBJECTS.values() for name in names.split() if name.endswith("Policy")}
+ARRAYS = ("__tensor__", "__numpy__")  # what Keras serializes them as; a file has them elsewhere
 _VALUES = ("__bytes__", "__ellipsis__", "__slice__")
 _BUILT = ("build_config", "compile_config", "shared_object_id")  # instructions beyond the object itself
 
@@ -144,6 +157,31 @@ def _is_layer(module, name):
     if name in _MODELS:
         return module in ("keras", "keras.models", _MODELS[name])
     return name in (LAYERS if module == "keras.layers" else OPERATIONS.get(module, ()))
+
+
+def check_layer(layer):
+    """Refuse a serialized layer or operation that a file may not hold.
+
+    Args:
+        layer: what ``keras.saving.serialize_keras_object`` makes of it; arrays in its settings do not matter here.
+
+    Returns:
+        Its class, and its settings without what Keras knows of its building.
+
+    Raises:
+        ValueError: see above.
+    """
+    cls, _ = resolve(tag_of(layer))
+    config = _without_build(layer["config"])
+    check_objects({key: value for key, value in config.items() if not key.endswith("_initializer")})
+    return cls, config
+
+
+def _without_build(value):
+    if isinstance(value, dict):
+        dropped = ("build_config", "compile_config") if "class_name" in value else ()
+        return {key: _without_build(item) for key, item in value.items() if key not in dropped}
+    return [_without_build(item) for item in value] if isinstance(value, list | tuple) else value
 
 
 def check_objects(value):
