@@ -5,6 +5,7 @@ Every check returns the value as the caller will use it: a float, an int, a path
 
 import math
 import numbers
+import operator
 import os
 from pathlib import Path
 
@@ -76,11 +77,11 @@ def check_count(name, value, least=1, most=None):
         >>> check_count("every", 200)
         200
     """
-    whole = isinstance(value, numbers.Integral) and not isinstance(value, bool | np.bool_)
-    if not whole or value < least or (most is not None and value > most):
+    whole = _whole(value)
+    if whole is None or whole < least or (most is not None and whole > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
         raise ValueError(f"Expected {name} to be a whole number {bounds}. {received(name, value)}")
-    return int(value)
+    return whole
 
 
 def check_choice(name, value, choices):
@@ -195,6 +196,16 @@ def _real(value):
         array = np.asarray(value)
         return float(array) if array.dtype.kind in "fiu" or array.dtype.name == "bfloat16" else None
     return None
+
+
+def _whole(value):
+    """An int, or None for what is no whole number."""
+    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == bool:
+        return None
+    try:
+        return operator.index(value)
+    except TypeError:
+        return None
 
 
 def _fits(shape, wanted):

@@ -231,6 +231,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
         4
     """
     check_choice("start", start, STARTS)
+    check_count("seed", seed, least=0)
     check_choice("zeros", zeros, ZEROS)
     if not isinstance(clusters, Mapping):
         check_count("clusters", clusters)

@@ -7,6 +7,7 @@ import time
 import numpy as np
 from absl import logging
 
+from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.callbacks.kernel_restoration import restoration_of
 from scc_tf.graph import trace_kernels
@@ -60,9 +61,9 @@ class ChannelRemoval(EveryNSteps):
 
     def __init__(self, every=200, *, min_share=0.05, restoration=None, backup_dir=None):
         super().__init__(every, backup_dir)
-        if not 0 <= min_share <= 1:
-            raise ValueError(f"Expected min_share in [0, 1]. Received: min_share={min_share}")
-        self.min_share = min_share
+        self.min_share = check_number("min_share", min_share, 0, 1)
+        if restoration is not None and not hasattr(restoration, "is_safe"):
+            raise ValueError(f"Expected restoration to be a KernelRestoration. {received('restoration', restoration)}")
         self.restoration = restoration
         self.reports = []
         self._dead_before = {}

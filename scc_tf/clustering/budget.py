@@ -8,6 +8,8 @@ from typing import NamedTuple
 import keras
 import numpy as np
 
+from scc_tf.arguments import check_count, check_number, received
+
 __all__ = ["ClusterBudget", "chain_errors", "check_limit", "spread"]
 
 _BATCH_SIZE = 256
@@ -32,12 +34,14 @@ class ClusterBudget:
 
     def __post_init__(self):
         """Refuse what is no budget."""
-        given = [value for value in (self.parameters, self.multiply_accumulates) if value is not None]
-        if len(given) != 1 or given[0] < 1 or not self.fractions or not all(0 < f < 1 for f in self.fractions):
-            raise ValueError(
-                "Expected either parameters or multiply_accumulates, at least 1, and fractions in (0, 1). "
-                f"Received: {self}"
-            )
+        given = [name for name in ("parameters", "multiply_accumulates") if getattr(self, name) is not None]
+        if len(given) != 1:
+            raise ValueError(f"Expected either parameters or multiply_accumulates. Received: {self}")
+        check_count(given[0], getattr(self, given[0]))
+        if not isinstance(self.fractions, tuple | list) or not self.fractions:
+            raise ValueError(f"Expected fractions to be numbers in (0, 1). {received('fractions', self.fractions)}")
+        for fraction in self.fractions:
+            check_number("fractions", fraction, above=0, below=1)
 
     def options(self, channels):
         """Numbers of clusters of a chain to choose from, descending; all its channels come first."""

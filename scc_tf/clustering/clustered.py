@@ -2,20 +2,22 @@
 
 import dataclasses
 import json
+from collections.abc import Mapping
 
 import numpy as np
 
+from scc_tf.arguments import received
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering.budget import ClusterBudget, chain_errors, spread
 from scc_tf.clustering.chains import find_chains
 from scc_tf.clustering.costs import ChainCosts
-from scc_tf.clustering.counts import chain_counts
+from scc_tf.clustering.counts import chain_counts, check_clusters
 from scc_tf.clustering.fitting import fit_readers
 from scc_tf.clustering.merging import MERGES, SPACES, cut_chains, merge_chain, silence
 from scc_tf.clustering.responses import channel_responses
 from scc_tf.clustering.taps import check_not_nested
 from scc_tf.flops import count_trainable
-from scc_tf.graph import copy_model
+from scc_tf.graph import check_functional, copy_model
 from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
@@ -104,6 +106,9 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
         >>> report.channels, smaller.get_layer("a").filters
         ({'a': (4, 3)}, 3)
     """
+    if not isinstance(clusters, ClusterBudget):
+        check_clusters(clusters)
+    check_functional(model)
     model = copy_model(model)  # no layer of a copy is called in another model, too
     space = space or ("effective" if images is None else "responses")
     merge = merge or ("scaled" if images is None else "fitted")
@@ -175,6 +180,8 @@ def keep_filters(model, kept, images=None, fitted=False):
     model = copy_model(model)  # no layer of a copy is called in another model, too
     copy = copy_model(model)
     chains = {chain.name: chain for chain in find_chains(copy)}
+    if not isinstance(kept, Mapping):
+        raise ValueError(f"Expected kept to be a dictionary of bool arrays by layer. {received('kept', kept)}")
     masks = {name: np.asarray(mask) for name, mask in kept.items()}
     for name, mask in masks.items():
         if name not in chains or mask.shape != (chains[name].channels,) or mask.dtype != bool or not mask.any():

@@ -1,9 +1,28 @@
 """How many clusters each chain gets, from what the caller says."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from numbers import Integral
 
-__all__ = ["chain_counts", "stages"]
+from scc_tf.arguments import received
+
+__all__ = ["chain_counts", "check_clusters", "stages"]
+
+_FORMS = "Expected clusters to be a whole number from 1, a dictionary or sequence of them, or a ClusterBudget. "
+
+
+def check_clusters(clusters):
+    """Refuse what is no number of clusters, whatever the model.
+
+    Args:
+        clusters: see `chain_counts`.
+
+    Raises:
+        ValueError: if a number is no whole number from 1 on.
+    """
+    counts = clusters.values() if isinstance(clusters, Mapping) else clusters
+    counts = [counts] if isinstance(counts, Integral | str) or not isinstance(counts, Iterable) else counts
+    if not all(isinstance(count, Integral) and not isinstance(count, bool) and count >= 1 for count in counts):
+        raise ValueError(_FORMS + received("clusters", clusters))
 
 
 def stages(chains):
@@ -37,6 +56,7 @@ def chain_counts(chains, clusters):
         ValueError: if there are no chains, a name is not that of one chain, a sequence has another length, or a number
             is not from 1 to the chain's channels.
     """
+    check_clusters(clusters)
     if not chains:
         raise ValueError("Expected a model with a convolution whose channels only other kernels read. Received: none")
     if isinstance(clusters, Mapping):
@@ -53,7 +73,7 @@ def chain_counts(chains, clusters):
             )
         counts = [clusters[number] for number in numbers]
     else:
-        raise ValueError(f"Expected an int, a dict, a sequence or a ClusterBudget. Received: {clusters!r}")
+        raise ValueError(_FORMS + received("clusters", clusters))
     for chain, count in zip(chains, counts, strict=True):
         if not isinstance(count, Integral) or not 1 <= count <= chain.channels:
             raise ValueError(f"Expected from 1 to {chain.channels} clusters for {chain.name!r}. Received: {count!r}")

@@ -15,6 +15,7 @@ Source: Han, Mao & Dally 2016, "Deep Compression", sections 2 to 4 (arXiv 1510.0
 
 import numpy as np
 
+from scc_tf.arguments import check_choice, check_count
 from scc_tf.coding.huffman import huffman_decode, huffman_encode, huffman_table_bytes
 from scc_tf.coding.numbers import read_count, write_count
 from scc_tf.coding.pruned import read_pruned, write_pruned
@@ -29,10 +30,9 @@ _LONGEST_ENTRY = 10  # bytes: a code of 4, and in the table a symbol of 5 and it
 
 def check_coder(coder, gap_bits):
     """Raise ValueError unless a kernel can be written so."""
-    if coder not in CODERS:
-        raise ValueError(f"Expected a coder of {CODERS}. Received: coder={coder!r}")
-    if gap_bits is not None and not 1 <= gap_bits <= 32:
-        raise ValueError(f"Expected gaps of 1 to 32 bits, or None. Received: gap_bits={gap_bits}")
+    check_choice("coder", coder, CODERS)
+    if gap_bits is not None:
+        check_count("gap_bits", gap_bits, 1, 32)
 
 
 def write_shared(writer, indices, clusters, coder="range", gap_bits=None):

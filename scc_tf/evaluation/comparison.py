@@ -1,11 +1,12 @@
 """One call that compares two models: what users call."""
 
 import numbers
-import operator
 
+import keras
 import numpy as np
 
 from scc_tf import metrics
+from scc_tf.arguments import check_count, received
 from scc_tf.evaluation.behaviour import measure_behaviour, measure_curves
 from scc_tf.evaluation.footprint import measure_footprint
 from scc_tf.evaluation.outputs import classifier_outputs, number_of_classes
@@ -59,9 +60,13 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
         >>> report.after.footprint.stored_bytes < report.before.footprint.float32_bytes
         True
     """
-    if len(names) != 2:
-        raise ValueError(f"Expected two names. Received: names={names!r}")
-    names, bins = tuple(map(str, names)), _whole_bins(bins)
+    if isinstance(names, str) or len(names) != 2:
+        raise ValueError(f"Expected two names. {received('names', names)}")
+    for argument, model in (("before", before), ("after", after)):
+        if not isinstance(model, keras.Model):
+            raise ValueError(f"Expected {argument} to be a Keras model. {received(argument, model)}")
+    _check_examples(examples)
+    names, bins = tuple(map(str, names)), check_count("bins", bins)
     classes = [number_of_classes(m, n) for m, n in zip((before, after), names, strict=True)]
     if classes[0] != classes[1]:
         raise ValueError(f"Expected models of the same classes. Received: {classes[0]} and {classes[1]} outputs")
@@ -90,15 +95,12 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     )
 
 
-def _whole_bins(bins):
-    """``bins`` as an int."""
-    try:
-        whole = operator.index(bins)
-    except TypeError:
-        whole = 0
-    if whole < 1 or isinstance(bins, bool):
-        raise ValueError(f"Expected a whole number of bins, at least 1. Received: bins={bins!r}")
-    return whole
+def _check_examples(examples):
+    """Refuse what is neither a number of examples nor a list of indices."""
+    if not isinstance(examples, list | tuple | np.ndarray):
+        check_count("examples", examples, least=0)
+    elif np.ndim(examples) != 1 or (len(examples) and np.asarray(examples).dtype.kind not in "iu"):
+        raise ValueError(f"Expected examples to be a number of them, or indices. {received('examples', examples)}")
 
 
 def _images(data, ood, classes):

@@ -9,9 +9,11 @@ import tensorflow as tf
 from absl import logging
 from keras import ops
 
+from scc_tf.arguments import check_choice, check_count, check_number
 from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
-from scc_tf.size import UNITS, SizeTerm
+from scc_tf.safety.evaluation import check_safety_set
+from scc_tf.size import SIZE_FORMS, UNITS, SizeTerm
 from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import make_plan
 from scc_tf.training.cuttable import CuttableModel
@@ -93,9 +95,13 @@ class SelfCompressingModel(CuttableModel):
                 outputs or losses, and on a safety set that is missing, empty, inconsistent or unlike the model's
                 inputs.
         """
-        for name, value in (("gamma", gamma), ("lambda_safety", lambda_safety)):
-            if not 0 <= value < float("inf"):
-                raise ValueError(f"Expected {name} to be finite and not negative. Received: {name}={value}")
+        gamma, lambda_safety = check_number("gamma", gamma, 0), check_number("lambda_safety", lambda_safety, 0)
+        check_count("safety_batch_size", safety_batch_size)
+        if safety_set is not None:
+            check_safety_set(safety_set)
+        check_choice("size_model", size_model, SIZE_MODELS)
+        check_choice("size_form", size_form, SIZE_FORMS)
+        check_choice("unit", unit, UNITS)
         optimizer = keras.optimizers.get(optimizer)
         format_optimizer = keras.optimizers.get(
             default_format_optimizer() if format_optimizer is None else format_optimizer
@@ -106,8 +112,6 @@ class SelfCompressingModel(CuttableModel):
                     f"Expected {name} without use_ema: it has only some of the variables. Received: "
                     f"{name}={chosen.name} with use_ema=True"
                 )
-        if size_model not in SIZE_MODELS:
-            raise ValueError(f"Expected size_model to be one of {SIZE_MODELS}. Received: size_model={size_model!r}")
         SizeTerm(self, size_form, unit)  # refuses
         safety_term = SafetyTerm(self, loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)

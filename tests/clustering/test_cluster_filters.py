@@ -280,11 +280,16 @@ def test_a_budget_that_cannot_be_kept_is_refused_before_anything_is_measured(mon
 
 
 @pytest.mark.parametrize(
-    "values",
-    [{}, {"parameters": 5, "multiply_accumulates": 5}, {"parameters": 0}, {"parameters": 5, "fractions": (1,)}],
+    ("values", "message"),
+    [
+        ({}, "either parameters or multiply_accumulates"),
+        ({"parameters": 5, "multiply_accumulates": 5}, "either parameters or multiply_accumulates"),
+        ({"parameters": 0}, "parameters to be a whole number of at least 1. Received: parameters=0"),
+        ({"parameters": 5, "fractions": (1,)}, "fractions to be a number in"),
+    ],
 )
-def test_what_is_no_budget(values):
-    with pytest.raises(ValueError, match="Expected either parameters or multiply_accumulates"):
+def test_what_is_no_budget(values, message):
+    with pytest.raises(ValueError, match=message):
         ClusterBudget(**values)
 
 

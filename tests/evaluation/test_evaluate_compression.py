@@ -333,7 +333,7 @@ def test_short_names_do_not_narrow_the_table(net, data):
         ({"ood": (np.zeros((4, 8)), np.zeros(4, int))}, "without labels. Received: a tuple of 2"),
         ({"names": ("only",)}, "two names"),
         *(
-            ({"bins": bins}, "whole number of bins, at least 1. Received: bins=")
+            ({"bins": bins}, "bins to be a whole number of at least 1. Received: bins=")
             for bins in (0, -1, 1.5, "9", None, True)
         ),
         ({"examples": [99]}, "30 OOD images"),
