@@ -200,7 +200,7 @@ def _real(value):
 
 def _whole(value):
     """An int, or None for what is no whole number."""
-    if isinstance(value, bool | np.bool_) or getattr(value, "dtype", None) == bool:
+    if isinstance(value, bool | np.bool_) or str(getattr(value, "dtype", "")) == "bool":
         return None
     try:
         return operator.index(value)
