@@ -9,7 +9,7 @@ from absl import logging
 
 from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.callbacks.kernel_restoration import restoration_of
+from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
 from scc_tf.graph import trace_kernels
 from scc_tf.surgery import SurgeryReport
 
@@ -62,7 +62,7 @@ class ChannelRemoval(EveryNSteps):
     def __init__(self, every=200, *, min_share=0.05, restoration=None, backup_dir=None):
         super().__init__(every, backup_dir)
         self.min_share = check_number("min_share", min_share, 0, 1)
-        if restoration is not None and not hasattr(restoration, "is_safe"):
+        if restoration is not None and not isinstance(restoration, KernelRestoration):
             raise ValueError(f"Expected restoration to be a KernelRestoration. {received('restoration', restoration)}")
         self.restoration = restoration
         self.reports = []
