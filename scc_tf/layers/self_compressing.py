@@ -5,6 +5,8 @@ latent float kernel; the forward pass multiplies by ``layer.quantized("kernel")`
 holds the bit depths and exponents, flat, one entry per output channel in the order of the kernel.
 """
 
+import math
+
 import keras
 from keras import ops
 
@@ -37,6 +39,8 @@ __all__ = [
     "self_compressing_layers",
 ]
 
+_BITS_TO_127 = 1.0 + math.log2(127)  # of which the half range is 127 steps
+
 
 class ChannelFormat(KernelAxes):
     """The number format of one kernel: which axes are its channels, and the two learned vectors.
@@ -51,8 +55,13 @@ class ChannelFormat(KernelAxes):
         self.bit_depth = self.exponent = None  # variables, set by the layer
 
     def range_exponents(self, kernel, bit_depth):
-        """Exponents ``(C,)`` at which ``bit_depth`` bits (a float or ``(C,)``) just span each channel."""
+        """Exponents ``(C,)`` at which ``bit_depth`` bits (a float or ``(C,)``) just span each channel.
+
+        At 8 bits the largest weight gets the code 127 or -127, with a step that is 0.8 % wider: -128 has no place in
+        integer arithmetic, and a kernel that holds it is computed in float (`scc_tf.export_tflite`).
+        """
         bits = ops.broadcast_to(ops.convert_to_tensor(bit_depth, "float32"), (self.channels,))
+        bits = ops.where(bits > 8.0, bits, ops.minimum(bits, _BITS_TO_127))
         kernel = ops.cast(ops.convert_to_tensor(kernel), "float32")
         return ops.reshape(range_exponent(kernel, self.spread(bits), self.other_axes), (self.channels,))
 

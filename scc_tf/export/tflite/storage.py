@@ -89,7 +89,7 @@ def decide(item, compute, storage):
     if item.op in RAW_OPS[compute] and np.abs(codes).max() <= 127:
         narrow = np.abs(codes).max() <= 7 and item.op in _RAW_INT4.get(storage, ())
         return Stored(item, "int4" if narrow else "int8", True, codes.astype(np.int8), scale)
-    reason = "-128, which integer kernels may not hold: computed in float" if item.op in RAW_OPS[compute] else ""
+    reason = _has_128(codes) if item.op in RAW_OPS[compute] else ""
     if _within(codes, 8) and storage == "int4" and compute == "float":
         return Stored(item, "int4", False, codes.astype(np.int8), scale)
     if _within(codes, 128):
@@ -97,6 +97,15 @@ def decide(item, compute, storage):
     if _within(item.codes, 128):  # a negated -128: the sign goes to the scale, which DEQUANTIZE takes
         return Stored(item, "int8", False, item.codes.astype(np.int8), _storable(signed), reason)
     return _as_float(item)
+
+
+def _has_128(codes):
+    """Why a kernel whose codes fit int8 is computed in float all the same."""
+    channels = np.count_nonzero((np.abs(codes) == 128).any(axis=1))
+    return (
+        f"-128 in {channels} of {len(codes)} channels, which integer kernels may not hold: computed in float "
+        "(a bit depth of at most 7.99 never has it)"
+    )
 
 
 def _within(codes, half):
