@@ -1,30 +1,38 @@
-"""The last per cent of a file's size: a wider or narrower dead zone, in which weights are rounded to 0."""
+"""The last per cent of a file's size: a wider dead zone, in which weights are rounded to 0."""
 
 import dataclasses
 
 import numpy as np
-from absl import logging
 from keras import ops
 
+from scc_tf.arguments import check_count, check_number
 from scc_tf.layers import self_compressing_layers
 from scc_tf.quantization import code_range
+from scc_tf.safety.contract import verdict
 
 __all__ = ["SizeFit", "fit_to_bytes", "widen_dead_zone"]
 
-_MARGIN = 0.02  # of the target, that a file may be smaller
+_MARGIN = 0.02  # of the target, by which a file that was made smaller may be smaller yet
 
 
 @dataclasses.dataclass(frozen=True)
 class SizeFit:
-    """What `fit_to_bytes` found.
+    """What became of a file of at most ``target_bytes``.
 
     Attributes:
-        target_bytes: what was asked for.
+        target_bytes: what was asked for, an upper bound.
         stored_bytes: what the file has.
         start_bytes: what it had before.
         widening: of the dead zone, in steps; 0 leaves every code as it was.
-        reached: whether the file is at most as large as the target, and at most 2 % smaller.
+        reached: whether the file is at most as large as the target.
         refused: whether the target was missed because a dead zone that comes closer was not accepted.
+        finer: by how many bits the steps were made finer.
+        start_distance: of the answers before from those of the network that was handed in, in [0, 1], see
+            `scc_tf.finer_steps.Fidelity`; None where that was not measured.
+        distance: of the answers now.
+        safe: whether the contract is kept; None without one, or if it was not measured.
+        safety_accuracy: fraction; None likewise.
+        safety_drop: reference minus accuracy, fraction; None likewise.
     """
 
     target_bytes: int
@@ -33,16 +41,33 @@ class SizeFit:
     widening: float
     reached: bool
     refused: bool = False
+    finer: float = 0.0
+    start_distance: float | None = None
+    distance: float | None = None
+    safe: bool | None = None
+    safety_accuracy: float | None = None
+    safety_drop: float | None = None
 
     def __str__(self):
         """One line."""
         error = 100 * (self.stored_bytes / self.target_bytes - 1)
         why = "a dead zone that comes closer was refused" if self.refused else "no dead zone within reach comes closer"
-        end = "" if self.reached else f"; {why}"
-        return (
-            f"{self.start_bytes:,} B before, {self.stored_bytes:,} B with a dead zone wider by {self.widening:+.3f} "
-            f"steps: {error:+.1f} % off the target of {self.target_bytes:,} B{end}"
-        )
+        parts = [
+            f"{self.stored_bytes:,} B, {error:+.1f} % off the target of {self.target_bytes:,} B at most",
+            "" if self.reached else f"the target is MISSED: {why}",
+            f"{self.start_bytes:,} B before",
+            f"dead zone wider by {self.widening:+.3f} steps" if self.widening else "",
+            f"steps finer by {self.finer:.3f} bits" if self.finer else "",
+            self._fidelity(),
+            verdict(self),
+        ]
+        return "; ".join(part for part in parts if part)
+
+    def _fidelity(self):
+        if self.distance is None:
+            return ""
+        before = f" ({100 * self.start_distance:.1f} % before)" if self.finer else ", which finer steps do not better"
+        return f"answers off by {100 * self.distance:.1f} %{before}"
 
 
 def widen_dead_zone(model, widening):
@@ -71,8 +96,7 @@ def widen_dead_zone(model, widening):
         >>> np.asarray(layer.codes()).tolist()
         [[0, 0, 1, 3]]
     """
-    if not -0.5 < widening < float("inf"):
-        raise ValueError(f"Expected widening to be finite and above -0.5. Received: widening={widening}")
+    check_number("widening", widening, above=-0.5)
     layers = self_compressing_layers(model)
     for layer in layers:
         if layer.rounding != "nearest":
@@ -81,7 +105,7 @@ def widen_dead_zone(model, widening):
                 f"rounding={layer.rounding!r}"
             )
     for layer in layers:
-        for fmt in layer.formats:
+        for fmt in layer.formats if layer.trainable else ():
             getattr(layer, fmt.name).assign(_on_the_grid(layer, fmt, widening))
 
 
@@ -98,12 +122,12 @@ def _on_the_grid(layer, fmt, widening):
 
 
 def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda model: model, reach=0.4, tries=12):
-    """Bring the file of a trained model to a size, by the one widening of all dead zones that is found by bisection.
+    """Make the file of a trained model small enough, by the one widening of all dead zones that is found by bisection.
 
-    Nothing is changed where the file already has at most ``target_bytes`` and at least 98 % of it. Otherwise the
-    largest file that is not above the target is taken; where there is none within reach, the smallest. A dead zone
-    that ``accept`` refuses is taken for one too far from the codes as they are. Re-estimate batch statistics
-    afterwards.
+    Nothing is changed where the file has at most ``target_bytes``: a narrower dead zone would fill it up with codes
+    that are further from the weights. Otherwise the largest file that is not above the target is taken; where there is
+    none within reach, the smallest. A dead zone that ``accept`` refuses is taken for one too far from the codes as they
+    are. Re-estimate batch statistics afterwards.
 
     Args:
         model: Keras model with self-compressing layers that round to the nearest code; its kernels are assigned.
@@ -111,7 +135,7 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda mo
         measure: function ``model -> bytes``; it must not change the model.
         accept: function ``model -> bool``, whether a changed model may be taken; it must not change it. Default: any.
         prepare: function ``model -> model`` that makes what is measured and accepted; it must not change its argument.
-        reach: widest change of the dead zone, steps, in (0, 0.5).
+        reach: by how much a dead zone may be wider, steps, in (0, 0.5).
         tries: files that are made at most after the first, at least 1.
 
     Returns:
@@ -128,11 +152,9 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda mo
         >>> fit_to_bytes(model, 40, lambda model: np.count_nonzero(layer.codes())).stored_bytes
         40
     """
-    for name, value in (("target_bytes", target_bytes), ("tries", tries)):
-        if value < 1:
-            raise ValueError(f"Expected {name} to be at least 1. Received: {name}={value}")
-    if not 0 < reach < 0.5:
-        raise ValueError(f"Expected reach in (0, 0.5). Received: reach={reach}")
+    check_count("target_bytes", target_bytes)
+    check_count("tries", tries)
+    check_number("reach", reach, above=0, below=0.5)
     variables = [getattr(layer, fmt.name) for layer in self_compressing_layers(model) for fmt in layer.formats]
     latent = [np.array(ops.convert_to_numpy(variable)) for variable in variables]
 
@@ -151,35 +173,28 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda mo
     sizes, refused = _bisect(tried, target_bytes, reach, tries)
     best = _best(sizes, target_bytes)
     widen(best)
-    reached = _fits(sizes[best], target_bytes)
-    fit = SizeFit(target_bytes, sizes[best], sizes[0.0], best, reached, refused and not reached)
-    logging.log(logging.INFO if fit.reached else logging.WARNING, "%s", fit)
-    return fit
+    reached = sizes[best] <= target_bytes
+    return SizeFit(target_bytes, sizes[best], sizes[0.0], best, reached, refused and not reached)
 
 
 def _bisect(tried, target_bytes, reach, tries):
     """``({widening: bytes} of what may be taken, whether anything may not)``."""
     sizes, refused = {0.0: tried(0.0)[0]}, False
-    narrow, wide = (0.0, reach) if sizes[0.0] > target_bytes else (-reach, 0.0)
-    guess = wide if narrow == 0.0 else narrow  # the end of the range first: it may be too near
+    narrow, wide, guess = 0.0, reach, reach  # the end of the range first: it may be too near
     for _ in range(tries):
-        if _fits(sizes[_best(sizes, target_bytes)], target_bytes):
+        best = sizes[_best(sizes, target_bytes)]
+        if sizes[0.0] <= target_bytes or (1 - _MARGIN) * target_bytes <= best <= target_bytes:
             break
         size, accepted = tried(guess)
-        go_wider = size > target_bytes
-        if not accepted:
-            refused, go_wider = True, guess < 0  # back to the codes as they are
-        else:
+        go_wider = accepted and size > target_bytes
+        if accepted:
             sizes[guess] = size
-            if guess == (reach if go_wider else -reach):
-                break  # even the widest file is too large, or the narrowest too small
+        refused |= not accepted
+        if go_wider and guess == reach:
+            break  # even the widest file is too large
         narrow, wide = (guess, wide) if go_wider else (narrow, guess)
         guess = (narrow + wide) / 2
     return sizes, refused
-
-
-def _fits(size, target_bytes):
-    return (1 - _MARGIN) * target_bytes <= size <= target_bytes
 
 
 def _best(sizes, target_bytes):

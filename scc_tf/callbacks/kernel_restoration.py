@@ -41,9 +41,11 @@ class KernelRestoration(Resumable):
     did (weights, formats, batch statistics; kept in memory) is put back, a warning says so and the monitor checks once
     more. This comes after ``on_train_end`` of all callbacks, so one that sets weights there, as
     ``EarlyStopping(restore_best_weights=True)`` does, may be listed anywhere. Where already the start breaks the
-    contract, as after a conversion to few bits, a warning says what that cost, and training goes on: there is a state
-    to go back to from the first check on that satisfies it. The contract stays with the model, as ``model.contract``
-    (`scc_tf.safety.Contract`), for those who finish it and write its files.
+    contract, as after a conversion to few bits, a warning says what that cost, and training goes on. Until a check
+    satisfies it, the state to go back to is the last one within the threshold of the best check.
+
+    The contract stays with the model, as ``model.contract`` (`scc_tf.safety.Contract`), for those who finish it and
+    write its files.
 
     Adds to ``logs``: ``restored_channels``, the number restored so far.
 
@@ -121,6 +123,7 @@ class KernelRestoration(Resumable):
             self.monitor.act()  # its last check may be of other weights than these
             if self.monitor.history[0]["step"] == self.monitor.step and not self.is_kept:
                 self._tell_what_the_start_costs()
+                self._keep_weights()
             else:
                 self._follow()
         self.model.contract = self.contract
@@ -146,8 +149,11 @@ class KernelRestoration(Resumable):
     def accept(self):
         """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
         self.safe_step = self.monitor.history[-1]["step"]
-        self._safe_weights = copy.deepcopy(self.model.get_weights())  # get_weights may alias
+        self._keep_weights()
         self.keep()
+
+    def _keep_weights(self):
+        self._safe_weights = copy.deepcopy(self.model.get_weights())  # get_weights may alias
 
     def on_train_batch_end(self, batch, logs=None):
         """React if the monitor has just checked."""
@@ -177,13 +183,14 @@ class KernelRestoration(Resumable):
 
     def _go_back(self, check):
         outcome = "No state that satisfied it is left to go back to."
-        if all(map(self._beyond, self.monitor.history)):
-            outcome = "No check satisfied it, the first one included: more bits to start from, or less gamma."
-        if self._safe_weights is not None:
+        if self.safe_step is not None:
+            outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
+        elif all(map(self._beyond, self.monitor.history)):
+            outcome = "No check satisfied it: start from more bits, or with less gamma, or train longer."
+        if self._safe_weights is not None and (self.safe_step is not None or not self._near_the_best(check)):
             self.model.set_weights(self._safe_weights)
             self.reverted = True
             self.monitor.act()
-            outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
         logging.warning(
             "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. %s",
             100 * check["safety_accuracy"],
@@ -196,12 +203,16 @@ class KernelRestoration(Resumable):
         check = self.monitor.history[-1]
         logging.warning(
             "The safety contract is broken before the first step: safety accuracy %.2f %%, %.2f points below its "
-            "reference; the contract allows %.2f. Training goes on, but there is no state to go back to until a check "
-            "satisfies it; convert to more bits (self_compress, initial_bit_depth) to start within it.",
+            "reference; the contract allows %.2f. Training goes on; convert to more bits (self_compress, "
+            "initial_bit_depth) to start within it.",
             100 * check["safety_accuracy"],
             100 * check["safety_drop"],
             100 * self.threshold,
         )
+
+    def _near_the_best(self, check):
+        best = max(other["safety_accuracy"] for other in self.monitor.history)
+        return check["safety_accuracy"] >= best - self.threshold - 1e-9
 
     def _beyond(self, check):
         return check["safety_drop"] > self.threshold + 1e-9  # both are differences of rounded fractions
@@ -217,6 +228,8 @@ class KernelRestoration(Resumable):
         if not self._beyond(check):
             self.accept()
             return
+        if self.safe_step is None and self._near_the_best(check):
+            self._keep_weights()
         if self._due():
             restored = self._restore(check["step"])
             self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})

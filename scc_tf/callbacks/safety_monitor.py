@@ -3,10 +3,10 @@
 import keras
 from absl import logging
 
-from scc_tf.arguments import check_array, check_choice, check_count, check_number, received
+from scc_tf.arguments import check_array, check_choice, check_count, check_number
 from scc_tf.batch_statistics import reestimate_batch_statistics, trainable_norms
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.safety import safety_accuracy
+from scc_tf.safety import check_safety_set, safety_accuracy
 
 __all__ = ["REFERENCES", "SafetyMonitor"]
 
@@ -73,16 +73,8 @@ class SafetyMonitor(EveryNSteps):
         backup_dir=None,
     ):
         super().__init__(every, backup_dir)
-        images, labels = (getattr(safety_set, name, None) for name in ("images", "labels"))
-        if images is None or labels is None:
-            raise ValueError(f"Expected safety_set with images and labels. {received('safety_set', safety_set)}")
-        if len(labels) == 0 or len(labels) != len(images):
-            raise ValueError(
-                "Expected safety_set to have at least one example and one label for each. "
-                f"Received: safety_set of {len(images)} images, {len(labels)} labels"
-            )
         check_choice("reference", reference, REFERENCES)
-        self.safety_set = safety_set
+        self.safety_set = check_safety_set(safety_set)
         self.reference = reference
         self.decay = check_number("decay", decay, 0, below=1)
         if reference_accuracy is not None:

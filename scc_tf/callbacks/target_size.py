@@ -5,15 +5,20 @@ import math
 from absl import logging
 from keras import ops
 
+from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.callbacks.kernel_restoration import restoration_of
+from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
+from scc_tf.finer_steps import refine_steps
 from scc_tf.finishing import finished_bytes
+from scc_tf.layers import self_compressing_layers
+from scc_tf.smallest_file import check_target
 
 __all__ = ["TargetSize", "steered"]
 
 GAIN = 3.0  # a tenth more gamma makes a file 2 to 7 % smaller, in the end
 LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
 HELD_BACK = 0.2  # what log gamma loses where safety stays beyond its contract; late in training it comes back slowly
+MOST_BITS = 12  # that training starts from, to be above a target
 _LOGGED = ("stored_bytes", "gamma")
 
 
@@ -56,6 +61,11 @@ class TargetSize(EveryNSteps):
     once, a far target would drive gamma far beyond what it needs. Time is weighted by the root of the learning rate,
     relative to the largest so far: as it anneals the size responds less, and gamma is moved less.
 
+    The target is an upper bound, and training comes from above: a model whose file is below it as a first ``fit``
+    begins gets more bits, and finer steps that keep the range of every kernel, until its file is not (12 bits at most).
+    So its answers come nearer to those of the network that it was made of. A target below what the file takes without
+    all compressed kernels is refused.
+
     Beside a `KernelRestoration` safety wins: at a check beyond the contract gamma waits, and from the second in a row
     on it falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would
     have to be caught up again.
@@ -65,13 +75,13 @@ class TargetSize(EveryNSteps):
     List it after the `SafetyMonitor` and before `KernelRestoration`.
 
     Args:
-        target_bytes: length of the file, positive.
+        target_bytes: length of the file, at least 1.
         every: training steps between two measurements.
         measure: function ``model -> bytes``; it must not change the model. Default: `scc_tf.finishing.finished_bytes`,
             the length of the file after `scc_tf.finish`.
         restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size. Default: the one
             that is there, if any.
-        approach: steps until the target is wanted, at least 1.
+        approach: steps until the target is wanted, a number from 1.
         horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer. With
             an ``every`` far above it the size swings.
         limits: ``(smallest, largest)`` gamma, positive.
@@ -87,7 +97,8 @@ class TargetSize(EveryNSteps):
         tolerance: fraction of the target.
 
     Raises:
-        ValueError: if an argument is out of range; from ``fit``, if the model has no gamma.
+        ValueError: if an argument is out of range; from ``fit``, if the model has no gamma, or the layers that are not
+            compressed take more than the target.
 
     Source: the rate controllers of video coders do the same with the quantizer step.
 
@@ -115,11 +126,16 @@ class TargetSize(EveryNSteps):
         backup_dir=None,
     ):
         super().__init__(every, backup_dir)
+        if measure is not None and not callable(measure):
+            raise ValueError(f"Expected measure to be a function model -> bytes. {received('measure', measure)}")
+        if not isinstance(restoration, KernelRestoration | None):
+            raise ValueError(f"Expected restoration to be a KernelRestoration. {received('restoration', restoration)}")
         for name, value in (("target_bytes", target_bytes), ("approach", approach), ("horizon", horizon)):
-            if not 1 <= value < math.inf:
-                raise ValueError(f"Expected {name} to be at least 1. Received: {name}={value}")
-        if not 0 < limits[0] < limits[1] < math.inf:
-            raise ValueError(f"Expected limits with 0 < smallest < largest. Received: limits={limits}")
+            check_number(name, value, 1)
+        if not isinstance(limits, tuple | list) or len(limits) != 2:
+            raise ValueError(f"Expected limits to be two numbers. {received('limits', limits)}")
+        smallest = check_number("limits", limits[0], above=0)
+        check_number("limits", limits[1], above=smallest)
         self.target_bytes = target_bytes
         self.measure = measure or finished_bytes
         self.restoration = restoration
@@ -135,12 +151,16 @@ class TargetSize(EveryNSteps):
                 f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
             )
         self.reached, self.safe, self.outcome = False, None, None
+        if self_compressing_layers(self.model):
+            check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
         super().on_train_begin(logs)
         self.model.gamma.assign(self.history[-1]["gamma"])
 
     def at_step(self, step):
         """Measure; move gamma."""
         size = float(self.measure(self.model))
+        if not self.history and size < self.target_bytes:
+            size = self._from_above(step, size)
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         gamma, wanted, held_back = float(self.model.gamma.numpy()), size, False
         if self.history:
@@ -161,6 +181,26 @@ class TargetSize(EveryNSteps):
             "learning_rate": rate,
             "held_back": float(held_back),
         }
+
+    def _from_above(self, step, size):
+        """Bring the start of a training above the target; returns the size that it has then."""
+        before, formats = size, [f for layer in self_compressing_layers(self.model) for f in layer.formats]
+        while step == 0 and size < self.target_bytes:
+            if max((float(ops.max(f.bit_depth)) for f in formats), default=MOST_BITS) > MOST_BITS - 1:
+                break
+            refine_steps(self.model, 1.0)
+            if self.model.size_model == "entropy":
+                self.model.fit_bit_depths()
+                self.model.size_term.update(fresh=True)
+            size = float(self.measure(self.model))
+        start = "Training starts from finer steps" if size > before else "Training starts below the target"
+        logging.log(
+            logging.INFO if size >= self.target_bytes else logging.WARNING,
+            "%s: the file of the start has %s B, %s B before; the target is %s B.",
+            start,
+            *(f"{value:,.0f}" for value in (size, before, self.target_bytes)),
+        )
+        return size
 
     def wanted_bytes(self, step):
         """Size that is wanted at a step; before the first measurement there is none."""

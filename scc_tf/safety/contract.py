@@ -60,8 +60,7 @@ class Contract:
             model: the Keras model that was written, which knows what its outputs mean.
             answers: array ``(S, K)``, such as `scc_tf.export.run_tflite` returns.
         """
-        del model
-        return right_answers(answers, self.safety_set.labels)
+        return right_answers(answers, self.safety_set.labels, model)
 
     def check(self, accuracy, what):
         """Judge a measured accuracy, and warn where the contract is broken.

@@ -69,13 +69,17 @@ def test_a_start_that_breaks_the_contract_is_told_and_is_no_state_to_go_back_to(
     assert (run.restoration.reverted, run.restoration.safe_step) == (True, 2)
 
 
-def test_a_contract_that_no_check_satisfied_is_told_at_the_end(caplog):
+@pytest.mark.parametrize(("last", "reverted"), [(0.56, False), (0.54, True)])
+def test_where_no_check_satisfied_the_contract_the_end_is_near_the_best_and_says_so(last, reverted, caplog):
     run = poor_start(0.46, reference=1.0)
-    run.step(0.5)
-    last = run.model.get_weights()
+    run.step(0.6)
+    best = run.model.get_weights()
+    kill([1])(run.model)
+    run.step(last)
+    now = run.model.get_weights()
     run.end()
-    toy.assert_same(run.model.get_weights(), last)
-    assert not run.restoration.reverted
+    toy.assert_same(run.model.get_weights(), best if reverted else now)
+    assert (run.restoration.reverted, run.restoration.safe_step) == (reverted, None)
     assert "No check satisfied it" in caplog.text
 
 
