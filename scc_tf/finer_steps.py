@@ -2,10 +2,12 @@
 
 import contextlib
 
+import keras
 import numpy as np
+import tensorflow as tf
 from keras import ops, tree
 
-from scc_tf.inference import outputs
+from scc_tf.inference import arranged, outputs
 from scc_tf.layers import self_compressing_layers
 
 __all__ = ["Fidelity", "bits_to_spare", "finer_steps", "refine_steps"]
@@ -80,13 +82,13 @@ class Fidelity:
 
     Args:
         network: Keras model that gives the right answers.
-        inputs: examples ``(N, …)``, or the structure of arrays that the network takes; 256 of them are answered.
+        inputs: examples as the network takes them, or a dataset of batches of them; about 256 are answered.
     """
 
     def __init__(self, network, inputs):
-        arrays = tree.flatten(inputs)
-        stride = max(1, len(arrays[0]) // _PROBES)
-        self._inputs = tree.map_structure(lambda array: array[::stride][:_PROBES], inputs)
+        self._inputs = arranged(network, _first(inputs) if isinstance(inputs, tf.data.Dataset) else inputs)
+        stride = max(1, len(self._inputs[0]) // _PROBES)
+        self._inputs = [array[::stride][:_PROBES] for array in self._inputs]
         expected = _flat(outputs(network, self._inputs))
         self._means = [array.mean(axis=0) for array in expected]
         self._expected = self._seen_from_the_means(expected)
@@ -100,6 +102,17 @@ class Fidelity:
 
     def _seen_from_the_means(self, arrays):
         return np.concatenate([(array - mean).ravel() for array, mean in zip(arrays, self._means, strict=True)])
+
+
+def _first(dataset):
+    """The first examples of a dataset of batches."""
+    parts, count = [], 0
+    for element in dataset:
+        parts.append(tree.map_structure(np.asarray, keras.utils.unpack_x_y_sample_weight(element)[0]))
+        count += len(tree.flatten(parts[-1])[0])
+        if count >= _PROBES:
+            break
+    return tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
 def _flat(answers):

@@ -3,6 +3,7 @@
 import dataclasses
 import functools
 
+import tensorflow as tf
 from absl import logging
 
 from scc_tf.arguments import check_count, received
@@ -10,7 +11,7 @@ from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.dead_zone import SizeFit, fit_to_bytes
 from scc_tf.export.packed import packed_bytes
 from scc_tf.finer_steps import Fidelity, bits_to_spare, finer_steps
-from scc_tf.inference import arranged, check_inputs, check_weights
+from scc_tf.inference import check_inputs, check_weights
 from scc_tf.safety.contract import contract_of, verdict
 from scc_tf.side_information import round_exponents, round_vectors
 from scc_tf.smallest_file import check_target
@@ -66,8 +67,8 @@ def finish(model, images, exponent_places=3, statistics_bits=10):
 
     Args:
         model: `scc_tf.SelfCompressingModel`, left untouched.
-        images: training images to re-estimate batch statistics from, augmented as in training: an array, or for several
-            inputs a structure of arrays as the model takes it.
+        images: training images to re-estimate batch statistics from, augmented as in training: an array, for several
+            inputs the structure of arrays that the model takes, or a ``tf.data.Dataset`` of batches that ends.
         exponent_places: binary places that exponents keep, 0 to 16. With ``size_model="entropy"`` the weights move
             along, and the codes stay: weights gather at the edges of their rounding intervals there.
         statistics_bits: bits of the mantissa that biases and statistics keep, 0 to 10; 10 is float16.
@@ -148,7 +149,7 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
 
 
 def _checked(model, images, exponent_places, statistics_bits):
-    """The images as a list of arrays in the order of the model's inputs."""
+    """The images as they are used: a list of arrays in the order of the model's inputs, or a dataset."""
     if not isinstance(model, SelfCompressingModel):
         raise ValueError(
             "Expected model to be a scc_tf.SelfCompressingModel: convert it with scc_tf.self_compress and train it. "
@@ -156,9 +157,10 @@ def _checked(model, images, exponent_places, statistics_bits):
         )
     check_count("exponent_places", exponent_places, 0, 16)
     check_count("statistics_bits", statistics_bits, 0, 10)
-    check_inputs("images", images, model)
     check_weights(model)
-    return arranged(model, images) if len(model.inputs) > 1 else check_inputs("images", images, model)[0]
+    if isinstance(images, tf.data.Dataset):
+        return images  # every batch is checked when it is used
+    return check_inputs("images", images, model)
 
 
 def _judge(model):

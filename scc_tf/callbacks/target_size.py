@@ -10,8 +10,8 @@ from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
 from scc_tf.finer_steps import refine_steps
 from scc_tf.finishing import finished_bytes
-from scc_tf.layers import self_compressing_layers
 from scc_tf.smallest_file import check_target
+from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["TargetSize", "steered"]
 
@@ -151,7 +151,7 @@ class TargetSize(EveryNSteps):
                 f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
             )
         self.reached, self.safe, self.outcome = False, None, None
-        if self_compressing_layers(self.model):
+        if isinstance(self.model, SelfCompressingModel):
             check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
         super().on_train_begin(logs)
         self.model.gamma.assign(self.history[-1]["gamma"])
@@ -159,7 +159,7 @@ class TargetSize(EveryNSteps):
     def at_step(self, step):
         """Measure; move gamma."""
         size = float(self.measure(self.model))
-        if not self.history and size < self.target_bytes:
+        if not self.history and size < self.target_bytes and isinstance(self.model, SelfCompressingModel):
             size = self._from_above(step, size)
         rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
         gamma, wanted, held_back = float(self.model.gamma.numpy()), size, False

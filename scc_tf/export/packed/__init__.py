@@ -35,6 +35,7 @@ from scc_tf.export.packed.quantized import quantized_kernels
 from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_variables
 from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
 from scc_tf.graph import shared_levels
+from scc_tf.safety.contract import contract_of, verdict
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
@@ -65,6 +66,10 @@ class PackedReport:
         kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …, "tables": …,
             "codebook": …}}``. Version 3 codes weights and positions of shared kernels together; there, what the
             positions would take on their own counts as indices.
+        safe: whether the model that the file was read back to keeps the contract (`scc_tf.safety.Contract`) of the
+            model that was saved; None without a contract, or where no file was written.
+        safety_accuracy: of the model that the file was read back to, a fraction; None likewise.
+        safety_drop: reference minus accuracy, a fraction; None likewise.
 
     From ``code_bytes`` on all share one stream, in version 3 with the architecture too, so they are rounded from
     fractions of a bit.
@@ -82,12 +87,16 @@ class PackedReport:
     extra_bytes: int = 0
     probe_error: float | None = None
     kernels: dict = dataclasses.field(default_factory=dict)
+    safe: bool | None = None
+    safety_accuracy: float | None = None
+    safety_drop: float | None = None
 
     def __str__(self):
         """One line; parts of no bytes are left out."""
         names = [f.name for f in dataclasses.fields(self)[1:] if f.name.endswith("_bytes")]
         parts = {name.removesuffix("_bytes"): getattr(self, name) for name in names}
-        return f"{self.stored_bytes:,} B: " + ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
+        text = f"{self.stored_bytes:,} B: " + ", ".join(f"{name} {size:,}" for name, size in parts.items() if size)
+        return "; ".join(part for part in (text, verdict(self)) if part)
 
 
 def _functional(model):
@@ -280,6 +289,8 @@ def save_packed(model, path, coder="range", gap_bits=None):
             f"Expected a model whose file answers as it does: a layer has state that is not stored, or settings that "
             f"its get_config does not tell. Received: {model.name!r}, answers off by {error:.2g} of the largest"
         )
+    if contract := contract_of(model):
+        report = dataclasses.replace(report, **contract.check(contract.accuracy_of(restored), str(path)))
     with atomic_path(path) as partial:
         partial.write_bytes(data)
     return dataclasses.replace(report, probe_error=error)

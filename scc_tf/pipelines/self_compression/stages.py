@@ -172,7 +172,8 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         trained.save(compressed, seen)
     trained_validation = accuracy(compressed, data.validation)
     contract = Contract(safety_set, seen["reference_accuracy"], config.threshold_points / 100)
-    compressed, fit = _finish(config, compressed, images, contract.is_kept_by if safe else None)
+    compressed.contract = contract if safe else None  # a training that was loaded has none
+    compressed, fit = _finish(config, compressed, images)
     report = size_report(compressed)
     after = _bit_depths(compressed)
     removed = {name: len(bits) - len(after[name]) for name, bits in before["bit_depths_before"].items()}
@@ -196,12 +197,12 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     return compressed, record
 
 
-def _finish(config, model, images, is_safe):
+def _finish(config, model, images):
     """The finished model, and a `scc_tf.dead_zone.SizeFit` if a size was asked for."""
     places, bits = config.exponent_places, config.statistics_bits
     if not config.target_bytes:
         return finish(model, images, places, bits), None
-    return finish_to_bytes(model, images, config.target_bytes, places, bits, is_safe)
+    return finish_to_bytes(model, images, config.target_bytes, places, bits)
 
 
 def _target_record(fit, training):
