@@ -1,4 +1,6 @@
+import math
 import zlib
+from types import SimpleNamespace
 
 import keras
 import numpy as np
@@ -9,6 +11,7 @@ from scc_tf import finishing
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.finishing import finish, finish_to_bytes, finished_bytes
 from scc_tf.layers import self_compressing_layers
+from scc_tf.safety import Contract
 
 IMAGES = np.random.default_rng(0).normal(size=(64, 12, 12, 1)).astype(np.float32)
 
@@ -107,3 +110,111 @@ def test_without_a_safe_dead_zone_the_codes_stay(trained):
     model, fit = finish_to_bytes(trained, IMAGES, round(0.9 * len(packed_bytes(plain))), is_safe=lambda model: False)
     assert (fit.reached, fit.refused, fit.widening) == (False, True, 0.0)
     assert fit.stored_bytes == len(packed_bytes(model)) == len(packed_bytes(plain))
+
+
+# The contract ---------------------------------------------------------------------------------------------------------
+
+
+def held(model, accuracy_of):
+    """A contract that allows an accuracy of 0.9, with scripted measurements."""
+
+    class Scripted(Contract):
+        def accuracy_of(self, candidate):
+            return accuracy_of(candidate)
+
+    model.contract = Scripted(SimpleNamespace(labels=[0]), 1.0, 0.1)
+    return model
+
+
+def is_rounded(model):
+    exponents = np.concatenate([np.ravel(layer.exponent) for layer in self_compressing_layers(model)])
+    return np.array_equal(exponents * 8, np.round(exponents * 8))
+
+
+@pytest.fixture
+def off_the_grid():
+    model = network()
+    for layer in self_compressing_layers(model):
+        layer.exponent.assign(layer.exponent + 0.3)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize(("rounded", "less", "places"), [(0.95, 0.97, 3), (0.8, 0.95, 8), (0.8, 0.7, 3)])
+def test_rounding_that_breaks_the_contract_is_done_with_more_places(off_the_grid, rounded, less, places, caplog):
+    held(off_the_grid, lambda model: rounded if is_rounded(model) else less)
+    finished = finish(off_the_grid, IMAGES)
+    report = finished.finish_report
+    best = max(rounded, less) if rounded < 0.9 else rounded
+    assert (report.exponent_places, report.safe, report.safety_accuracy) == (places, best >= 0.9, best)
+    assert ("is broken: the finished model" in caplog.text) == (best < 0.9)
+    assert ("are rounded less" in caplog.text) == (places == 8)
+
+
+@pytest.mark.slow
+def test_no_size_is_taken_that_breaks_the_contract(trained, caplog):
+    start = len(packed_bytes(finish(trained, IMAGES)))
+    model = held(network(), lambda model: 1.0 if len(packed_bytes(model)) >= 0.95 * start else 0.5)
+    _, fit = finish_to_bytes(model, IMAGES, round(0.85 * start))
+    assert fit.stored_bytes >= 0.95 * start
+    assert (fit.reached, fit.refused, fit.safe, fit.safety_accuracy) == (False, True, True, 1.0)
+
+
+def converted(bits):
+    """A network that was not trained since, and what it was made of."""
+    plain = keras.Sequential(
+        [keras.Input((6,)), keras.layers.Dense(40, "relu", name="a"), keras.layers.Dense(3, name="b")]
+    )
+    return plain, scc_tf.self_compress(plain, bits, exponent_per="kernel")
+
+
+@pytest.mark.slow
+def test_bytes_that_are_left_make_steps_finer(trained):
+    points = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
+    plain, model = converted(2)
+    start = len(packed_bytes(finish(model, points)))
+    exact, fit = finish_to_bytes(model, points, 2 * start)
+    assert fit.reached and fit.finer > 1 and fit.distance < 0.2 * fit.start_distance
+    assert 1.8 * start < fit.stored_bytes == len(packed_bytes(exact)) <= 2 * start
+    expected = np.asarray(plain(points))
+    assert np.abs(np.asarray(exact(points)) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("reason", ["no network", "another network", "safety"])
+def test_a_file_that_fits_is_never_made_worse(reason):
+    points = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
+    _, model = converted(2)
+    if reason == "no network":
+        model.origin = None
+    if reason == "another network":
+        keras.utils.set_random_seed(5)
+        model.origin = scc_tf.self_compress(converted(8)[0], 8).origin
+    start = finish(model, points)
+    if reason == "safety":
+        size = len(packed_bytes(start))
+        held(model, lambda model: 1.0 if len(packed_bytes(model)) == size else 0.95)
+    exact, fit = finish_to_bytes(model, points, 2 * len(packed_bytes(start)))
+    assert (fit.reached, fit.widening, fit.finer) == (True, 0.0, 0.0)
+    for one, other in zip(exact.get_weights(), start.get_weights(), strict=True):
+        np.testing.assert_array_equal(one, other)
+
+
+def test_what_cannot_be_finished_is_refused_by_name(trained):
+    with pytest.raises(ValueError, match="self_compress"):
+        finish(converted(2)[0], IMAGES)
+    bad = IMAGES.copy()
+    bad[0, 0] = np.nan
+    for images in (None, bad, IMAGES[:0], IMAGES[:, :5], "x"):
+        with pytest.raises(ValueError, match="images"):
+            finish(trained, images)
+    for name, value in (("exponent_places", 1.5), ("statistics_bits", 11)):
+        with pytest.raises(ValueError, match=f"{name}={value}"):
+            finish(trained, IMAGES, **{name: value})
+    for target in (math.nan, 1.5, "x", None, 0):
+        with pytest.raises(ValueError, match="target_bytes="):
+            finish_to_bytes(trained, IMAGES, target)
+    poisoned = network()
+    poisoned.get_layer("head").bias.assign([np.nan] * 4)
+    with pytest.raises(ValueError, match="head/bias"):
+        finish(poisoned, IMAGES)

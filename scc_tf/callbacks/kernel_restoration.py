@@ -124,6 +124,7 @@ class KernelRestoration(Resumable):
             if self.monitor.history[0]["step"] == self.monitor.step and not self.is_kept:
                 self._tell_what_the_start_costs()
                 self._keep_weights()
+                self.keep()
             else:
                 self._follow()
         self.model.contract = self.contract
