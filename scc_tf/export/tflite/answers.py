@@ -109,7 +109,7 @@ def _agreement(given, wanted):
     given, wanted = np.nan_to_num(given.astype(np.float64)), wanted.astype(np.float64)
     if wanted.shape[-1] > 1:
         chosen = np.take_along_axis(wanted, given.argmax(-1)[..., None], -1)[..., 0]
-        return float(np.mean(chosen >= wanted.max(-1) - _TIE * np.std(wanted)))
+        return float(np.mean(chosen >= wanted.max(-1) - _TIE * _spread(wanted)))
     if wanted.min() >= 0 and wanted.max() <= 1:
         return float(np.mean(((given > 0.5) == (wanted > 0.5)) | (np.abs(wanted - 0.5) < _TIE)))
     return None

@@ -29,8 +29,9 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
 
     A kernel ``w[c] = k[c] * q[c]`` is stored as the integers ``q`` with one scale ``k`` per channel and zero point 0,
     where ``k`` is the step ``2^e`` times what was folded in, such as a batch normalization; where that is negative,
-    the sign goes to the integers. The bytes of the written file are unpacked again and compared. Call
-    ``scc_tf.remove_dead_channels`` first: here channels without bits cost as much as others.
+    the sign goes to the integers. The bytes of the written file are unpacked again and compared, and so are its
+    answers with those of Keras. Call ``scc_tf.remove_dead_channels`` first: here channels without bits cost as much as
+    others.
 
     =============  ====================================================  ===================================
     compute        how                                                   outputs against Keras
@@ -44,6 +45,11 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     ARM's dotprod) and may be slower on others. Depthwise kernels compute in float with ``"dynamic"``, which has no fast
     integer kernel for them.
 
+    One int8 scale holds for a whole tensor. If the answers of the ``"int8"`` file were more than 10 % of their spread
+    or 5 % of the classes away from the float network, those activations stay float that cost most, one by one: masks
+    of attention, or what a normalization makes of nearly constant columns. Loops of recurrent layers always do. What is
+    still too far away is written with a warning.
+
     Args:
         model: Sequential or functional model with self-compressing layers; the file takes a batch of one.
         path: file to write; its folder is made if need be.
@@ -53,23 +59,28 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
             smaller but slow outside Dense layers; ``"auto"`` for int4 only where it costs no time: Dense layers with
             integer compute; or ``"float32"`` for the reference, the same model with float weights, which any Keras
             model has.
-        representative_data: for ``compute="int8"``, iterable or array of inputs, with or without a batch; their
-            smallest and largest activations become the ranges.
+        representative_data: for ``compute="int8"``, iterable or array of inputs, with or without a batch, or for
+            several inputs what the model takes; their smallest and largest activations become the ranges. The answers
+            to up to 256 of them are compared. Without them, as ``"dynamic"`` may be and ``"float"`` is, the answers to
+            inputs that are made up.
         lanes: float32 numbers in a vector of the processor that will run the file, if convolutions with fewer filters
             shall fill them: 16 with AVX-512, 8 with AVX2 or NEON. They compute several pixels at once then, which is
             faster there, makes the file larger, and is slower on a processor with shorter vectors. The outputs are the
             same; the report has the kernels as they are in the model. Only with ``storage="float32"``.
 
     Returns:
-        `TFLiteReport`; ``print`` it for a table. Its ``fallbacks`` name what is not stored or computed as asked for:
-        layers that do not self-compress stay float32; codes beyond int8 become float16 where that is exact and float32
-        otherwise; kernels with -128, which TFLite does not allow in integer products, are computed in float.
+        `TFLiteReport`; ``print`` it for a table. It has the ``agreement`` and ``error`` of the answers, and whether the
+        file keeps the safety contract of the model, if it has one. Its ``fallbacks`` name what is not stored or
+        computed as asked for: layers that do not self-compress stay float32; codes beyond int8 become float16 where
+        that is exact and float32 otherwise; kernels with -128, which TFLite does not allow in integer products, are
+        computed in float.
 
     Raises:
         ValueError: if an argument is unknown or missing, if the model has no self-compressing layer, is subclassed
-            or not built, has an input of unknown size, computes in another precision than float32, or needs more
-            than the built-in operators of TFLite.
-        RuntimeError: if the written file does not hold the learned integers. No file is left then.
+            or not built, has an input of unknown size, computes in another precision than float32, has weights that
+            are not finite, or needs more than the built-in operators of TFLite or a state between calls.
+        RuntimeError: if the written file does not hold the learned integers, or computes in float and answers otherwise
+            than Keras, by more than 0.1 % of the spread of the answers. No file is left then.
 
     Source: the TFLite 8-bit quantization specification (ai.google.dev/edge/litert).
 

@@ -170,7 +170,13 @@ def _activations(model):
 def _by_quantizer(model, ranges, keep_float):
     from ai_edge_quantizer import quantizer
 
-    with _held_back():
-        tool = quantizer.Quantizer(pack(model), _recipe(keep_float).get_quantization_recipe())
-        result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    try:
+        with _held_back():
+            tool = quantizer.Quantizer(pack(model), _recipe(keep_float).get_quantization_recipe())
+            result = tool.quantize(ranges, enable_progress_bar=False, enable_progress_report=False)
+    except Exception as error:  # of any type, and of several lines
+        raise ValueError(
+            "Expected a model that ai-edge-quantizer can give int8 activations (compute='dynamic' does without). "
+            f"Received: {' '.join(str(error).split())[:300]}"
+        ) from error
     return read(result.quantized_model)
