@@ -115,6 +115,12 @@ def test_bad_arguments_are_named_and_no_file_is_left(model, arguments, message, 
     assert list(tmp_path.iterdir()) == []
 
 
+def test_a_folder_in_place_of_the_file_is_refused_before_the_model_is_converted(tmp_path, monkeypatch):
+    monkeypatch.setattr(exporter, "float_bytes", None)
+    with pytest.raises(ValueError, match=r"^Expected path .*a folder"):
+        export_tflite(dense(), tmp_path)
+
+
 def test_int8_compute_without_its_package_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
     with pytest.raises(ValueError, match=r"pip install 'scc_tf\[tflite\]'"):
