@@ -8,7 +8,7 @@ import numpy as np
 
 from scc_tf.arguments import check_array, received
 
-__all__ = ["class_labels", "classes_of", "predicted_classes"]
+__all__ = ["border", "class_labels", "classes_of", "predicted_classes"]
 
 _OF_NUMBERS = {  # losses of networks that do not choose between classes
     *("huber", "log_cosh", "logcosh", "mae", "mape", "mean_absolute_error", "mean_absolute_percentage_error"),
@@ -54,7 +54,7 @@ def classes_of(model, name="model", loss=None):
             f"Received: {len(model.inputs)} inputs, {len(shapes)} outputs {shapes} of {model.name!r}"
         )
     if shapes[0][1] == 1:
-        _border(model, _loss_name(model, loss), name)
+        border(model, name, loss)
     return max(shapes[0][1], 2)
 
 
@@ -132,7 +132,7 @@ def predicted_classes(answers, model=None):
             f"Received: NaN for {np.isnan(answers).any(axis=1).sum()} of {len(answers)} examples"
         )
     if answers.shape[1] == 1:
-        return (answers[:, 0] > _border(model, _loss_name(model))).astype(np.int64)
+        return (answers[:, 0] > border(model)).astype(np.int64)
     return answers.argmax(axis=1).astype(np.int64)
 
 
@@ -141,9 +141,9 @@ def _answers_several(model, loss):
     return _last_activation(model) is keras.activations.sigmoid or (loss or "").startswith("binary")
 
 
-def _border(model, loss, name="model"):
-    """Where one unit passes from class 0 to class 1."""
-    activation = _last_activation(model)
+def border(model, name="model", loss=None):
+    """Where the one unit of a model passes from class 0 to class 1; the arguments are those of `classes_of`."""
+    activation, loss = _last_activation(model), _loss_name(model, loss)
     if activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid):
         return 0.5
     if activation is keras.activations.linear and (loss is None or loss in _OF_LOGITS):

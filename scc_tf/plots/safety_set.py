@@ -40,7 +40,7 @@ def safety_gallery(
     Example:
         >>> safety_gallery(safety_set, "gallery.png", class_names=list("0123456789"))  # doctest: +SKIP
     """
-    if len(safety_set) == 0 or safety_set.images.shape[-1] not in (1, 3):
+    if len(safety_set) == 0 or safety_set.images.ndim != 4 or safety_set.images.shape[-1] not in (1, 3):
         raise ValueError(f"Expected images (S, H, W, 1 or 3), S > 0. Received: shape={safety_set.images.shape}")
     if per_reason < 1:
         raise ValueError(f"Expected at least one example per reason. Received: per_reason={per_reason}")
@@ -68,7 +68,7 @@ def _draw_band(band, safety_set, row, columns, class_names):
     band.subplots_adjust(left=0.02, right=0.98, top=0.765, bottom=0.03, wspace=0.07, hspace=0.07)
     for axis in axes.flat:
         axis.axis("off")
-    low, high = safety_set.images.min(), safety_set.images.max()
+    low, high = float(safety_set.images.min()), float(safety_set.images.max())
     for column, example in enumerate(row):
         picture = (safety_set.images[example] - low) / max(high - low, np.finfo(np.float32).tiny)
         picture = np.broadcast_to(picture, (*picture.shape[:2], 3))
@@ -78,7 +78,7 @@ def _draw_band(band, safety_set, row, columns, class_names):
         axes[0, column].imshow(_coarse(picture), interpolation="nearest")
         title = {"loc": "center", "weight": "normal", "fontsize": 8, "pad": 3, "linespacing": 1.05}
         axes[0, column].set_title(f"{name}\n{gap:.{int(gap < 9.95)}f} %", **title)
-        overlay = _with_heat(picture, safety_set.heat_maps[example])
+        overlay = _with_heat(picture, safety_set.heat_maps[example]) if safety_set.heat_maps.size else picture
         axes[1, column].imshow(_coarse(overlay), interpolation="nearest")
 
 

@@ -1,11 +1,10 @@
-"""Where a classifier looks: Grad-CAM heat maps, through the tf-keras-vis library.
+"""Where a classifier looks: Grad-CAM heat maps; and what it answers, in the same pass.
 
 Shapes: ``N`` images of ``H x W`` pixels and ``C`` colours, ``K`` classes; the last convolution returns ``D``
 channels of ``h x w``. Heat is a fraction in [0, 1], normalised per image.
 """
 
-import functools
-import warnings
+import contextlib
 from collections.abc import Iterator
 from typing import NamedTuple
 
@@ -13,57 +12,44 @@ import keras
 import numpy as np
 import tensorflow as tf
 
-from scc_tf.graph import copy_model
+from scc_tf.arguments import check_count
+from scc_tf.classifier import border
+from scc_tf.graph.walk import is_graph
+from scc_tf.inference import arranged, batch_for, batches, packed, tensors
 from scc_tf.safety.uncertainty import class_probabilities
 
-__all__ = [
-    "CamBatch",
-    "attention_score",
-    "cam_batches",
-    "check_images",
-    "check_model",
-    "last_convolution",
-    "resize_maps",
-]
+__all__ = ["CamBatch", "attention_score", "cam_batches", "last_convolution", "resize_maps"]
 
+BATCH_SIZE = 256
+_TINY = 1e-7  # what a float32 may be away from 1
 _CONVOLUTIONS = (
     keras.layers.Conv2D,
     keras.layers.DepthwiseConv2D,
     keras.layers.SeparableConv2D,
 )
-_LARGEST_PIXEL = 100  # far beyond any scaling to a mean of 0 or a range of 1
+_SQUASHING = (keras.activations.softmax, keras.activations.sigmoid, keras.activations.hard_sigmoid)
 
 
 class CamBatch(NamedTuple):
-    """What one forward pass over ``n`` images tells."""
+    """What one forward pass over ``n`` examples tells."""
 
-    maps: np.ndarray  # float32 (n, h, w), Grad-CAM heat in [0, 1] at the resolution of the layer
-    probabilities: np.ndarray  # float32 (n, K), rows sum to 1
-    features: np.ndarray  # float32 (n, h, w, D), what the layer returned
+    maps: np.ndarray | None  # float32 (n, h, w), Grad-CAM heat in [0, 1] at the resolution of the layer
+    probabilities: np.ndarray  # float32 (n, K), rows sum to 1; of one unit (n, 2)
+    features: np.ndarray  # float32 (n, h, w, D), what the layer returned; else what the last layer reads
 
 
-def last_convolution(model: keras.Model) -> keras.layers.Layer:
-    """The last convolution layer of a model: the one that Grad-CAM reads.
+def last_convolution(model: keras.Model) -> keras.layers.Layer | None:
+    """The last layer of a model that returns maps of a convolution: the one that Grad-CAM reads.
 
     Args:
-        model: a functional or `Sequential` model.
+        model: a built functional or `Sequential` model.
 
     Returns:
-        The last `Conv2D`, `DepthwiseConv2D` or `SeparableConv2D` (or subclass of one) in ``model.layers``.
-
-    Raises:
-        ValueError: if the model has none at its top level. A nested model is not searched: its inner tensors
-            are not part of the outer graph.
+        The last `Conv2D`, `DepthwiseConv2D` or `SeparableConv2D` (or subclass of one) in ``model.layers``, or nested
+        model that has one and returns maps; None if there is none. Inner tensors of a nested model are not part of the
+        outer graph.
     """
-    for layer in reversed(model.layers):
-        if isinstance(layer, _CONVOLUTIONS):
-            return layer
-    nested = [layer.name for layer in model.layers if isinstance(layer, keras.Model)]
-    hint = f" Layers inside nested models are not searched: {nested}; build a flat model." if nested else ""
-    raise ValueError(
-        "Expected a model with a 2-D convolution layer (Conv2D, DepthwiseConv2D or SeparableConv2D) at its top "
-        f"level. Received: {model.name!r} with layers {[type(layer).__name__ for layer in model.layers]}.{hint}"
-    )
+    return _last_maps(model)[0]
 
 
 def attention_score(maps: np.ndarray) -> np.ndarray:
@@ -97,80 +83,42 @@ def resize_maps(maps: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     return _normalise(larger.numpy()[..., 0])
 
 
-def cam_batches(model: keras.Model, images: np.ndarray, batch_size: int = 256) -> Iterator[CamBatch]:
+def cam_batches(model: keras.Model, images, batch_size: int | None = None) -> Iterator[CamBatch]:
     """Grad-CAM heat maps, probabilities and features of all images, one forward pass, a batch at a time.
 
     ``heat = relu(sum_d weight_d * A_d)``, where ``A_d`` is channel ``d`` of what the last convolution returns and
     ``weight_d`` the mean over ``h x w`` of the gradient of the predicted class's logit with respect to ``A_d``;
     then scaled to [0, 1] per image: the hottest pixel is 1, the coldest 0, and a map that is the same everywhere
     (nothing speaks for the class) is 0. The model runs in inference mode (no dropout, the moving statistics of
-    batch normalisation) and is not changed. A model that ends in a softmax is explained by its logits too; one
-    that returns probabilities in another way is explained by these.
+    batch normalisation) and is not changed. A model that ends in a softmax or sigmoid is explained by its logits too;
+    one that returns probabilities in another way is explained by these. A model without a 2-D convolution has no maps.
 
     Args:
-        model: a model that `check_model` accepts; not checked here.
-        images: float ``(N, H, W, C)`` that `check_images` accepts; not checked here.
-        batch_size: images per step.
+        model: a classifier that `scc_tf.classifier.classes_of` accepts; not checked here.
+        images: array ``(N, …)``, or the structure of arrays that the model takes; not checked here.
+        batch_size: images per step; None: as many as memory allows, 256 at most.
 
     Yields:
         One `CamBatch` per ``batch_size`` images, in order.
 
     Raises:
-        ValueError: if the model has no convolution, the batch size is not positive, or an answer of the model is
-            not finite.
+        ValueError: if the batch size is not positive, or an answer of the model is not finite.
 
     Source: Selvaraju et al. 2017, "Grad-CAM: Visual Explanations from Deep Networks via Gradient-based
     Localization", arXiv 1610.02391, eq. 1 and 2.
     """
-    if batch_size < 1:
-        raise ValueError(f"Expected a batch size of at least 1. Received: batch_size={batch_size}")
-    step = _gradcam_step(model, last_convolution(model).name)
-    for start in range(0, len(images), batch_size):
-        maps, outputs, features = step(tf.constant(images[start : start + batch_size], tf.float32))
-        outputs = outputs.numpy()
-        if not np.isfinite(outputs).all():
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    arrays = arranged(model, images)
+    step, size = _gradcam_step(model), batch_for(model, batch_size, BATCH_SIZE, arrays)
+    for batch in batches(arrays, size):
+        count = len(batch[0])
+        if model.inputs[0].shape[0] is not None and count < size:  # a fixed batch is filled up
+            batch = [np.resize(array, (size, *array.shape[1:])) for array in batch]
+        logits, features, *maps = (tensor.numpy()[:count] for tensor in step(tensors(model, batch)))
+        if not np.isfinite(logits).all():
             raise ValueError(f"Expected finite answers from {model.name!r}. Received: NaN or infinity.")
-        yield CamBatch(_normalise(maps.numpy()), class_probabilities(outputs), features.numpy())
-
-
-def check_model(model: keras.Model) -> keras.Model:
-    """The model itself, if it is a built functional image classifier; a ValueError if not."""
-    inputs, outputs = getattr(model, "inputs", None), getattr(model, "outputs", None)
-    if not isinstance(model, keras.Model) or not inputs or not outputs:
-        raise ValueError(
-            "Expected a built functional or Sequential keras.Model. A subclassed model has no layer graph to "
-            f"read; an unbuilt one needs keras.layers.Input first. Received: {model!r}"
-        )
-    shapes = [tuple(tensor.shape) for tensor in (*inputs, *outputs)]
-    if len(shapes) != 2 or len(shapes[0]) != 4 or len(shapes[1]) != 2 or (shapes[1][1] or 0) < 2:
-        raise ValueError(
-            "Expected a classifier of one input (N, H, W, C) and one output (N, K), K >= 2. "
-            f"Received: inputs {shapes[: len(inputs)]}, outputs {shapes[len(inputs) :]}"
-        )
-    return model
-
-
-def check_images(model: keras.Model, images: np.ndarray) -> np.ndarray:
-    """The images as a float array that fits the model; a ValueError if they do not."""
-    images = np.asarray(images)
-    if images.ndim != 4 or not np.issubdtype(images.dtype, np.floating):
-        raise ValueError(
-            "Expected float images (N, H, W, C), scaled as the model expects. "
-            f"Received: shape={images.shape}, dtype={images.dtype}"
-        )
-    expected = tuple(model.inputs[0].shape)[1:]
-    if any(want not in (None, got) for want, got in zip(expected, images.shape[1:], strict=True)):
-        raise ValueError(f"Expected images of shape {expected}. Received: shape={images.shape}")
-    if len(images) == 0:
-        raise ValueError(f"Expected at least one image. Received: shape={images.shape}")
-    if not np.isfinite(images).all():
-        raise ValueError("Expected finite images. Received: NaN or infinity.")
-    if np.abs(images).max() > _LARGEST_PIXEL:
-        raise ValueError(
-            f"Expected images scaled for training, to [0, 1] for example, and within ±{_LARGEST_PIXEL} in any case "
-            f"(0..255 must be divided by 255). Received: values from {images.min():g} to {images.max():g}"
-        )
-    return images
+        yield CamBatch(_normalise(maps[0]) if maps else None, class_probabilities(logits), features)
 
 
 def _normalise(maps):
@@ -180,72 +128,94 @@ def _normalise(maps):
     return np.divide(maps - low, span, out=np.zeros_like(maps), where=span > 0)
 
 
-def _with_logits(model):
-    """A plain functional view of the model, or a clone; where it ends in a softmax, it returns the logits.
+def _calls(model):
+    """``(operation, its node, its output)`` of all that the outputs of a model are made of.
 
-    A Sequential model is cloned: where layers were added one by one, as they are when it is loaded from a file, each
-    was called several times, and its `output` is that of the first call, which the model does not read.
-
-    tf-keras-vis has ReplaceToLinear for the softmax, but it reads `model.output_names`, which Keras 3 dropped.
+    Not ``layer.output``: a Sequential whose layers were added one by one has called each several times.
     """
-    view = keras.Model(model.inputs[0], model.outputs[0])
-    has_softmax = getattr(view.outputs[0]._keras_history.operation, "activation", None) is keras.activations.softmax
-    if has_softmax or isinstance(model, keras.Sequential):
-        view = copy_model(view)
-    head = view.outputs[0]._keras_history.operation
-    if isinstance(head, keras.layers.Softmax):
-        return keras.Model(view.inputs[0], head.input)
-    if has_softmax:
-        head.activation = keras.activations.linear
-    return view
+    waiting, seen = [*model.outputs], set()
+    while waiting:
+        tensor = waiting.pop()
+        if id(tensor) not in seen:
+            seen.add(id(tensor))
+            operation, index, _ = tensor._keras_history
+            yield operation, operation._inbound_nodes[index], tensor
+            waiting.extend(operation._inbound_nodes[index].input_tensors)
 
 
-@functools.cache
-def _graph_gradcam():
-    """The library's Gradcam, with its NumPy weighting replaced by TensorFlow's so that it can be compiled.
+def _last_maps(model):
+    """The layer that Grad-CAM reads and its output, or None twice."""
+    places = {id(layer): place for place, layer in enumerate(model.layers)}
+    found = [
+        (places[id(layer)], layer, tensor)
+        for layer, _, tensor in _calls(model)
+        if id(layer) in places and len(tensor.shape) == 4 and _has_convolution(layer)
+    ]
+    return max(found, key=lambda each: each[0], default=(0, None, None))[1:]
 
-    Eager, its tape runs backwards through the whole network, four times the work of the forward pass; in a
-    compiled graph everything below the convolution is pruned away. Imported late: `import scc_tf` stays cheap.
+
+def _has_convolution(layer):
+    inner = layer._flatten_layers() if is_graph(layer) else [layer]
+    return any(isinstance(each, _CONVOLUTIONS) for each in inner)
+
+
+def _ends(model):
+    """``(answers, what the last layer reads, layer to strip)``: how the answers of a model come about.
+
+    For the logits, the activation of the last layer has to be taken off, if it is one of probabilities: by leaving it
+    out, where it is a layer of its own, or by stripping the layer. None where there is nothing to strip.
     """
-    with warnings.catch_warnings():  # it imports from scipy.ndimage.interpolation, a deprecated name
-        warnings.simplefilter("ignore", DeprecationWarning)
-        from tf_keras_vis.gradcam import Gradcam
+    tensor, left_out = model.outputs[0], False
+    while True:
+        operation, index, _ = tensor._keras_history
+        inputs, activation = operation._inbound_nodes[index].input_tensors, getattr(operation, "activation", None)
+        alone = type(operation).__name__ in ("Softmax", "Sigmoid") or isinstance(operation, keras.layers.Activation)
+        squashes = activation in _SQUASHING or (alone and activation is None)
+        casts = activation is keras.activations.linear  # to float32, behind layers of half precision
+        if not alone or len(inputs) != 1 or not (casts or (squashes and not left_out)):
+            break
+        tensor, left_out = inputs[0], left_out or squashes
+    reads = inputs[0] if len(inputs) == 1 and inputs[0].dtype != "string" else tensor
+    return tensor, reads, operation if squashes and not left_out else None, left_out
 
-    class GraphGradcam(Gradcam):
-        def _calculate_cam(self, grads, penultimate_output, gradient_modifier, activation_modifier):
-            weights = tf.reduce_mean(grads, axis=(1, 2), keepdims=True)
-            return tf.nn.relu(tf.reduce_sum(weights * penultimate_output, axis=-1))
 
-    return GraphGradcam
+@contextlib.contextmanager
+def _without_activation(layer):
+    if layer is None:
+        yield
+        return
+    activation = layer.activation
+    layer.activation = keras.activations.linear
+    try:
+        yield
+    finally:
+        layer.activation = activation
 
 
-def _gradcam_step(model, layer_name):
-    """A compiled function: images (n, H, W, C) -> maps (n, h, w), outputs (n, K), features (n, h, w, D)."""
-    logits = _with_logits(model)
-    features = logits.get_layer(layer_name).output
-    # The features are a second output whose score is 0, so that the library hands them out with the answers.
-    gradcam = _graph_gradcam()(keras.Model(logits.inputs[0], [logits.outputs[0], features]))
+def _gradcam_step(model):
+    """A compiled function: batch -> logits (n, K or 2), features and, with a convolution, maps (n, h, w)."""
+    answers, reads, squashing, left_out = _ends(model)
+    _, maps = _last_maps(model)
+    is_probability = squashing is None and not left_out and answers.shape[1] == 1 and border(model) > 0
+    structure = packed(model, model.inputs)
+    view = keras.Model(structure, [answers, reads if maps is None else maps])
 
-    @tf.function(input_signature=[tf.TensorSpec([None, *logits.inputs[0].shape[1:]], tf.float32)])
-    def step(images):
-        seen = []
-
-        def predicted_class(outputs):
-            seen.append(tf.cast(outputs, tf.float32))
-            return tf.reduce_sum(outputs * tf.one_hot(tf.argmax(outputs, 1), outputs.shape[1], dtype=outputs.dtype), 1)
-
-        def nothing(features):
-            seen.append(tf.cast(features, tf.float32))
-            return tf.zeros(tf.shape(features)[0], features.dtype)
-
-        maps = gradcam(
-            [predicted_class, nothing],
-            images,
-            penultimate_layer=layer_name,
-            seek_penultimate_conv_layer=False,
-            expand_cam=False,
-            normalize_cam=False,
-        )
-        return tf.cast(maps, tf.float32), *seen
+    @tf.function(reduce_retracing=True)
+    def step(batch):
+        with _without_activation(squashing):
+            outputs, features = view(packed(model, batch), training=False)
+        logits = tf.cast(outputs, tf.float32)
+        if is_probability:
+            logits = tf.math.log(tf.maximum(logits, _TINY)) - tf.math.log(tf.maximum(1 - logits, _TINY))
+        if logits.shape[1] == 1:  # the logit of the one class over that of the other
+            logits = tf.concat([-logits / 2, logits / 2], axis=1)
+        if maps is None:
+            return logits, tf.cast(features, tf.float32)
+        score = tf.reduce_sum(logits * tf.one_hot(tf.argmax(logits, 1), logits.shape[1]))
+        # not a tape, which would run back through the whole network: everything below the features is left out
+        (gradients,) = tf.gradients(score, features, unconnected_gradients="zero")
+        gradients, features = tf.cast(gradients, tf.float32), tf.cast(features, tf.float32)
+        weights = tf.reduce_mean(gradients, axis=(1, 2), keepdims=True)
+        return logits, features, tf.nn.relu(tf.reduce_sum(weights * features, axis=-1))
 
     return step

@@ -15,14 +15,14 @@ def pool_features(features: np.ndarray, max_dims: int = _MAX_DIMS) -> np.ndarray
     """Flatten the features of a convolution, after averaging 2x2 blocks until they are few enough.
 
     Args:
-        features: float ``(N, h, w, C)``.
+        features: float ``(N, h, w, C)``; of a signal ``(N, h, C)``, of a dense layer ``(N, C)``.
         max_dims: stop averaging once ``h * w * C`` is at most this, or ``h = w = 1`` (global pooling).
 
     Returns:
         float32 ``(N, D)``.
     """
     features = np.asarray(features, np.float32)
-    while np.prod(features.shape[1:]) > max_dims and max(features.shape[1:3]) > 1:
+    while np.prod(features.shape[1:]) > max_dims and max(features.shape[1:-1], default=1) > 1:
         features = keras.ops.average_pool(features, 2, 2, padding="same", data_format="channels_last")
     return np.asarray(features).reshape(len(features), -1)
 

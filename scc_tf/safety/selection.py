@@ -4,18 +4,21 @@ Shapes: ``N`` images handed in, ``S`` of them selected, ``K`` classes, images ``
 """
 
 import dataclasses
-import operator
+import math
 import os
 import sys
 
 import keras
 import numpy as np
+from absl import logging
 
-from scc_tf.arguments import check_path
+from scc_tf.arguments import check_array, check_count, check_path, received
 from scc_tf.arrays_file import read_arrays_file
 from scc_tf.atomic import atomic_path
+from scc_tf.classifier import class_labels, classes_of
+from scc_tf.inference import check_inputs
 from scc_tf.safety import diversity
-from scc_tf.safety.attention import attention_score, cam_batches, check_images, check_model, resize_maps
+from scc_tf.safety.attention import attention_score, cam_batches, last_convolution, resize_maps
 from scc_tf.safety.uncertainty import margin
 
 __all__ = ["REASONS", "SafetySet", "select_safety_set"]
@@ -41,17 +44,18 @@ class SafetySet:
     """Examples that must not get worse, and why each was chosen.
 
     Attributes:
-        images: float32 ``(S, H, W, C)``, as they were handed in.
+        images: ``(S, H, W, C)``, or whatever else a network takes: values and type as they were handed in.
         labels: int64 ``(S,)``.
         indices: int64 ``(S,)``, positions in the images handed in; no repeats.
         reasons: str ``(S,)``, the criterion that chose the example: "attention", "uncertainty" or "diversity".
-        attention: float32 ``(S,)``, sum of the heat map at the resolution of the last convolution.
+        attention: float32 ``(S,)``, sum of the heat map at the resolution of the last convolution; 0 without one.
         margin: float32 ``(S,)``, probability of the first class minus that of the second, fraction.
         cluster: int64 ``(S,)``, k-means cluster; -1 where nothing was clustered.
-        heat_maps: uint8 ``(S, H, W)``, Grad-CAM; 255 is the hottest pixel of an image.
+        heat_maps: uint8 ``(S, H, W)``, Grad-CAM; 255 is the hottest pixel of an image. Without a convolution
+            ``(S, 0, 0)``.
 
     Raises:
-        ValueError: if the parts do not belong together.
+        ValueError: if a part is no array, or the parts do not belong together.
     """
 
     images: np.ndarray
@@ -64,12 +68,18 @@ class SafetySet:
     heat_maps: np.ndarray
 
     def __post_init__(self):
+        for field in dataclasses.fields(self):
+            part = getattr(self, field.name)
+            if not isinstance(part, np.ndarray):
+                raise ValueError(f"Expected {field.name} to be a NumPy array. {received(field.name, part)}")
         shapes = {field.name: getattr(self, field.name).shape for field in dataclasses.fields(self)}
         flat = (self.labels, self.indices, self.reasons, self.attention, self.margin, self.cluster)
-        if self.images.ndim != 4 or any(part.shape != self.images.shape[:1] for part in flat):
-            raise ValueError(f"Expected images (S, H, W, C) and one number per image. Received: {shapes}")
-        if self.heat_maps.shape != self.images.shape[:3]:
+        if self.images.ndim < 1 or any(part.shape != self.images.shape[:1] for part in flat):
+            raise ValueError(f"Expected images (S, …) and one number per image. Received: {shapes}")
+        if self.heat_maps.shape not in (self.images.shape[:3], (len(self), 0, 0)):
             raise ValueError(f"Expected one heat map of the size of each image. Received: {shapes}")
+        if self.labels.dtype.kind not in "iu":
+            raise ValueError(f"Expected labels to be whole numbers. {received('labels', self.labels)}")
         if not set(self.reasons.tolist()) <= set(REASONS):
             raise ValueError(f"Expected reasons out of {REASONS}. Received: {set(self.reasons.tolist())}")
 
@@ -121,7 +131,7 @@ def select_safety_set(
     size: int = 1000,
     seed: int = 0,
     shares: tuple[float, float, float] = (1, 1, 1),
-    batch_size: int = 256,
+    batch_size: int | None = None,
     verbose: int | str = "auto",
 ) -> SafetySet:
     """Choose the examples that compression must not harm.
@@ -131,18 +141,22 @@ def select_safety_set(
     equal numbers from each of ten k-means clusters of the last convolution's features, drawn at random. One
     forward pass over the images, in inference mode, serves all three; the model is not changed.
 
+    The images are those that the network takes in ``fit``: bytes, 0 to 255, scaled or not. A warning says so where it
+    gets no more of them right than by chance, as with a wrong scale. Without a 2-D convolution there is no attention:
+    the other two criteria share the set, what clusters are made of is what the last layer reads, and a warning says so.
+
     Hand in training or validation examples, never test examples: the safety set takes part in training.
 
     Args:
-        model: a built functional or `Sequential` classifier with a 2-D convolution; output ``(N, K)``, logits or
-            probabilities. It should be trained: what it attends to is the criterion.
-        images: float ``(N, H, W, C)``, scaled as the model expects, within [-100, 100]: 0..255 is taken for a mistake.
-        labels: int ``(N,)``, in ``[0, K)``.
+        model: a built functional or `Sequential` classifier with one input, see `scc_tf.classifier`. It should be
+            trained: what it attends to is the criterion.
+        images: ``(N, …)``, as the model takes them.
+        labels: ``(N,)`` or ``(N, 1)``, whole numbers in ``[0, K)``; or one-hot rows ``(N, K)``.
         size: examples to choose ``S``, at most ``N``.
         seed: of the clustering and of the draw from clusters; the first two criteria are deterministic.
         shares: relative shares of attention, uncertainty and diversity. What does not divide evenly goes to the
             largest fractions, earlier criteria first. With no share for diversity nothing is clustered.
-        batch_size: images per step.
+        batch_size: images per step; None: as many as memory allows, 256 at most.
         verbose: 0 is silent, 1 shows a progress bar, "auto" shows one in a terminal or notebook.
 
     Returns:
@@ -150,9 +164,9 @@ def select_safety_set(
         (smallest margin first), then the diverse ones (clusters take turns).
 
     Raises:
-        ValueError: if the model is subclassed, unbuilt, without a convolution or returns NaN; if the images are
-            not finite floats in [-100, 100] of the model's shape; if the labels do not fit; if the size is not in
-            ``[1, N]``.
+        ValueError: if the model is no such classifier or returns NaN; if it cannot take the images, or one is not
+            finite; if the labels do not fit; if the size is not in ``[1, N]``; if only attention has a share, and the
+            model has no 2-D convolution.
 
     Source: the founding scheme, arXiv 2505.00350; Selvaraju et al. 2017, arXiv 1610.02391 (Grad-CAM); Scheffer et
     al. 2001 (margin sampling). Where the founding code differs from its text, the text is followed: margin
@@ -162,42 +176,85 @@ def select_safety_set(
         >>> safety_set = select_safety_set(model, x_train, y_train, size=1000)  # doctest: +SKIP
         >>> safety_set.save("mnist_safety.npz")  # doctest: +SKIP
     """
-    images = check_images(check_model(model), images)
-    labels = _check_labels(labels, len(images), model.outputs[0].shape[1])
-    counts = _check_counts(size, len(images), shares)
-    clustered = counts[2] > 0
-    maps, margins, embeddings = _observe(model, images, batch_size, _bar(verbose, len(images)), clustered)
-    attention = attention_score(maps)
-    clusters = diversity.cluster(embeddings, seed=seed) if clustered else np.full(len(images), -1)
+    classes = classes_of(model)
+    if len(model.inputs) != 1:
+        raise ValueError(f"Expected model to have one input. Received: {model.name!r} with {len(model.inputs)} inputs")
+    arrays, images = check_inputs("images", images, model), np.asarray(images)
+    labels = class_labels(labels, model, len(images))
+    has_maps = last_convolution(model) is not None
+    counts = _check_counts(size, len(images), shares, has_maps)
+    seed, clustered, bar = check_count("seed", seed, 0), counts[2] > 0, _bar(verbose, len(images))
+    if counts[0] == 0 and not has_maps:
+        logging.warning(
+            "%r has no 2-D convolution whose attention could be seen: uncertainty and diversity choose.", model.name
+        )
+    seen = _observe(model, arrays, batch_size, bar, clustered)
+    _warn_of_chance(model, seen.answers, labels, classes)
+    clusters = diversity.cluster(seen.embeddings, seed=seed) if clustered else np.full(len(images), -1)
 
-    attended = np.argsort(-attention, kind="stable")[: counts[0]]
-    by_margin = np.argsort(margins, kind="stable")
+    attended = np.argsort(-seen.attention, kind="stable")[: counts[0]]
+    by_margin = np.argsort(seen.margins, kind="stable")
     uncertain = by_margin[~np.isin(by_margin, attended)][: counts[1]]
     taken = np.concatenate([attended, uncertain])
     chosen = np.concatenate([taken, diversity.equal_draw(clusters, counts[2], seed, taken)])
+    if has_maps:
+        heat_maps = np.rint(255 * resize_maps(seen.maps[chosen], images.shape[1:3])).astype(np.uint8)
     return SafetySet(
-        images=images[chosen].astype(np.float32),
+        images=images[chosen],
         labels=labels[chosen],
         indices=chosen,
         reasons=np.repeat(REASONS, counts),
-        attention=attention[chosen],
-        margin=margins[chosen],
+        attention=seen.attention[chosen],
+        margin=seen.margins[chosen],
         cluster=clusters[chosen],
-        heat_maps=np.rint(255 * resize_maps(maps[chosen], images.shape[1:3])).astype(np.uint8),
+        heat_maps=heat_maps if has_maps else np.zeros((len(chosen), 0, 0), np.uint8),
     )
 
 
-def _observe(model, images, batch_size, bar, clustered):
-    """Maps (N, h, w), margins (N,) and, if they are to be clustered, embeddings (N, D), in one pass."""
-    maps, margins, embeddings = [], [], []
-    for batch in cam_batches(model, images, batch_size):
-        maps.append(batch.maps)
+@dataclasses.dataclass
+class _Seen:
+    """What one pass tells of all images."""
+
+    maps: np.ndarray | None  # (N, h, w)
+    attention: np.ndarray  # (N,)
+    margins: np.ndarray  # (N,)
+    answers: np.ndarray  # (N,), the most probable class
+    embeddings: np.ndarray | None  # (N, D), if they are to be clustered
+
+
+def _observe(model, arrays, batch_size, bar, clustered):
+    maps, margins, answers, embeddings = [], [], [], []
+    for batch in cam_batches(model, arrays, batch_size):
+        if batch.maps is not None:
+            maps.append(batch.maps)
         margins.append(margin(batch.probabilities))
+        answers.append(batch.probabilities.argmax(axis=1))
         if clustered:
             embeddings.append(diversity.pool_features(batch.features))
         if bar is not None:
-            bar.add(len(batch.maps))
-    return np.concatenate(maps), np.concatenate(margins), np.concatenate(embeddings or [[]])
+            bar.add(len(batch.probabilities))
+    maps, margins = np.concatenate(maps) if maps else None, np.concatenate(margins)
+    return _Seen(
+        maps=maps,
+        attention=np.zeros_like(margins) if maps is None else attention_score(maps),
+        margins=margins,
+        answers=np.concatenate(answers),
+        embeddings=np.concatenate(embeddings) if clustered else None,
+    )
+
+
+def _warn_of_chance(model, answers, labels, classes):
+    """Say where a model answers like a coin: it is not trained, or its images or labels are not as in training."""
+    right = float(np.mean(answers == labels))
+    chance = max(1 / classes, np.bincount(labels).max() / len(labels))
+    if right <= chance + math.sqrt(chance * (1 - chance) / len(labels)):
+        logging.warning(
+            "%r gets %.1f %% of these examples right, where chance gives %.1f %%. Is it trained? Are images scaled and "
+            "labels numbered as they were in training?",
+            model.name,
+            100 * right,
+            100 * chance,
+        )
 
 
 def _bar(verbose, target):
@@ -208,29 +265,20 @@ def _bar(verbose, target):
     return keras.utils.Progbar(target, unit_name="image") if verbose else None
 
 
-def _check_labels(labels, count, n_classes):
-    labels = np.asarray(labels)
-    if labels.shape != (count,) or not np.issubdtype(labels.dtype, np.integer):
-        raise ValueError(
-            f"Expected one integer label per image, shape ({count},), not one-hot. "
-            f"Received: shape={labels.shape}, dtype={labels.dtype}"
-        )
-    if labels.min() < 0 or labels.max() >= n_classes:
-        raise ValueError(f"Expected labels in [0, {n_classes}). Received: labels from {labels.min()} to {labels.max()}")
-    return labels.astype(np.int64)
-
-
-def _check_counts(size, available, shares):
+def _check_counts(size, available, shares, has_maps):
     """How many examples each criterion chooses: they sum to ``size``."""
-    try:
-        size = operator.index(size)
-    except TypeError:
-        raise ValueError(f"Expected an integer size. Received: size={size!r}") from None
-    if not 1 <= size <= available:
+    if check_count("size", size) > available:
         raise ValueError(f"Expected a size between 1 and the {available} images. Received: size={size}")
-    parts = np.asarray(shares, np.float64)
-    if parts.shape != (3,) or not np.isfinite(parts).all() or (parts < 0).any() or parts.sum() == 0:
+    parts = check_array("shares", shares).astype(np.float64)
+    if parts.shape != (3,) or (parts < 0).any() or parts.sum() == 0:
         raise ValueError(f"Expected three shares >= 0, not all 0, for {REASONS}. Received: shares={shares!r}")
+    if not has_maps:
+        parts[0] = 0
+        if not parts.any():
+            raise ValueError(
+                "Expected shares of uncertainty or diversity for a model without a 2-D convolution, whose attention is "
+                f"not known. Received: shares={shares!r}"
+            )
     exact = size * parts / parts.sum()
     counts = np.floor(exact).astype(int)
     counts[np.argsort(counts - exact, kind="stable")[: size - counts.sum()]] += 1

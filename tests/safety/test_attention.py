@@ -7,20 +7,12 @@ from scc_tf.safety.attention import (
     CamBatch,
     attention_score,
     cam_batches,
-    check_images,
-    check_model,
     last_convolution,
     resize_maps,
 )
 
 L = keras.layers
 IMAGES = np.random.default_rng(0).normal(size=(7, 9, 8, 2)).astype(np.float32)
-
-
-def with_one(value):
-    images = IMAGES.copy()
-    images[3, 4, 5, 1] = value
-    return images
 
 
 class OwnConv2D(L.Conv2D):
@@ -224,68 +216,62 @@ def test_the_score_is_the_sum_of_the_map():
         attention_score(maps[0])
 
 
-def test_a_model_without_convolution_is_refused():
-    model = keras.Sequential([L.Input((9, 8, 2)), L.Flatten(), L.Dense(5)])
-    with pytest.raises(ValueError, match="at its top level"):
-        maps_of(model, IMAGES)
+def test_without_a_convolution_there_are_no_maps_but_what_the_head_reads():
+    model = keras.Sequential([L.Input((9, 8, 2)), L.Flatten(), L.Dense(6, name="hidden"), L.Dense(5)])
+    (seen,) = cam_batches(model, IMAGES)
+    assert last_convolution(model) is None and seen.maps is None
+    hidden = keras.Model(model.inputs[0], model.get_layer("hidden").output)
+    np.testing.assert_allclose(seen.features, hidden(IMAGES), atol=1e-5)
 
 
-def test_a_convolution_in_a_nested_model_is_refused_by_name():
-    inner = keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3)], name="backbone")
-    model = keras.Sequential([L.Input((9, 8, 2)), inner, L.Flatten(), L.Dense(5)])
-    with pytest.raises(ValueError, match=r"nested models.*backbone"):
-        maps_of(model, IMAGES)
+def nested(pooled=False):
+    ends = L.Input((9, 8, 2))
+    maps = L.Conv2D(4, 3, activation="relu")(L.Conv2D(3, 3)(ends))
+    inner = keras.Model(ends, L.GlobalAveragePooling2D()(maps) if pooled else maps, name="backbone")
+    inputs = L.Input((9, 8, 2))
+    middle = inner(inputs) if pooled else L.GlobalAveragePooling2D()(inner(inputs))
+    return perturbed(keras.Model(inputs, L.Dense(5)(middle))), inner
 
 
-class Subclassed(keras.Model):
-    def __init__(self):
-        super().__init__()
-        self.dense = L.Dense(5)
-
-    def call(self, inputs):
-        return self.dense(keras.ops.mean(inputs, axis=(1, 2)))
-
-
-def two_inputs():
-    inputs = [L.Input((9, 8, 2)), L.Input((9, 8, 2))]
-    return keras.Model(inputs, L.Dense(5)(L.Flatten()(L.Conv2D(3, 3)(L.Add()(inputs)))))
+@pytest.mark.parametrize("frozen", [False, True])
+def test_the_maps_of_a_nested_backbone(frozen):
+    """Those of its last convolution, as it returns them, also where nothing of it is trained."""
+    model, inner = nested()
+    inner.trainable = not frozen
+    flat = keras.Model(inner.inputs[0], model.layers[-1](L.GlobalAveragePooling2D()(inner.outputs[0])))
+    np.testing.assert_allclose(maps_of(model, IMAGES), slow_gradcam(flat, IMAGES, inner.layers[-1]), atol=2e-5)
 
 
-@pytest.mark.parametrize(
-    ("build", "message"),
-    [
-        (Subclassed, "built functional or Sequential"),
-        (
-            lambda: keras.Sequential([L.Conv2D(3, 3), L.Flatten(), L.Dense(5)]),
-            "built functional or Sequential",
-        ),
-        (lambda: "model.keras", "Received: 'model.keras'"),
-        (two_inputs, "one input"),
-        (lambda: keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3)]), "one output"),
-        (lambda: keras.Sequential([L.Input((9, 8, 2)), L.Conv2D(3, 3), L.Flatten(), L.Dense(1)]), "K >= 2"),
-    ],
-)
-def test_a_model_that_cannot_be_read_is_refused(build, message):
-    with pytest.raises(ValueError, match=message):
-        check_model(build())
+def test_a_backbone_that_keeps_its_maps_to_itself_has_none():
+    (seen,) = cam_batches(nested(pooled=True)[0], IMAGES)
+    assert seen.maps is None and seen.features.shape == (7, 4)
 
 
-@pytest.mark.parametrize(
-    ("images", "message"),
-    [
-        (IMAGES[0], "Received: shape=.9, 8, 2."),
-        ((IMAGES * 9).astype(np.uint8), "dtype=uint8"),
-        (IMAGES[..., :1], "Expected images of shape .9, 8, 2.. Received: shape=.7, 9, 8, 1."),
-        (IMAGES[:0], "at least one image"),
-        (with_one(np.nan), "finite images"),
-        (with_one(np.inf), "finite images"),
-        (255 * np.abs(IMAGES), r"divided by 255.*Received: values from 0"),
-        (with_one(-101), r"within ±100 .*Received: values from -101 to"),
-    ],
-)
-def test_images_that_do_not_fit_are_refused(images, message):
-    with pytest.raises(ValueError, match=message):
-        check_images(plain(), images)
+def one_unit(kind):
+    *_, dense = plain().layers
+    logit = L.Dense(1, name="head")
+    answers = logit(dense.input)
+    if kind == "nested":
+        ends = L.Input(answers.shape[1:])
+        answers = keras.Model(ends, L.Activation("sigmoid")(ends))(answers)
+    elif kind == "half":
+        answers = L.Activation("linear", dtype="float32")(L.Activation("sigmoid")(answers))
+    elif kind != "logit":
+        answers = {"layer": L.Activation("sigmoid"), "function": keras.ops.sigmoid}[kind](answers)
+    return keras.Model(keras.utils.get_source_inputs(answers)[0], answers), logit
+
+
+@pytest.mark.parametrize("kind", ["logit", "layer", "function", "nested", "half"])
+def test_one_unit_is_two_classes(kind):
+    keras.utils.set_random_seed(3)
+    model, head = one_unit(kind)
+    head.bias.assign([-float(np.median(keras.Model(model.inputs[0], head.output)(IMAGES)))])
+    seen = cam(model, IMAGES)
+    probabilities = np.asarray(model(IMAGES))[:, 0]
+    if kind == "logit":
+        probabilities = 1 / (1 + np.exp(-probabilities))
+    assert 0 < (probabilities > 0.5).sum() < len(IMAGES)
+    np.testing.assert_allclose(seen.probabilities, np.stack([1 - probabilities, probabilities], 1), atol=1e-5)
 
 
 @pytest.mark.slow

@@ -152,22 +152,24 @@ def test_progress_is_shown_on_request_only(model, data, capsys):
 @pytest.mark.parametrize(
     ("wrong", "message"),
     [
-        ({"labels": np.zeros(119, int)}, r"shape \(120,\).*Received: shape=\(119,\)"),
+        ({"labels": np.zeros(119, int)}, r"one label per example, 120.*shape=\(119,\)"),
         ({"labels": np.zeros((120, 4), int)}, "not one-hot"),
-        ({"labels": np.zeros(120)}, "dtype=float64"),
-        ({"labels": np.full(120, 4)}, r"Expected labels in \[0, 4\).*from 4 to 4"),
+        ({"labels": np.full(120, 0.5)}, "dtype=float64"),
+        ({"labels": np.full(120, 4)}, "Expected labels to hold classes from 0 to 3.*from 4 to 4"),
         ({"labels": np.full(120, -1)}, "from -1 to -1"),
         ({"size": 0}, "Received: size=0"),
         ({"size": 121}, "the 120 images. Received: size=121"),
-        ({"size": 2.5}, "integer size. Received: size=2.5"),
+        ({"size": 2.5}, "size to be a whole number.*size=2.5"),
         ({"shares": (1, 1)}, "three shares"),
         ({"shares": (0, 0, 0)}, "not all 0"),
         ({"shares": (1, -1, 1)}, "three shares"),
         ({"verbose": 2}, "verbose=2"),
-        ({"images": np.zeros((120, 8, 8, 3), np.uint8)}, "dtype=uint8"),
-        ({"images": np.full((120, 8, 8, 3), 255.0)}, r"divided by 255.*values from 255 to 255"),
-        ({"images": np.full((120, 8, 8, 3), np.nan)}, "finite images"),
-        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "at least one image"),
+        ({"images": np.zeros((120, 8, 9, 3))}, r"shape \(None, 8, 8, 3\)"),
+        ({"seed": -1}, "seed=-1"),
+        ({"seed": "x"}, "seed='x'"),
+        ({"batch_size": 0}, "batch_size=0"),
+        ({"images": np.full((120, 8, 8, 3), np.nan)}, "images to be finite"),
+        ({"images": np.zeros((0, 8, 8, 3)), "labels": np.zeros(0, int)}, "at least one example"),
         ({"model": None}, "functional or Sequential"),
     ],
 )
@@ -177,11 +179,107 @@ def test_arguments_are_checked(model, data, wrong, message):
         select_safety_set(**arguments)
 
 
+def spread(dtype, highest=255):
+    """Images whose brightness is their class, of any type."""
+    rng = np.random.default_rng(0)
+    labels = np.arange(60) % 3
+    levels = (labels[:, None, None, None] + rng.random((60, 8, 8, 1))) / 3
+    return (highest * levels).astype(dtype), labels
+
+
+def bright(images, labels, *layers, dtype="float32"):
+    """A network that has learned them."""
+    model = keras.Sequential([L.Input(images.shape[1:], dtype=dtype), *layers])
+    model.compile(keras.optimizers.Adam(0.03), "sparse_categorical_crossentropy", run_eagerly=True)
+    for _ in range(20):
+        model.train_on_batch(images, labels)
+    return model
+
+
+def convolutions():
+    return L.Conv2D(3, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(3, "softmax")
+
+
+@pytest.mark.parametrize(
+    ("dtype", "first"),
+    [
+        ("float32", lambda: [L.Rescaling(1 / 255)]),
+        ("uint8", lambda: [L.Rescaling(1 / 255)]),
+        ("uint8", lambda: [L.BatchNormalization(momentum=0.5)]),
+        ("float64", lambda: [L.BatchNormalization(momentum=0.5)]),
+        ("int32", lambda: [L.Rescaling(1 / 255)]),
+    ],
+)
+def test_images_come_back_as_they_were_handed_in(dtype, first, caplog):
+    """Whatever the network takes; and not a word of them, as it knows their classes."""
+    images, labels = spread(dtype)
+    model = bright(images, labels, *first(), *convolutions(), dtype="uint8" if dtype == "uint8" else "float32")
+    chosen = select_safety_set(model, images, labels[:, None], size=9, verbose=0)
+    assert chosen.images.dtype == images.dtype and chosen.labels.dtype == np.int64
+    np.testing.assert_array_equal(chosen.images, images[chosen.indices])
+    np.testing.assert_array_equal(chosen.labels, labels[chosen.indices])
+    assert chosen.heat_maps.any()
+    assert "scaled" not in caplog.text
+
+
+def test_images_of_another_scale_than_in_training_are_warned_of(caplog):
+    images, labels = spread("float32", highest=1)
+    model = bright(images, labels, *convolutions())
+    select_safety_set(model, images, labels, size=9, verbose=0)
+    assert "scaled" not in caplog.text
+    model.layers[-1].bias.assign_add([0, 0, 1e3])
+    select_safety_set(model, images, labels, size=9, verbose=0)
+    assert "gets 33.3 % of these examples right, where chance gives 33.3 %" in caplog.text
+
+
+def test_labels_may_be_one_hot(model, data, safety_set):
+    chosen = select_safety_set(model, data[0], np.eye(4)[data[1]], size=32, batch_size=50)
+    assert same(chosen, safety_set)
+
+
+@pytest.mark.parametrize(
+    ("shape", "layers"),
+    [
+        ((6,), lambda: [L.Dense(4, "relu")]),
+        ((12, 2), lambda: [L.Conv1D(4, 3), L.GlobalAveragePooling1D()]),
+        ((5, 2), lambda: [L.LSTM(4)]),
+        ((6, 6, 1), lambda: [L.Flatten()]),
+    ],
+)
+@pytest.mark.parametrize("head", [lambda: L.Dense(3), lambda: L.Dense(1, "sigmoid")])
+def test_without_a_convolution_the_other_criteria_choose(shape, layers, head, caplog, tmp_path):
+    model = keras.Sequential([L.Input(shape), *layers(), head()])
+    images = np.random.default_rng(0).normal(size=(30, *shape)).astype(np.float32)
+    chosen = select_safety_set(model, images, np.arange(30) % 2, size=9, verbose=0)
+    assert sorted(chosen.reasons.tolist()) == ["diversity"] * 4 + ["uncertainty"] * 5
+    assert "no 2-D convolution" in caplog.text
+    assert chosen.heat_maps.shape == (9, 0, 0) and not chosen.attention.any()
+    np.testing.assert_array_equal(chosen.images, images[chosen.indices])
+    chosen.save(tmp_path / "set.npz")
+    assert same(chosen, SafetySet.load(tmp_path / "set.npz"))
+    with pytest.raises(ValueError, match=r"without a 2-D convolution.*shares=\(1, 0, 0"):
+        select_safety_set(model, images, np.arange(30) % 2, size=9, shares=(1, 0, 0), verbose=0)
+
+
+def test_several_inputs_are_refused():
+    ends = [L.Input((3,)), L.Input((3,))]
+    model = keras.Model(ends, L.Dense(2)(L.Add()(ends)))
+    with pytest.raises(ValueError, match=r"one input.*2 inputs"):
+        select_safety_set(model, [np.ones((4, 3))] * 2, np.zeros(4, int), size=2)
+
+
+@pytest.mark.parametrize("name", FIELDS)
+def test_a_part_that_is_no_array_is_refused_by_name(safety_set, name):
+    with pytest.raises(ValueError, match=f"Expected {name} to be a NumPy array. Received: {name}="):
+        dataclasses.replace(safety_set, **{name: [1]})
+
+
 def test_parts_that_do_not_belong_together_are_refused(safety_set):
     for wrong in (
         {"labels": safety_set.labels[:-1]},
         {"heat_maps": safety_set.heat_maps[:, :-1]},
         {"reasons": np.full(32, "luck")},
+        {"labels": safety_set.labels + 0.5},
     ):
         with pytest.raises(ValueError, match="Received"):
             dataclasses.replace(safety_set, **wrong)
