@@ -187,17 +187,17 @@ def spread(dtype, highest=255):
     return (highest * levels).astype(dtype), labels
 
 
-def bright(images, labels, *layers, dtype="float32"):
-    """A network that has learned them."""
-    model = keras.Sequential([L.Input(images.shape[1:], dtype=dtype), *layers])
-    model.compile(keras.optimizers.Adam(0.03), "sparse_categorical_crossentropy", run_eagerly=True)
-    for _ in range(20):
-        model.train_on_batch(images, labels)
+def bright(*first, dtype="float32"):
+    """A network that knows them: it measures the brightness, in [0, 1] behind its first layers."""
+    layers = [*first, L.Conv2D(1, 1), L.GlobalAveragePooling2D(), L.Dense(3, "softmax")]
+    model = keras.Sequential([L.Input((8, 8, 1), dtype=dtype), *layers])
+    middles = np.array([1, 3, 5]) / 6
+    model.layers[-1].set_weights([90 * middles[None], -45 * middles**2])
+    model.layers[-3].set_weights([np.ones((1, 1, 1, 1)), np.zeros(1)])
+    for layer in model.layers:
+        if isinstance(layer, L.BatchNormalization):
+            layer.moving_variance.assign([255.0**2])
     return model
-
-
-def convolutions():
-    return L.Conv2D(3, 3, activation="relu"), L.GlobalAveragePooling2D(), L.Dense(3, "softmax")
 
 
 @pytest.mark.parametrize(
@@ -205,15 +205,15 @@ def convolutions():
     [
         ("float32", lambda: [L.Rescaling(1 / 255)]),
         ("uint8", lambda: [L.Rescaling(1 / 255)]),
-        ("uint8", lambda: [L.BatchNormalization(momentum=0.5)]),
-        ("float64", lambda: [L.BatchNormalization(momentum=0.5)]),
+        ("uint8", lambda: [L.BatchNormalization()]),
+        ("float64", lambda: [L.BatchNormalization()]),
         ("int32", lambda: [L.Rescaling(1 / 255)]),
     ],
 )
 def test_images_come_back_as_they_were_handed_in(dtype, first, caplog):
     """Whatever the network takes; and not a word of them, as it knows their classes."""
     images, labels = spread(dtype)
-    model = bright(images, labels, *first(), *convolutions(), dtype="uint8" if dtype == "uint8" else "float32")
+    model = bright(*first(), dtype="uint8" if dtype == "uint8" else "float32")
     chosen = select_safety_set(model, images, labels[:, None], size=9, verbose=0)
     assert chosen.images.dtype == images.dtype and chosen.labels.dtype == np.int64
     np.testing.assert_array_equal(chosen.images, images[chosen.indices])
@@ -224,7 +224,7 @@ def test_images_come_back_as_they_were_handed_in(dtype, first, caplog):
 
 def test_images_of_another_scale_than_in_training_are_warned_of(caplog):
     images, labels = spread("float32", highest=1)
-    model = bright(images, labels, *convolutions())
+    model = bright()
     select_safety_set(model, images, labels, size=9, verbose=0)
     assert "scaled" not in caplog.text
     model.layers[-1].bias.assign_add([0, 0, 1e3])
