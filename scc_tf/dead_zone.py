@@ -6,7 +6,7 @@ import numpy as np
 from keras import ops
 
 from scc_tf.arguments import check_count, check_number
-from scc_tf.layers import self_compressing_layers
+from scc_tf.layers import is_frozen, self_compressing_layers
 from scc_tf.quantization import code_range
 from scc_tf.safety.contract import verdict
 
@@ -78,7 +78,8 @@ def widen_dead_zone(model, widening):
     ``widening`` of 0 the model computes what it did.
 
     Args:
-        model: Keras model; the kernels of its self-compressing layers, nested ones included, are assigned.
+        model: Keras model; the kernels of its self-compressing layers, nested ones included, are assigned;
+            those of frozen layers stay.
         widening: steps, above -0.5; below 0 more weights get a code.
 
     Raises:
@@ -97,7 +98,7 @@ def widen_dead_zone(model, widening):
         [[0, 0, 1, 3]]
     """
     check_number("widening", widening, above=-0.5)
-    layers = self_compressing_layers(model)
+    layers = [layer for layer in self_compressing_layers(model) if not is_frozen(layer)]
     for layer in layers:
         if layer.rounding != "nearest":
             raise ValueError(

@@ -5,7 +5,15 @@ from scc_tf.graph.kernels import KernelLayout, kernels_of
 from scc_tf.graph.probe import probe_inputs
 from scc_tf.graph.producers import KernelNode, trace_kernels
 from scc_tf.graph.routes import Channels, channel_axis, is_elementwise, padding_place, route, spans_channels
-from scc_tf.graph.state import LayerState, copy_seeds, copy_state, has_own_state, own_variables, state_of
+from scc_tf.graph.state import (
+    LayerState,
+    copy_running_state,
+    copy_state,
+    has_own_state,
+    own_variables,
+    running_state,
+    state_of,
+)
 from scc_tf.graph.walk import check_functional, is_graph, shared_levels, walk
 
 __all__ = [
@@ -18,7 +26,7 @@ __all__ = [
     "clone_graph",
     "copy_layer",
     "copy_model",
-    "copy_seeds",
+    "copy_running_state",
     "copy_state",
     "has_own_state",
     "is_elementwise",
@@ -28,6 +36,7 @@ __all__ = [
     "padding_place",
     "probe_inputs",
     "route",
+    "running_state",
     "shared_levels",
     "spans_channels",
     "state_of",

@@ -12,7 +12,15 @@ from pathlib import Path
 import keras
 import numpy as np
 
-__all__ = ["LayerState", "copy_seeds", "copy_state", "has_own_state", "own_variables", "state_of"]
+__all__ = [
+    "LayerState",
+    "copy_running_state",
+    "copy_state",
+    "has_own_state",
+    "own_variables",
+    "running_state",
+    "state_of",
+]
 
 _PROTOCOL = ("save_own_variables", "load_own_variables")
 _OF_VARIABLES = [  # whose methods do nothing but save and load variables
@@ -146,14 +154,25 @@ def copy_state(layer, copy):
         for old, new in pairs:  # what a layer stores may be less: kernels and updates in one, for example
             new.assign(old)
             new.trainable = old.trainable
-    copy_seeds(layer, copy)
+    copy_running_state(layer, copy)
 
 
-def copy_seeds(layer, copy):
-    """Give the random generators of a layer the states of those of another one."""
-    for inner, twin in zip(layer._flatten_layers(), copy._flatten_layers(), strict=True):
-        for old, new in zip(inner._seed_generators, twin._seed_generators, strict=True):
-            new.state.assign(old.state)
+def running_state(layer):
+    """The variables that every call may change and that Keras does not save, inner layers included.
+
+    They are the states of random generators, and what stateful recurrent layers know of the batch before.
+    """
+    found = []
+    for inner in layer._flatten_layers():
+        found += [generator.state for generator in inner._seed_generators]
+        found += [state for state in keras.tree.flatten(getattr(inner, "states", None)) if hasattr(state, "assign")]
+    return found
+
+
+def copy_running_state(layer, copy):
+    """Give a layer the `running_state` of another one."""
+    for old, new in _in_pairs(layer, running_state(layer), running_state(copy)):
+        new.assign(old)
 
 
 def _in_pairs(layer, old, new):

@@ -6,7 +6,7 @@ import itertools
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_seeds, copy_state, padding_place
+from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_running_state, copy_state, padding_place
 from scc_tf.layers import SelfCompressing, WeightSharing
 from scc_tf.masked_layers import Masked
 from scc_tf.surgery.flow import Flow, KernelStep, RouteStep
@@ -85,7 +85,7 @@ def rebuild(model, plan, zero_stuck=False):
     for layer, clone in pairs:
         if id(layer) in surgeons:
             cuts += surgeons[id(layer)].cuts(clone)
-            copy_seeds(layer, clone)
+            copy_running_state(layer, clone)
         else:
             copy_state(layer, clone)
             cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
@@ -128,7 +128,7 @@ def regrow(model, cut):
         if id(clone) in surgeons:
             shrinking = surgeons[id(clone)].cuts(layer)
             cuts += [Cut(c.new, c.old, c.indices, grown=True) for c in shrinking if c.old is not None]
-            copy_seeds(layer, clone)
+            copy_running_state(layer, clone)
         else:
             copy_state(layer, clone)
             cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]

@@ -4,7 +4,7 @@ import keras
 import numpy as np
 from absl import logging
 
-from scc_tf.graph import probe_inputs
+from scc_tf.graph import probe_inputs, running_state
 from scc_tf.inference import outputs
 
 __all__ = ["TOLERANCE", "answer_error"]
@@ -16,8 +16,8 @@ _EXAMPLES = 4
 def answer_error(model, restored):
     """The largest difference between the answers of two models, relative to the largest answer or to 1.
 
-    Both get the same few inputs (`scc_tf.graph.probe_inputs`), in inference mode. Variables that a forward pass
-    changes, as of a stateful recurrent layer, are put back.
+    Both get the same few inputs (`scc_tf.graph.probe_inputs`), in inference mode, stateful recurrent layers as at their
+    start. Variables that a forward pass changes are put back.
 
     Args:
         model: the model that was written.
@@ -27,11 +27,12 @@ def answer_error(model, restored):
         float, infinite if the answers differ in form or in where they are finite; None if ``model`` answers none of
         these inputs, or not twice the same.
     """
-    before = [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in model.non_trainable_variables]
+    kept = _values(model.non_trainable_variables)
+    running = _values(running_state(model))
 
     def ask(asked):
-        for variable, value in before:
-            variable.assign(value)
+        _assign([(variable, np.zeros_like(value)) for variable, value in _values(running_state(asked))])
+        _assign(kept)
         return keras.tree.flatten(outputs(asked, inputs))
 
     try:
@@ -44,8 +45,16 @@ def answer_error(model, restored):
         difference = _difference(answers, ask(restored))
         return None if difference > TOLERANCE < _difference(answers, ask(model)) else difference
     finally:
-        for variable, value in before:
-            variable.assign(value)
+        _assign(kept + running)
+
+
+def _values(variables):
+    return [(variable, np.array(keras.ops.convert_to_numpy(variable))) for variable in variables]
+
+
+def _assign(values):
+    for variable, value in values:
+        variable.assign(value)
 
 
 def _difference(answers, others):

@@ -6,17 +6,19 @@ files]}}``, and then the arrays, the constants first, as `scc_tf.coding.mixing.c
 A constant is a tensor, ``"t"``, or an array of NumPy, ``"n"``; the architecture has its number where it stands. The
 place of a layer is the one in the model, nested models entered. Its entries are what it stores by
 ``save_own_variables``: the place of one of its variables, or ``[dtype, shape]`` of an array. Its files are its assets:
-the lines of a text, or, of other files, the number of bytes, which are an array then.
+the lines of a text, or, of other and of long files, how many bytes they have, deflated and as they are: an array has
+them, deflated.
 """
 
 import json
 import math
+import zlib
 from pathlib import PurePosixPath
 
 import numpy as np
 
 from scc_tf.coding.mixing import MixedCoder, code_array
-from scc_tf.export.packed.bounds import LARGEST_TEXT, parse
+from scc_tf.export.packed.bounds import parse
 from scc_tf.graph import LayerState, has_own_state, state_of
 from scc_tf.graph.walk import is_graph
 
@@ -26,7 +28,8 @@ _DTYPES = (
     *("bool", "int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64"),
     *("float16", "bfloat16", "float32", "float64", "complex64"),
 )
-_LONGEST_LINE = 1 << 15
+_LONGEST_TEXT = 1 << 18
+_LONGEST_FILE = 1 << 16  # as text, which is shorter but takes time to read
 
 
 def write_extras(model, constants):
@@ -50,13 +53,19 @@ def write_extras(model, constants):
     if not layers and not constants:
         return b""
     text = json.dumps({"constants": [[kind, *_form(array)] for kind, array in constants], "layers": layers}).encode()
-    if len(text) > LARGEST_TEXT:
-        raise ValueError(f"Expected layers whose texts take {LARGEST_TEXT} bytes at most. Received: {len(text)} bytes")
     coder = MixedCoder()
-    coder.text(text, most=LARGEST_TEXT)
+    coder.text(text, most=len(text))
     for array in arrays:
         code_array(coder, np.array(array, order="C"))
-    return coder.getvalue()
+    data = coder.getvalue()
+    if len(text) > (most := _longest_text(data)):
+        raise ValueError(f"Expected layers whose texts have {most} bytes at most. Received: {len(text)} bytes")
+    return data
+
+
+def _longest_text(data):
+    """What a text may have in so many bytes: one that is long takes seconds to read."""
+    return min(_LONGEST_TEXT, 4096 + 256 * len(data))
 
 
 def _layers(model):
@@ -88,9 +97,9 @@ def _files(state, arrays):
             lines = content.decode().split("\n")
         except UnicodeDecodeError:
             lines = None
-        if lines is None or max(map(len, lines)) > _LONGEST_LINE or "\0" in content.decode():
-            arrays.append(np.frombuffer(content, np.uint8))
-            lines = len(content)
+        if lines is None or len(content) > _LONGEST_FILE or b"\0" in content:
+            arrays.append(np.frombuffer(zlib.compress(content, 9), np.uint8))
+            lines = [len(arrays[-1]), len(content)]
         files[name] = lines
     return files
 
@@ -111,7 +120,7 @@ def read_extras(data, most):
     if not data:
         return [], {}
     coder = MixedCoder(data)
-    header = parse(coder.text(most=LARGEST_TEXT))
+    header = parse(coder.text(most=_longest_text(data)))
     left = most
 
     def array(dtype, shape):
@@ -129,10 +138,16 @@ def read_extras(data, most):
     states = {}
     for place, (entries, files) in header["layers"].items():
         values = {name: entry if isinstance(entry, int) else array(*entry) for name, entry in entries.items()}
-        contents = {
-            _path(n): "\n".join(f).encode() if isinstance(f, list) else array("uint8", [f]) for n, f in files.items()
-        }
-        states[int(place)] = LayerState(values, {name: bytes(content) for name, content in contents.items()})
+        contents = {}
+        for name, lines in files.items():
+            if isinstance(lines[0], str):
+                contents[_path(name)] = "\n".join(lines).encode()
+                continue
+            packed, length = lines
+            left -= length
+            unpacker = zlib.decompressobj()
+            contents[_path(name)] = unpacker.decompress(array("uint8", [packed]).tobytes(), max(length, 1))
+        states[int(place)] = LayerState(values, contents)
     coder.check_end()
     return constants, states
 
