@@ -95,9 +95,11 @@ class _Holding:
     def let_go(self):
         """Take the optimizer back to where it was before ``build``; Keras has no public way."""
         part = self.part
-        for variable in self.variables:
-            if variable is not part._iterations and variable is not part._learning_rate:
-                part._tracker.untrack(variable)
+        tracker = vars(part).pop("_tracker")  # without it, an attribute is not tracked
+        part._variables = [v for v in self.variables if v is part._iterations or v is part._learning_rate]
+        tracker.config["variables"] = (tracker.config["variables"][0], part._variables)
+        tracker.stored_ids["variables"] = {id(v) for v in part._variables}  # a list that shrinks cannot be exported
+        part._tracker = tracker
         part._trainable_variables_indices = {}
         part.built = False
 

@@ -1,5 +1,6 @@
 """A functional model whose channels go, and come back, while it stays the same model for all who hold it."""
 
+import contextlib
 import json
 
 import keras
@@ -72,8 +73,9 @@ class CuttableModel(keras.Model):
         Returns:
             `scc_tf.SurgeryReport`.
         """
-        smaller, report, cuts = cut_channels(self, plan)
-        self._become(smaller, cuts, smaller.cuts)
+        with self._replicas():
+            smaller, report, cuts = cut_channels(self, plan)
+            self._become(smaller, cuts, smaller.cuts)
         return report
 
     def go_to(self, cuts):
@@ -98,8 +100,9 @@ class CuttableModel(keras.Model):
             )
         state = self.get_weights() if cuts[common:] else None
         for cut in reversed(here[common:]):
-            larger, grown = regrow(self, cut)
-            self._become(larger, grown, self.cuts[:-1])
+            with self._replicas():
+                larger, grown = regrow(self, cut)
+                self._become(larger, grown, self.cuts[:-1])
         try:
             for cut in cuts[common:]:
                 self.cut(Plan.from_json(Flow(self), cut))
@@ -122,17 +125,25 @@ class CuttableModel(keras.Model):
         for layer in self.layers:  # Keras has no public way to let go of a layer
             self._tracker.untrack(layer)
         graph = vars(keras.Function(other.input, other.output))
-        exchanged = {name: graph[name] for name in graph.keys() - vars(keras.Operation()).keys()}
-        exchanged.update(cuts=list(cuts), _seen=seen)
-        vars(self).update(exchanged)  # not as attributes, in which Keras would look for layers
+        for name in graph.keys() - vars(keras.Operation()).keys():
+            self._hold(name, graph[name])
+        vars(self).update(cuts=list(cuts), _seen=seen)  # not as attributes, in which Keras would look for layers
         for layer in self.layers:
             self._tracker.track(layer)
         if self.compiled:
-            vars(self)["_compiled_trainable_state"] = {layer: layer.trainable for layer in self._flatten_layers()}
+            self._hold("_compiled_trainable_state", {layer: layer.trainable for layer in self._flatten_layers()})
         self.exchanged()
         for name in ("train", "test", "predict"):
             if getattr(self, f"{name}_function", None) is not None:  # one that runs is replaced for its next batch
                 getattr(self, f"make_{name}_function")(force=True)
+
+    def _replicas(self):
+        """Where new variables have to be made."""
+        return self._distribute_strategy.scope() if self._distribute_strategy else contextlib.nullcontext()
+
+    def _hold(self, name, value):
+        """Set an attribute in whose value Keras does not look for layers; TensorFlow lets go of the value before."""
+        super(keras.layers.Layer, self).__setattr__(name, value)
 
     def _shapes(self):
         return [tuple(weight.shape) for weight in self.weights]
