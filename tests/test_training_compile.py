@@ -296,3 +296,24 @@ def test_a_refused_compile_leaves_the_model_as_it_was(kind):
         model.compile("sgd", toy.cross_entropy(), **REFUSED[kind])
     assert {k: id(v) for k, v in vars(model).items()} == {k: id(v) for k, v in before.items()}
     toy.assert_same(toy.values(model.weights), weights)
+
+
+@pytest.mark.parametrize(
+    ("argument", "value"),
+    [
+        ("gamma", "0.1"),
+        ("gamma", float("nan")),
+        ("lambda_safety", None),
+        ("safety_set", [1, 2]),
+        ("safety_batch_size", 1.5),
+        ("size_model", 3),
+        ("optimizer", 3),
+        ("format_optimizer", "no such"),
+        ("optimizer", keras.optimizers.MultiOptimizer(keras.optimizers.OptimizerMap(keras.optimizers.SGD()))),
+    ],
+)
+def test_an_argument_that_cannot_be_is_named(argument, value):
+    model = scc_tf.self_compress(toy.dense_net())
+    with pytest.raises(ValueError, match=rf"^Expected {argument} .*Received: {argument}="):
+        model.compile(**{"loss": toy.cross_entropy(), argument: value})
+    assert not model.compiled

@@ -1,13 +1,16 @@
 """Channels go and come back in the middle of anything, and nothing else changes."""
 
 import copy
+import gc
 import pickle
 import sys
+import weakref
 from pathlib import Path
 
 import keras
 import numpy as np
 import pytest
+import tensorflow as tf
 import toy_problem as toy
 
 import scc_tf
@@ -129,6 +132,25 @@ def test_a_cut_before_compile_counts_from_the_network_that_it_was():
     model.compile("sgd", toy.cross_entropy(), run_eagerly=True)
     assert model.starting_weights == 8 * 12 + 12 * 3
     model.train_on_batch(X[:8], Y[:8])
+
+
+def test_what_is_cut_off_is_free():
+    """Neither the model nor its optimizers keep the larger network alive, in whatever they track for saving."""
+    model = network()
+    model.train_on_batch(X[:8], Y[:8])
+    old = [weakref.ref(layer) for layer in model.layers]
+    cut(model, 0, 1)
+    gc.collect()
+    assert not any(layer() for layer in old)
+    model.train_on_batch(X[:8], Y[:8])
+
+
+@pytest.mark.slow
+def test_a_cut_network_is_exported(tmp_path):
+    model = network(run_eagerly=False)
+    cut(model, 0, 1)
+    model.export(tmp_path / "served", verbose=False)
+    np.testing.assert_allclose(tf.saved_model.load(tmp_path / "served").serve(X[:4]), model(X[:4]), atol=1e-6)
 
 
 class Noisy(keras.layers.Layer):

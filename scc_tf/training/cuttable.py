@@ -112,7 +112,7 @@ class CuttableModel(keras.Model):
 
     def descend_from(self, other, cut):
         """Take over what a model that was cut keeps of itself."""
-        vars(self)["cuts"] = [*other.cuts, cut]
+        self._hold("cuts", [*other.cuts, cut])
 
     def exchanged(self):
         """Renew what was made from the graph; called after each exchange."""
@@ -127,7 +127,8 @@ class CuttableModel(keras.Model):
         graph = vars(keras.Function(other.input, other.output))
         for name in graph.keys() - vars(keras.Operation()).keys():
             self._hold(name, graph[name])
-        vars(self).update(cuts=list(cuts), _seen=seen)  # not as attributes, in which Keras would look for layers
+        self._hold("cuts", list(cuts))
+        self._hold("_seen", seen)
         for layer in self.layers:
             self._tracker.track(layer)
         if self.compiled:
@@ -142,8 +143,10 @@ class CuttableModel(keras.Model):
         return self._distribute_strategy.scope() if self._distribute_strategy else contextlib.nullcontext()
 
     def _hold(self, name, value):
-        """Set an attribute in whose value Keras does not look for layers; TensorFlow lets go of the value before."""
-        super(keras.layers.Layer, self).__setattr__(name, value)
+        """Set an attribute in whose value nobody looks for what to save; TensorFlow lets go of the value before."""
+        if name in vars(self):
+            delattr(self, name)
+        vars(self)[name] = value
 
     def _shapes(self):
         return [tuple(weight.shape) for weight in self.weights]
@@ -170,7 +173,7 @@ class CuttableModel(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Rebuild the model; see `get_config`."""
         model = super().from_config({k: v for k, v in config.items() if k != "cuts"}, custom_objects=custom_objects)
-        vars(model)["cuts"] = list(config.get("cuts", ()))
+        model._hold("cuts", list(config.get("cuts", ())))
         return model
 
 

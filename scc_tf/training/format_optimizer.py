@@ -2,7 +2,10 @@
 
 import keras
 
-__all__ = ["averages_weights", "default_format_optimizer"]
+from scc_tf.arguments import received
+from scc_tf.optimizer_state import optimizer_parts
+
+__all__ = ["checked_optimizer", "default_format_optimizer"]
 
 
 def default_format_optimizer(learning_rate=0.5):
@@ -20,7 +23,19 @@ def default_format_optimizer(learning_rate=0.5):
     return keras.optimizers.Adam(learning_rate, epsilon=1e-3, name="format_adam")
 
 
-def averages_weights(optimizer):
-    """Whether an optimizer, or one inside it, keeps averages of the weights."""
-    parts = (optimizer, getattr(optimizer, "inner_optimizer", None), *getattr(optimizer, "optimizers", ()))
-    return any(getattr(part, "use_ema", False) for part in parts)
+def checked_optimizer(name, optimizer):
+    """The optimizer that an argument stands for.
+
+    Raises:
+        ValueError: if it is none, or it keeps averages of the weights.
+    """
+    try:
+        chosen = keras.optimizers.get(optimizer)
+    except (TypeError, ValueError) as error:
+        raise ValueError(f"Expected {name} to be an optimizer of Keras. {received(name, optimizer)}") from error
+    if chosen is not None and any(getattr(part, "use_ema", False) for part in optimizer_parts(chosen)):
+        raise ValueError(  # at the end of fit Keras gives one optimizer all variables to average
+            f"Expected {name} without use_ema: it has only some of the variables. Received: "
+            f"{name}={chosen.name} with use_ema=True"
+        )
+    return chosen

@@ -9,7 +9,7 @@ import tensorflow as tf
 from absl import logging
 from keras import ops
 
-from scc_tf.arguments import check_choice, check_count, check_number
+from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
 from scc_tf.safety.evaluation import check_safety_set
@@ -17,7 +17,7 @@ from scc_tf.size import SIZE_FORMS, UNITS, SizeTerm
 from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import make_plan
 from scc_tf.training.cuttable import CuttableModel
-from scc_tf.training.format_optimizer import averages_weights, default_format_optimizer
+from scc_tf.training.format_optimizer import checked_optimizer, default_format_optimizer
 from scc_tf.training.safety_term import SafetyTerm
 
 __all__ = ["SIZE_MODELS", "SelfCompressingModel"]
@@ -102,17 +102,16 @@ class SelfCompressingModel(CuttableModel):
         check_choice("size_model", size_model, SIZE_MODELS)
         check_choice("size_form", size_form, SIZE_FORMS)
         check_choice("unit", unit, UNITS)
-        optimizer = keras.optimizers.get(optimizer)
-        format_optimizer = keras.optimizers.get(
-            default_format_optimizer() if format_optimizer is None else format_optimizer
-        )
-        for name, chosen in (("optimizer", optimizer), ("format_optimizer", format_optimizer)):
-            if averages_weights(chosen):  # at the end of fit Keras gives one optimizer all variables to average
-                raise ValueError(
-                    f"Expected {name} without use_ema: it has only some of the variables. Received: "
-                    f"{name}={chosen.name} with use_ema=True"
-                )
-        SizeTerm(self, size_form, unit)  # refuses
+        optimizer = checked_optimizer("optimizer", optimizer)
+        if format_optimizer is None:
+            format_optimizer = default_format_optimizer()
+        format_optimizer = checked_optimizer("format_optimizer", format_optimizer)
+        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+            raise ValueError(
+                "Expected optimizer to be one that takes all weights: Keras gives it the bit depths as well when fit "
+                f"ends, which a MultiOptimizer does not take. {received('optimizer', optimizer)}"
+            )
+        SizeTerm(self, size_form, unit)  # refuses a model without self-compressing layers
         safety_term = SafetyTerm(self, loss, safety_set, safety_batch_size) if lambda_safety else None
         super().compile(optimizer=optimizer, loss=loss, **kwargs)
         if size_model == "entropy":
@@ -120,7 +119,7 @@ class SelfCompressingModel(CuttableModel):
         self.size_model, self._size_form, self._unit = size_model, size_form, unit
         self.exchanged()
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
-        self.lambda_safety = float(lambda_safety)
+        self.lambda_safety = lambda_safety
         self._safety_term = safety_term
         self.format_optimizer = format_optimizer
         self._safety_settings = functools.partial(  # not a dictionary, in which Keras would look for things to save
@@ -254,6 +253,7 @@ class SelfCompressingModel(CuttableModel):
         Returns:
             `scc_tf.SurgeryReport`; None if nothing was changed.
         """
+        min_share = check_number("min_share", min_share, 0, 1)
         alive = {}
         for key, layout in Flow(self).layouts.items():
             if isinstance(layout.layer, SelfCompressing):
