@@ -150,7 +150,8 @@ def test_a_cut_network_is_exported(tmp_path):
     model = network(run_eagerly=False)
     cut(model, 0, 1)
     model.export(tmp_path / "served", verbose=False)
-    np.testing.assert_allclose(tf.saved_model.load(tmp_path / "served").serve(X[:4]), model(X[:4]), atol=1e-6)
+    served = tf.saved_model.load(tmp_path / "served")
+    np.testing.assert_allclose(served.serve(X[:4]), model(X[:4]), atol=1e-6)
 
 
 class Noisy(keras.layers.Layer):
