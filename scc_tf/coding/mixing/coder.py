@@ -97,7 +97,7 @@ class MixedCoder:
         """Code a text, before any numbers.
 
         Args:
-            text: bytes without a 0; ignored when reading.
+            text: bytes, printable ASCII; ignored when reading.
             dictionary: bytes, texts that end in a 0 each. What the model would know after them it knows from the start.
             most: bytes that a text may have.
 
@@ -105,10 +105,10 @@ class MixedCoder:
             bytes: the text.
 
         Raises:
-            ValueError: if it is longer than ``most``, or has a 0 in it.
+            ValueError: if it is longer than ``most``, or no printable ASCII.
         """
-        if not self.reading and (len(text) > most or 0 in text):
-            raise ValueError(f"Expected a text of at most {most} bytes without a 0. Received: {len(text)} bytes")
+        if not self.reading and (len(text) > most or not all(31 < byte < 127 for byte in text)):
+            raise ValueError(f"Expected a text of at most {most} bytes of ASCII. Received: {len(text)} bytes")
         self._reserve(2 * len(text) + 2)
         new = np.zeros(most + 1 if self.reading else len(text) + 1, np.uint8)
         new[: len(text)] = np.frombuffer(text, np.uint8)
@@ -116,8 +116,9 @@ class MixedCoder:
         state, known, plain = self._start.primed(dictionary)
         known, plain, self._symbols = np.append(known, new), np.append(plain, new), state.copy()
         end = self._compiled.code_text(known, start, known.size, plain, self._symbols, self._memory, self._data)
+        self._check_within()
         if known[end - 1]:
-            raise ValueError(f"Expected a text of at most {most} bytes. Received: more")
+            raise ValueError(f"Expected a text of at most {most} bytes of ASCII. Received: more, or others")
         return known[start : end - 1].tobytes()
 
     def numbers(self, values, kind=0):

@@ -170,7 +170,7 @@ def _expected(j, text, known, state):
 
 @numba.njit("int64(uint8[::1], int64, int64, uint8[::1], int64[::1], int64[::1], uint8[::1])", **_CACHED)
 def code_text(text, start, most, plain, state, memory, data):
-    """Code bytes up to and including a 0, or up to ``most``; returns where they end.
+    """Code ASCII up to and including a 0, another byte, or up to ``most``; returns where it ends.
 
     Args:
         text: uint8, all that was coded before, from ``start`` on the bytes; filled when decoding.
@@ -201,7 +201,8 @@ def code_text(text, start, most, plain, state, memory, data):
             known = 2 * known + bit
         text[place] = known & 255
         _append(text[place], plain, state)
-        if not text[place]:
+        is_text = 31 < text[place] < 127  # what is damaged is soon none, and need not be decoded to its end
+        if not is_text or is_beyond(memory, data):
             return place + 1
     return most
 
