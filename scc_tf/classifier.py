@@ -8,7 +8,7 @@ import numpy as np
 
 from scc_tf.arguments import check_array, received
 
-__all__ = ["border", "class_labels", "classes_of", "predicted_classes"]
+__all__ = ["border", "class_labels", "classes_of", "last_activation", "predicted_classes"]
 
 _OF_NUMBERS = {  # losses of networks that do not choose between classes
     *("huber", "log_cosh", "logcosh", "mae", "mape", "mean_absolute_error", "mean_absolute_percentage_error"),
@@ -138,12 +138,12 @@ def predicted_classes(answers, model=None):
 
 def _answers_several(model, loss):
     """Whether each unit says yes or no to a question of its own."""
-    return _last_activation(model) is keras.activations.sigmoid or (loss or "").startswith("binary")
+    return last_activation(model) is keras.activations.sigmoid or (loss or "").startswith("binary")
 
 
 def border(model, name="model", loss=None):
     """Where the one unit of a model passes from class 0 to class 1; the arguments are those of `classes_of`."""
-    activation, loss = _last_activation(model), _loss_name(model, loss)
+    activation, loss = last_activation(model), _loss_name(model, loss)
     if activation in (keras.activations.sigmoid, keras.activations.hard_sigmoid):
         return 0.5
     if activation is keras.activations.linear and (loss is None or loss in _OF_LOGITS):
@@ -155,7 +155,7 @@ def border(model, name="model", loss=None):
     )
 
 
-def _last_activation(model):
+def last_activation(model):
     """The function that makes the outputs of a model; None where it is not known."""
     tensor = model.outputs[0]
     while True:

@@ -9,10 +9,9 @@ import keras
 import numpy as np
 
 from scc_tf.arguments import check_count, check_number, received
+from scc_tf.inference import outputs
 
 __all__ = ["ClusterBudget", "chain_errors", "check_limit", "spread"]
-
-_BATCH_SIZE = 256
 
 
 @dataclasses.dataclass(frozen=True)
@@ -102,8 +101,8 @@ def chain_errors(images, options, clustered):
 
 
 def _outputs(model, images):
-    parts = [model(images[start : start + _BATCH_SIZE], training=False) for start in range(0, len(images), _BATCH_SIZE)]
-    return np.concatenate([keras.ops.convert_to_numpy(part) for part in parts]).astype(np.float64)
+    answers = keras.tree.flatten(outputs(model, images))
+    return np.concatenate([values.reshape(len(values), -1) for values in answers], axis=1).astype(np.float64)
 
 
 def spread(options, errors, cost, limit):

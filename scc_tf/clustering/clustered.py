@@ -18,6 +18,7 @@ from scc_tf.clustering.responses import channel_responses
 from scc_tf.clustering.taps import check_not_nested
 from scc_tf.flops import count_trainable
 from scc_tf.graph import check_functional, copy_model
+from scc_tf.inference import check_inputs
 from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
@@ -109,13 +110,14 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     if not isinstance(clusters, ClusterBudget):
         check_clusters(clusters)
     check_functional(model)
+    images = images if images is None else check_inputs("images", images, model)
     model = copy_model(model)  # no layer of a copy is called in another model, too
     space = space or ("effective" if images is None else "responses")
     merge = merge or ("scaled" if images is None else "fitted")
     if space not in SPACES or merge not in MERGES:
         raise ValueError(f"Expected space in {SPACES} and merge in {MERGES}. Received: {space=}, {merge=}")
     needs_images = space == "responses" or merge == "fitted" or isinstance(clusters, ClusterBudget)
-    if needs_images and (images is None or len(images) == 0):
+    if needs_images and images is None:
         raise ValueError('Expected images for the space "responses", the merge "fitted" and a budget. Received: none')
     chains = find_chains(model)
     counts = chain_counts(chains, {} if isinstance(clusters, ClusterBudget) else clusters)
@@ -134,7 +136,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     if isinstance(clusters, ClusterBudget):
         clusters.check(costs)
         options = [clusters.options(chain.channels) for chain in chains]
-        few, quick = images[:_SENSITIVITY_IMAGES], "scaled" if merge == "fitted" else merge
+        few, quick = [array[:_SENSITIVITY_IMAGES] for array in images], "scaled" if merge == "fitted" else merge
         found = chain_errors(few, options, lambda counts: clustered(counts, few, quick)[0])
         counts = spread(options, found, clusters.cost(costs), clusters.limit)
         errors = {
@@ -175,8 +177,10 @@ def keep_filters(model, kept, images=None, fitted=False):
         ValueError: if the model is subclassed or not built, a mask is not of a layer that `find_chains` finds, or for
             the fit images are missing or a layer is in a nested model.
     """
-    if fitted and (images is None or len(images) == 0):
-        raise ValueError("Expected images to fit what is left to. Received: none")
+    if fitted and images is None:
+        raise ValueError("Expected images to fit what is left to. Received: images=None")
+    check_functional(model)
+    images = images if images is None else check_inputs("images", images, model)
     model = copy_model(model)  # no layer of a copy is called in another model, too
     copy = copy_model(model)
     chains = {chain.name: chain for chain in find_chains(copy)}

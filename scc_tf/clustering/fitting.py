@@ -8,6 +8,7 @@ import numpy as np
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering.chains import kernel_values
 from scc_tf.clustering.taps import tap_inputs
+from scc_tf.inference import batch_for, batches, check_inputs, outputs
 
 __all__ = ["fit_readers"]
 
@@ -43,16 +44,19 @@ def fit_readers(chain, wanted, kept, model, original, images):
         return
     now = tap_inputs(model, [reader.layout.layer for reader, _ in pairs])
     before = tap_inputs(original, [reader.layout.layer for _, reader in pairs])
-    read = keras.tree.flatten(before(images[:1], training=False))  # of these the size is known, of inputs it may not be
+    arrays = check_inputs("images", images, model)
+    read = keras.tree.flatten(
+        outputs(before, [array[:1] for array in arrays])
+    )  # of these the size is known, of inputs it may not be
     fits = [_Fit(*pair, kept, values.shape[1:-1]) for pair, values in zip(pairs, read, strict=True)]
-    images = images[: -(-SAMPLES // min(PER_IMAGE, *(fit.windows.positions for fit in fits)))]
-    reestimate_batch_statistics(now, images)
+    count = -(-SAMPLES // min(PER_IMAGE, *(fit.windows.positions for fit in fits)))
+    arrays = [array[:count] for array in arrays]
+    reestimate_batch_statistics(now, arrays)
     rng = np.random.default_rng(0)
-    for start in range(0, len(images), _BATCH_SIZE):
-        batch = images[start : start + _BATCH_SIZE]
-        read = (keras.tree.flatten(tapped(batch, training=False)) for tapped in (now, before))
+    for batch in batches(arrays, batch_for(now, None, _BATCH_SIZE, arrays)):
+        read = (keras.tree.flatten(outputs(tapped, batch)) for tapped in (now, before))
         for fit, *values in zip(fits, *read, strict=True):
-            fit.add(*map(keras.ops.convert_to_numpy, values), rng)
+            fit.add(*values, rng)
     for fit in fits:
         fit.assign()
 

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from scc_tf.clustering.taps import tap_inputs
+from scc_tf.inference import batch_for, batches, check_inputs, outputs
 
 __all__ = ["channel_responses"]
 
@@ -24,19 +25,16 @@ def channel_responses(model, chains, images):
         values of two channels, divided by the number of samples. So distances are the same as between the samples.
 
     Raises:
-        ValueError: if there are no images.
+        ValueError: if there are no images, or the model cannot take them.
     """
-    if len(images) == 0:
-        raise ValueError("Expected at least one image. Received: none")
+    arrays = [array[:IMAGES] for array in check_inputs("images", images, model)]
     taps = tap_inputs(model, [chain.readers[0].layout.layer for chain in chains])
     rng = np.random.default_rng(0)
     grams = [np.zeros((chain.channels, chain.channels)) for chain in chains]
-    images = images[:IMAGES]
-    for start in range(0, len(images), _BATCH_SIZE):
-        values = taps(images[start : start + _BATCH_SIZE], training=False)
-        for gram, chain, array in zip(grams, chains, keras.tree.flatten(values), strict=True):
-            sampled = _sampled(chain, keras.ops.convert_to_numpy(array), rng)
-            gram += sampled @ sampled.T / (SAMPLES * len(images))
+    for batch in batches(arrays, batch_for(taps, None, _BATCH_SIZE, arrays)):
+        for gram, chain, values in zip(grams, chains, keras.tree.flatten(outputs(taps, batch)), strict=True):
+            sampled = _sampled(chain, values, rng)
+            gram += sampled @ sampled.T / (SAMPLES * len(arrays[0]))
     return [_factor(gram) for gram in grams]
 
 

@@ -7,16 +7,18 @@ import numpy as np
 
 from scc_tf import metrics
 from scc_tf.arguments import check_count, received
+from scc_tf.classifier import class_labels
 from scc_tf.evaluation.behaviour import measure_behaviour, measure_curves
 from scc_tf.evaluation.footprint import measure_footprint
-from scc_tf.evaluation.outputs import classifier_outputs, number_of_classes
+from scc_tf.evaluation.outputs import check_images, classifier_outputs, number_of_classes
 from scc_tf.evaluation.report import CompressionReport, ModelReport
-from scc_tf.metrics.probabilities import checked_labels
 
 __all__ = ["evaluate_compression"]
 
 
-def evaluate_compression(before, after, data, ood=None, *, names=("before", "after"), bins=15, examples=5, stored=True):
+def evaluate_compression(  # noqa: PLR0913 (each is something to choose)
+    before, after, data, ood=None, *, names=("before", "after"), bins=15, examples=5, stored=True, batch_size=None
+):
     """Compare two classifiers: answers, calibration, behaviour out of distribution, size and work.
 
     Any two models will do, in any order: plain, self-compressing, weight-sharing, masked, pruned, or loaded from a
@@ -38,6 +40,7 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
         bins: of the calibration errors, a whole number from 1.
         examples: how many single OOD images the figure shows, evenly spread over the set, or the indices of those.
         stored: whether to pack the models for their ``stored_bytes``: about a second per million weights.
+        batch_size: examples per forward pass; None: as many as memory allows, 500 at most.
 
     Returns:
         `CompressionReport`: ``print`` it for a table, ``report.to_json()``, ``report.save_figure("page.png")``. In all
@@ -70,16 +73,20 @@ def evaluate_compression(before, after, data, ood=None, *, names=("before", "aft
     classes = [number_of_classes(m, n) for m, n in zip((before, after), names, strict=True)]
     if classes[0] != classes[1]:
         raise ValueError(f"Expected models of the same classes. Received: {classes[0]} and {classes[1]} outputs")
-    images = _images(data, ood, classes[0])
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    images, labels = _images(data, ood, before)
+    for model, name in zip((before, after), names, strict=True):
+        check_images(model, images, name)
     chosen = _chosen(examples, images)
-    outputs = [classifier_outputs(m, images, n) for m, n in zip((before, after), names, strict=True)]
-    found = [_model_report(*parts, data, bins, chosen) for parts in zip(names, outputs, strict=True)]
+    outputs = [classifier_outputs(m, images, n, batch_size) for m, n in zip((before, after), names, strict=True)]
+    found = [_model_report(*parts, labels, bins, chosen) for parts in zip(names, outputs, strict=True)]
     footprints = [measure_footprint(model, stored) for model in (before, after)]
     reports = [
         ModelReport(footprint=footprint, **parts) for parts, (footprint, _) in zip(found, footprints, strict=True)
     ]
     answers = [o.logits["test"].argmax(axis=1) for o in outputs]
-    right = [answer == data.test.labels for answer in answers]
+    right = [answer == labels["test"] for answer in answers]
     class_names, class_notes = _class_names(data, classes[0])
     return CompressionReport(
         *reports,
@@ -103,8 +110,8 @@ def _check_examples(examples):
         raise ValueError(f"Expected examples to be a number of them, or indices. {received('examples', examples)}")
 
 
-def _images(data, ood, classes):
-    """``{set: images}``, after a look at the labels: before the models are run, which may take minutes."""
+def _images(data, ood, model):
+    """``({set: images}, {set: labels})``, the labels as class numbers: before the models are run."""
     splits = {name: getattr(data, name, None) for name in ("validation", "test")}
     missing = [n for n, split in splits.items() if not (hasattr(split, "images") and hasattr(split, "labels"))]
     if missing:
@@ -112,16 +119,18 @@ def _images(data, ood, classes):
             "Expected data with a validation and a test split of images and labels (see scc_tf.datasets.load). "
             f"Received: {type(data).__name__} without {' and '.join(missing)}"
         )
-    for split in splits.values():
-        if len(split.images):  # an empty one is told of as images
-            checked_labels(split.labels, np.broadcast_to(0.0, (len(split.images), classes)))
+    labels = {  # an empty one is told of as images
+        name: class_labels(split.labels, model, len(split.images), f"labels of the {name} set")
+        for name, split in splits.items()
+        if len(split.images)
+    }
     images = {name: split.images for name, split in splits.items()}
     if ood is not None:
         if isinstance(ood, tuple) and not hasattr(ood, "images") and not hasattr(ood, "test"):
             raise ValueError(f"Expected ood to be images, without labels. Received: a tuple of {len(ood)}")
         ood = getattr(ood, "test", ood)
         images["out"] = np.asarray(getattr(ood, "images", ood))
-    return images
+    return images, labels
 
 
 def _chosen(examples, images):
@@ -139,15 +148,15 @@ def _chosen(examples, images):
     return chosen
 
 
-def _model_report(name, outputs, data, bins, chosen):
+def _model_report(name, outputs, labels, bins, chosen):
     """What `ModelReport` takes, but for the footprint."""
     kinds = metrics.KINDS if outputs.are_logits else tuple(k for k in metrics.KINDS if k != "energy")
     has_ood = "out" in outputs.logits
     return {
         "name": name,
-        "behaviour": measure_behaviour(outputs, data.validation.labels, data.test.labels, bins),
+        "behaviour": measure_behaviour(outputs, labels["validation"], labels["test"], bins),
         "ood": metrics.ood_report(outputs.logits["test"], outputs.logits["out"], kinds) if has_ood else None,
-        "curves": measure_curves(outputs, data.test.labels, bins, chosen),
+        "curves": measure_curves(outputs, labels["test"], bins, chosen),
     }
 
 

@@ -5,13 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 
+from scc_tf.classifier import last_activation
 from scc_tf.graph import check_functional
+from scc_tf.inference import check_inputs, outputs
 from scc_tf.metrics import softmax
 from scc_tf.metrics.probabilities import ROW_TOLERANCE
 
-__all__ = ["ClassifierOutputs", "classifier_outputs", "number_of_classes"]
-
-BATCH_SIZE = 500
+__all__ = ["ClassifierOutputs", "check_images", "classifier_outputs", "number_of_classes"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -40,7 +40,8 @@ def number_of_classes(model, name="model"):
         name: of the model, for what is raised.
 
     Raises:
-        ValueError: if the model is subclassed or not built, or has several inputs or outputs or one class only.
+        ValueError: if the model is subclassed or not built, has several inputs or outputs or one class only, or a
+            sigmoid on each class: these are neither logits nor probabilities of one class out of all.
     """
     check_functional(model)
     if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
@@ -50,10 +51,21 @@ def number_of_classes(model, name="model"):
         )
     if model.outputs[0].shape[1] == 1:
         raise ValueError(f"Expected one output per class. Received: {name!r} with output {model.outputs[0].shape}")
+    if last_activation(model) is keras.activations.sigmoid:
+        raise ValueError(f"Expected logits or softmax probabilities. Received: {name!r} with a sigmoid on each class")
     return model.outputs[0].shape[1]
 
 
-def classifier_outputs(model, images, name="model"):
+def check_images(model, images, name="model"):
+    """Refuse sets of images that a model cannot take, before it is run; the arguments are those below.
+
+    Returns:
+        ``{set: list of one array}``.
+    """
+    return {key: check_inputs(f"images for {name!r} on the {key} set", own, model) for key, own in images.items()}
+
+
+def classifier_outputs(model, images, name="model", batch_size=None):
     """Run a classifier over sets of images, in inference mode.
 
     Outputs are taken for probabilities if no row of any set has a negative entry and every row sums to 1.
@@ -62,13 +74,14 @@ def classifier_outputs(model, images, name="model"):
         model: built Sequential or functional Keras model with one input and one output ``(N, K)``, ``K >= 2``.
         images: ``{set: array (N, ...)}`` in the shape and range that the model was trained for.
         name: of the model, for what is raised.
+        batch_size: examples per forward pass; None: as many as memory allows, 500 at most.
 
     Returns:
         `ClassifierOutputs`.
 
     Raises:
         ValueError: if the model is subclassed or not built, has several inputs or outputs or one class only, the images
-            have another shape than it takes, or an output is not finite.
+            are not finite or have another shape than it takes, or an output is not finite.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
@@ -76,26 +89,22 @@ def classifier_outputs(model, images, name="model"):
         False
     """
     number_of_classes(model, name)
-    outputs = {key: _outputs(model, np.asarray(array), f"{name!r} on the {key} set") for key, array in images.items()}
-    if not all(_are_probabilities(array) for array in outputs.values()):
-        return ClassifierOutputs(outputs, are_logits=True)
+    found = {
+        key: _finite(outputs(model, arrays, batch_size), f"{name!r} on the {key} set")
+        for key, arrays in check_images(model, images, name).items()
+    }
+    if not all(_are_probabilities(array) for array in found.values()):
+        return ClassifierOutputs(found, are_logits=True)
     smallest = np.finfo(np.float32).tiny  # of what a float32 softmax can return besides 0
-    return ClassifierOutputs({key: np.log(np.maximum(p, smallest)) for key, p in outputs.items()}, are_logits=False)
+    return ClassifierOutputs({key: np.log(np.maximum(p, smallest)) for key, p in found.items()}, are_logits=False)
 
 
-def _outputs(model, images, what):
-    expected = model.inputs[0].shape
-    fits = images.ndim == len(expected) and all(
-        size in (None, given) for size, given in zip(expected[1:], images.shape[1:], strict=True)
-    )
-    if not fits or not len(images):
-        raise ValueError(f"Expected images {tuple(expected)}, at least one. Received: {images.shape} for {what}")
-    batches = [images[start : start + BATCH_SIZE] for start in range(0, len(images), BATCH_SIZE)]
-    structures = [keras.tree.flatten(model(batch, training=False))[0] for batch in batches]
-    outputs = np.concatenate([keras.ops.convert_to_numpy(values) for values in structures]).astype(np.float64)
-    if not np.isfinite(outputs).all():
-        raise ValueError(f"Expected finite outputs. Received: {np.sum(~np.isfinite(outputs))} that are not, of {what}")
-    return outputs
+def _finite(answers, what):
+    (values,) = keras.tree.flatten(answers)
+    values = values.astype(np.float64)
+    if not np.isfinite(values).all():
+        raise ValueError(f"Expected finite outputs. Received: {np.sum(~np.isfinite(values))} that are not, of {what}")
+    return values
 
 
 def _are_probabilities(outputs):

@@ -324,12 +324,15 @@ def test_short_names_do_not_narrow_the_table(net, data):
         ),
         (
             {"after": keras.Sequential([keras.Input((9,)), keras.layers.Dense(3)])},
-            r"\(40, 8\) for 'after' on the valid",
+            r"'after' on the validation set of shape \(None, 9\).*\(40, 8\)",
         ),
         ({"after": keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(3)])}, "one input and one output"),
         ({"data": "mnist"}, "Received: str without validation and test"),
-        ({"ood": np.zeros((4, 5))}, r"\(4, 5\) for 'before' on the out set"),
-        ({"ood": np.zeros((0, 8))}, "at least one"),
+        ({"ood": np.zeros((4, 5))}, r"'before' on the out set of shape \(None, 8\).*\(4, 5\)"),
+        ({"ood": np.zeros((0, 8))}, "out set of at least one example"),
+        ({"ood": np.full((4, 8), np.nan)}, "'before' on the out set to be finite"),
+        ({"before": keras.Sequential([keras.Input((8,)), keras.layers.Dense(3, "sigmoid")])}, "sigmoid on each"),
+        ({"batch_size": 0}, "batch_size=0"),
         ({"ood": (np.zeros((4, 8)), np.zeros(4, int))}, "without labels. Received: a tuple of 2"),
         ({"names": ("only",)}, "two names"),
         *(
@@ -350,11 +353,12 @@ def test_arguments_are_checked(arguments, message, net, data):
 @pytest.mark.parametrize(
     ("labels", "message"),
     [
-        (lambda own: np.eye(3)[own], "integer labels"),
-        (lambda own: own[:-1], "integer labels"),
-        (lambda own: own + 1, "in"),
+        (lambda own: np.ones((len(own), 3)), "set to hold .*not one-hot"),
+        (lambda own: own[:-1], "set to hold one label per example"),
+        (lambda own: own + 1, "set to hold classes from 0 to 2"),
+        (lambda own: own + 0.5, "set to hold .*whole numbers"),
     ],
-    ids=["one-hot", "one too few", "out of range"],
+    ids=["several", "one too few", "out of range", "fractions"],
 )
 def test_labels_are_looked_at_before_a_model_is_run(split, labels, message, net, data, monkeypatch):
     def run(*arguments):
@@ -364,6 +368,14 @@ def test_labels_are_looked_at_before_a_model_is_run(split, labels, message, net,
     own = getattr(data, split)
     with pytest.raises(ValueError, match=message):
         evaluate_compression(net, net, data._replace(**{split: Split(own.images, labels(own.labels))}))
+
+
+@pytest.mark.parametrize("form", [lambda own: np.eye(3)[own], lambda own: own[:, None]])
+def test_labels_may_be_one_hot_or_a_column(form, net, data):
+    splits = {name: getattr(data, name) for name in ("validation", "test")}
+    changed = data._replace(**{name: Split(own.images, form(own.labels)) for name, own in splits.items()})
+    reports = [evaluate_compression(net, half_dead(net), d, stored=False).to_json() for d in (data, changed)]
+    assert reports[0] == reports[1]
 
 
 def test_a_split_without_labels_is_named(net, data):
