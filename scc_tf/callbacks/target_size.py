@@ -151,13 +151,13 @@ class TargetSize(EveryNSteps):
                 f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
             )
         self.reached, self.safe, self.outcome = False, None, None
-        if isinstance(self.model, SelfCompressingModel):
-            check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
         super().on_train_begin(logs)
         self.model.gamma.assign(self.history[-1]["gamma"])
 
     def at_step(self, step):
         """Measure; move gamma."""
+        if not self.history and isinstance(self.model, SelfCompressingModel):  # once: vectors grow while they train
+            check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
         size = float(self.measure(self.model))
         if not self.history and size < self.target_bytes and isinstance(self.model, SelfCompressingModel):
             size = self._from_above(step, size)

@@ -207,7 +207,7 @@ def interrupt(model):
 
 
 def training(folder, interruption=None):
-    """Collapses at step 8 (and is restored), is crushed by gamma from step 13 on, so that it must be reverted."""
+    """Collapses at step 8 (and is restored), is crushed by gamma from step 12 on, so that it must be reverted."""
     model = toy.compressed(
         optimizer=keras.optimizers.Adam(0.05),
         gamma=0.0,
@@ -219,7 +219,7 @@ def training(folder, interruption=None):
     restoration = KernelRestoration(monitor, threshold=0.2, backup_dir=folder / "safety")
     callbacks = [
         keras.callbacks.BackupAndRestore(folder / "keras"),
-        GammaScheduler(lambda step: 0.0 if step < 13 else 1e3),
+        GammaScheduler(lambda step: 0.0 if step < 12 else 1e3),
         AtStep(8, kill(range(12))),
         monitor,
         restoration,
