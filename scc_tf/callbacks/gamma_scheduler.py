@@ -2,6 +2,8 @@
 
 import keras
 
+from scc_tf.arguments import check_number, received
+
 __all__ = ["GammaScheduler"]
 
 
@@ -15,7 +17,8 @@ class GammaScheduler(keras.callbacks.Callback):
             so an interrupted run goes on where it was.
 
     Raises:
-        ValueError: if ``schedule`` is not callable, or returns a negative or non-finite gamma.
+        ValueError: if ``schedule`` is not callable, or returns a negative or non-finite gamma; from ``fit``, if the
+            model has no gamma.
 
     Example:
         >>> import keras
@@ -26,16 +29,20 @@ class GammaScheduler(keras.callbacks.Callback):
     def __init__(self, schedule):
         super().__init__()
         if not callable(schedule):
-            raise ValueError(f"Expected schedule to be a function of the step. Received: schedule={schedule!r}")
+            raise ValueError(f"Expected schedule to be a function of the step. {received('schedule', schedule)}")
         self.schedule = schedule
+
+    def on_train_begin(self, logs=None):
+        """Refuse a model without gamma."""
+        if not hasattr(self.model, "gamma"):
+            raise ValueError(
+                f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
+            )
 
     def on_train_batch_begin(self, batch, logs=None):
         """Assign gamma for the coming step."""
         step = int(self.model.optimizer.iterations.numpy())
-        gamma = float(self.schedule(step))
-        if not 0 <= gamma < float("inf"):
-            raise ValueError(f"Expected a finite gamma >= 0. Received: schedule({step}) = {gamma}")
-        self.model.gamma.assign(gamma)
+        self.model.gamma.assign(check_number(f"schedule({step})", self.schedule(step), 0))
 
     def on_train_batch_end(self, batch, logs=None):
         """Log it."""

@@ -3,10 +3,14 @@
 import dataclasses
 import hashlib
 import json
+import math
+import numbers
 
 import keras
 import numpy as np
 import tensorflow as tf
+
+from scc_tf.arguments import check_choice, received
 
 __all__ = ["check_settings", "fill_from_presets", "provenance", "setting", "settings_key"]
 
@@ -22,7 +26,7 @@ def setting(default, help_text):
 
 
 def check_settings(config, rules):
-    """Refuse settings that nothing could run with.
+    """Refuse settings that nothing could run with: those of another type than the field says, first of all.
 
     Args:
         config: a ``Config``.
@@ -32,10 +36,27 @@ def check_settings(config, rules):
     Raises:
         ValueError: for the first setting that is not accepted.
     """
-    for names, accepts, wanted in rules:
+    kinds = {field.name: field.type for field in dataclasses.fields(config)}
+    ruled = {name for names, *_ in rules for name in names}
+    others = [((name,), lambda value: True, f"to be {_KINDS[kinds[name]][1]}") for name in kinds if name not in ruled]
+    for names, accepts, wanted in (*rules, *others):
         for name in names:
-            if not accepts(value := getattr(config, name)):
-                raise ValueError(f"Expected {name} {wanted}. Received: {name}={value!r}")
+            value = getattr(config, name)
+            if not _is_a(kinds[name], value) or not accepts(value):
+                raise ValueError(f"Expected {name} {wanted}. {received(name, value)}")
+
+
+_KINDS = {  # of a field -> what its values are, in words
+    bool: (bool, "True or False"),
+    int: (numbers.Integral, "a whole number"),
+    float: (numbers.Real, "a number"),
+    str: (str, "a string"),
+}
+
+
+def _is_a(kind, value):
+    right = isinstance(value, _KINDS[kind][0]) and isinstance(value, bool) == (kind is bool)
+    return right and not (kind is float and math.isnan(value))
 
 
 def fill_from_presets(config, presets):
@@ -48,8 +69,7 @@ def fill_from_presets(config, presets):
     Raises:
         ValueError: if there are none for the model.
     """
-    if config.model not in presets:
-        raise ValueError(f"Expected model to be one of {tuple(presets)}. Received: model={config.model!r}")
+    check_choice("model", config.model, presets)
     for name, value in presets[config.model].items():
         if getattr(config, name) is None:
             object.__setattr__(config, name, value)  # frozen from here on

@@ -60,7 +60,7 @@ def test_a_keras_schedule_works_and_goes_on_from_the_optimizers_step():
     np.testing.assert_allclose(logged, [0.015, 0.02, 0.02], rtol=1e-6)
 
 
-@pytest.mark.parametrize("gamma", [-0.001, math.nan, math.inf])
+@pytest.mark.parametrize("gamma", [-0.001, math.nan, math.inf, "0.1", None])
 def test_a_schedule_that_gives_a_bad_gamma_is_stopped_at_that_step(gamma):
     scheduler, model = GammaScheduler(lambda step: gamma if step == 3 else 0.1), toy.compressed()
     scheduler.set_model(model)
@@ -71,6 +71,14 @@ def test_a_schedule_that_gives_a_bad_gamma_is_stopped_at_that_step(gamma):
     assert float(model.gamma) == pytest.approx(0.1)
 
 
-def test_a_schedule_that_is_no_function_is_refused():
-    with pytest.raises(ValueError, match=r"schedule=0\.1"):
-        GammaScheduler(0.1)
+@pytest.mark.parametrize("schedule", [0.1, None, "linear"])
+def test_a_schedule_that_is_no_function_is_refused(schedule):
+    with pytest.raises(ValueError, match=f"Received: schedule={schedule!r}$"):
+        GammaScheduler(schedule)
+
+
+def test_a_model_without_gamma_is_refused_before_the_first_step():
+    scheduler = GammaScheduler(lambda step: 0.1)
+    scheduler.set_model(toy.dense_net())
+    with pytest.raises(ValueError, match="which has a gamma"):
+        scheduler.on_train_begin()

@@ -1,9 +1,10 @@
 import dataclasses
 import re
 
+import numpy as np
 import pytest
 
-from scc_tf.pipelines.settings import setting, settings_key
+from scc_tf.pipelines.settings import check_settings, setting, settings_key
 
 
 @dataclasses.dataclass(frozen=True)
@@ -20,6 +21,27 @@ def test_a_setting_has_its_default_and_help():
         "learning rate",
         "of no consequence",
     ]
+
+
+RULES = ((("rate",), lambda v: 0 < v <= 1, "in (0, 1]"),)
+
+
+@pytest.mark.parametrize(
+    ("name", "value", "wanted"),
+    [
+        *((("rate"), v, "in (0, 1]") for v in (0, 1.5, "0.5", None, float("nan"), True, [0.5])),
+        *((("seed"), v, "to be a whole number") for v in (1.5, 2.0, "1", None, False)),
+        *((("note"), v, "to be a string") for v in (1, None, b"x")),
+    ],
+)
+def test_settings_that_nothing_could_run_with_are_refused_in_one_line(name, value, wanted):
+    config = dataclasses.replace(Config(), **{name: value})
+    with pytest.raises(ValueError, match=re.escape(f"Expected {name} {wanted}. Received: {name}={value!r}")):
+        check_settings(config, RULES)
+
+
+def test_numbers_of_numpy_are_numbers_too():
+    check_settings(Config(seed=np.int64(3), rate=np.float32(1)), RULES)
 
 
 def test_the_key_tells_the_named_settings_apart_and_no_others():
