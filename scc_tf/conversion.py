@@ -1,5 +1,6 @@
 """From a plain Keras model to its self-compressing, weight-sharing or masked twin, and back."""
 
+import dataclasses
 from collections.abc import Mapping
 
 import keras
@@ -115,8 +116,9 @@ def self_compress(
             closely as their codes allow, and no training makes up for that.
 
     Returns:
-        A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, and what was
-        skipped and why. Skipped layers are logged as warnings.
+        A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, what was skipped and why,
+        and what the first rounding costs. Skipped layers are logged as warnings. The model keeps the one that was
+        handed in as its ``origin``, to measure safety and fidelity against: leave that one's weights alone meanwhile.
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if its class
@@ -158,9 +160,19 @@ def self_compress(
             common = keras.ops.full_like(exponents, keras.ops.max(exponents))
             fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
     words = "self_compress", "self-compress"
-    compressed.conversion_report = report_on(model, compressed, pairs, reason_to_skip, SelfCompressing, words)
+    report = report_on(model, compressed, pairs, reason_to_skip, SelfCompressing, words)
+    errors = dict(error for layer, twin in pairs if not reason_to_skip(layer) for error in _start_errors(twin))
+    compressed.conversion_report = dataclasses.replace(report, start_errors=errors)
     compressed.origin = Origin(model)
     return compressed
+
+
+def _start_errors(layer):
+    """Pairs of a kernel's name, and how far quantizing takes it from where it was, relative to its norm."""
+    for fmt in layer.formats:
+        kernel = keras.ops.convert_to_numpy(getattr(layer, fmt.name)).astype(np.float32)
+        off = np.linalg.norm(keras.ops.convert_to_numpy(layer.quantized(fmt.name)) - kernel)
+        yield f"{layer.name}/{fmt.name}", float(off / max(np.linalg.norm(kernel), 1e-30))
 
 
 def _clusters_by_name(clusters, model):

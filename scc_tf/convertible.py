@@ -39,16 +39,24 @@ class ConversionReport:
         verb: what the converted layers now do.
         not_storable: ``{name: reason}`` for layers and operations that no packed file can hold: `scc_tf.save_packed`
             will refuse the model.
+        start_errors: ``{layer name/kernel: fraction}``, what the first rounding costs: the distance of the quantized
+            kernel from the one that was copied, relative to the latter (norms). What it costs on the safety set is the
+            first check of `scc_tf.callbacks.SafetyMonitor`.
     """
 
     converted: tuple
     skipped: dict
     verb: str = "self-compress"
     not_storable: dict = dataclasses.field(default_factory=dict)
+    start_errors: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        """One line for what was converted, one for each skipped layer."""
+        """One line for what was converted, one for what its first rounding costs, one for each skipped layer."""
         lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
+        if self.start_errors:
+            worst, error = max(self.start_errors.items(), key=lambda item: item[1])
+            least = 100 * min(self.start_errors.values())
+            lines.append(f"kernels start {least:.1f} to {100 * error:.1f} % off the original, the most in {worst}")
         lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
         return "\n".join(lines + [f"no packed file can hold {n}: {reason}" for n, reason in self.not_storable.items()])
 

@@ -386,3 +386,12 @@ def test_saving_keeps_the_formats_of_nested_layers(tmp_path):
     for ours, theirs in zip(arrays(model), arrays(loaded), strict=True):
         np.testing.assert_array_equal(ours, theirs)
     np.testing.assert_array_equal(loaded(image(4)), model(image(4)))
+
+
+@pytest.mark.parametrize(("bits", "low", "high"), [(2, 0.2, 0.9), (4, 0.05, 0.2), (8, 0.001, 0.02)])
+def test_the_report_says_what_the_first_rounding_costs(bits, low, high):
+    plain = keras.Sequential([keras.Input((30,)), keras.layers.Dense(40, name="a"), keras.layers.Dense(3, name="b")])
+    report = scc_tf.self_compress(plain, bits).conversion_report
+    assert set(report.start_errors) == {"a/kernel", "b/kernel"}
+    assert all(low < error < high for error in report.start_errors.values())
+    assert f"{100 * max(report.start_errors.values()):.1f} % off the original" in str(report)

@@ -155,6 +155,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     )
     if stage.is_finished:
         record = stage.load(compressed)  # cuts it, too
+        compressed.contract = _contract(config, safety_set, record) if safe else None
         return compressed, record
     start = size_report(compressed, stored=False)
     before = {
@@ -171,7 +172,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         seen = {"seconds": seconds, **watch.record()}
         trained.save(compressed, seen)
     trained_validation = accuracy(compressed, data.validation)
-    contract = Contract(safety_set, seen["reference_accuracy"], config.threshold_points / 100)
+    contract = _contract(config, safety_set, seen)
     compressed.contract = contract if safe else None  # a training that was loaded has none
     compressed, fit = _finish(config, compressed, images)
     report = size_report(compressed)
@@ -195,6 +196,11 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
         record["target"] = _target_record(fit, seen["target"])
     stage.save(compressed, record)
     return compressed, record
+
+
+def _contract(config, safety_set, seen):
+    """What the row owes to the safety set, from what was seen in training."""
+    return Contract(safety_set, seen["reference_accuracy"], config.threshold_points / 100)
 
 
 def _finish(config, model, images):
