@@ -51,14 +51,15 @@ class ConversionReport:
     start_errors: dict = dataclasses.field(default_factory=dict)
 
     def __str__(self):
-        """One line for what was converted, one for what its first rounding costs, one for each skipped layer."""
+        """One line for what was converted, one for each skipped layer, one for what the first rounding costs."""
         lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
+        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
+        lines += [f"no packed file can hold {name}: {reason}" for name, reason in self.not_storable.items()]
         if self.start_errors:
             worst, error = max(self.start_errors.items(), key=lambda item: item[1])
             least = 100 * min(self.start_errors.values())
             lines.append(f"kernels start {least:.1f} to {100 * error:.1f} % off the original, the most in {worst}")
-        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        return "\n".join(lines + [f"no packed file can hold {n}: {reason}" for n, reason in self.not_storable.items()])
+        return "\n".join(lines)
 
 
 def check_class(model):

@@ -94,5 +94,5 @@ def run(config, work_dir, verbose=1):
         **record,
         "float32_bytes": 4 * plain.count_params(),
         "stored_bytes": file.stored_bytes,
-        "parts": dataclasses.asdict(file),
+        "parts": {part: value for part, value in dataclasses.asdict(file).items() if value is not None},
     }, model
