@@ -14,6 +14,7 @@ import hashlib
 import json
 import os
 import random
+import shutil
 import signal
 import subprocess
 import sys
@@ -140,11 +141,17 @@ def moments(values):
 
 
 def interrupted(number, job, shares, expected, values):
-    """One run that is killed and goes on; the second moment is one of the time that is left."""
+    """One run that is killed and goes on; the second moment is one of the time that is left.
+
+    One that has ended before it could be killed, since the machine had less to do, is done again with sooner moments.
+    """
     folder = Path(values.work_dir) / f"run-{number:02}"
+    shutil.rmtree(folder, ignore_errors=True)
     kills, left = [], expected["seconds"]
     for share in shares:
         seconds, ended = wait(start(job, folder, values.examples), share * left)
+        if ended and not kills:
+            return interrupted(number, job, [0.8 * share for share in shares], expected, values)
         if ended:
             break
         kills.append({"after_seconds": seconds, "during": reached(folder)})

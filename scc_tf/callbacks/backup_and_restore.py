@@ -7,9 +7,10 @@ import keras
 import numpy as np
 from absl import logging
 
-from scc_tf.arguments import check_folder
+from scc_tf.arguments import check_folder, received
 from scc_tf.callbacks.resumable import BACKUP, RESUMABLES
 from scc_tf.callbacks.state_files import StateFiles, pack, unpack
+from scc_tf.graph import running_state
 
 __all__ = ["BackupAndRestore"]
 
@@ -45,7 +46,7 @@ class BackupAndRestore(keras.callbacks.Callback):
     def __init__(self, backup_dir, *, keep=False):
         super().__init__()
         self._files = StateFiles(check_folder("backup_dir", backup_dir), "epoch", ".weights.h5")
-        self._keep, self._restored, self.path = keep, {}, None
+        self._keep, self._restored, self.path = keep, None, None
 
     @property
     def finished_epochs(self):
@@ -58,6 +59,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         Here, since it comes before ``on_train_begin`` of all of them.
         """
         super().set_params(params)
+        self._restored = None
         if params is not None and "epochs" in params:  # those of `evaluate` have none
             params[BACKUP] = self
             self._go_back()
@@ -66,11 +68,19 @@ class BackupAndRestore(keras.callbacks.Callback):
         """What is known of a callback of this ``fit``, or None."""
         return self._restored.get(_names(self.params[RESUMABLES])[callback])
 
+    def on_train_begin(self, logs=None):
+        """Refuse a list of callbacks that does not tell them of each other."""
+        if self._restored is None:
+            raise ValueError(
+                "Expected BackupAndRestore among the callbacks of fit, or in a CallbackList with the number of epochs. "
+                f"{received('params', self.params)}"
+            )
+
     def on_epoch_end(self, epoch, logs=None):
         """Keep the state; drop those before the last one."""
         others = self.params.get(RESUMABLES, [])
         state = {
-            "random": [np.asarray(variable) for variable in _random_state(self.model)],
+            "running": [keras.ops.convert_to_numpy(variable) for variable in running_state(self.model)],
             "stopped": bool(self.model.stop_training),
             "callbacks": {name: other.state() for other, name in _names(others).items()},
         }
@@ -114,7 +124,7 @@ class BackupAndRestore(keras.callbacks.Callback):
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)  # so that its state can be loaded
         self.model.load_weights(self.path)
-        for variable, value in zip(_random_state(self.model), state["random"], strict=True):
+        for variable, value in zip(running_state(self.model), state["running"], strict=True):
             variable.assign(value)
         # as Keras's BackupAndRestore does; there is no other way
         self.model._initial_epoch = max(epochs, self.params["epochs"]) if state["stopped"] else epochs
@@ -129,12 +139,6 @@ def _names(callbacks):
         seen[kind] = seen.get(kind, 0) + 1
         names[callback] = f"{kind}-{seen[kind]}"
     return names
-
-
-def _random_state(model):
-    """The variables of seed generators, which Keras saves in no file."""
-    weights = {id(variable) for variable in model.weights}
-    return [variable for variable in model.variables if id(variable) not in weights]
 
 
 def _read(path):

@@ -10,6 +10,7 @@ from absl import logging
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
+from scc_tf.graph import running_state
 from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
 from scc_tf.safety.evaluation import check_safety_set
@@ -279,21 +280,22 @@ class SelfCompressingModel(CuttableModel):
         self.compile(**config, **other._safety_settings())
 
     def save_own_variables(self, store):
-        """Add gamma, and what the size term has counted, to what Keras stores."""
+        """Add gamma, what the size term has counted, and the random state of the layers to what Keras stores."""
         super().save_own_variables(store)
         for name, variable in self._own_variables().items():
             store[name] = ops.convert_to_numpy(variable)
 
     def load_own_variables(self, store):
-        """Take over channels, gamma and counts of the stored model; older files have no gamma."""
+        """Take over channels, gamma, counts and random state of the stored model; older files lack some."""
         super().load_own_variables(store)
         for name, variable in self._own_variables().items():
-            if name in store:
+            if name in store and store[name].shape == variable.shape:  # that of a stateful layer has its batch
                 variable.assign(store[name])
 
     def _own_variables(self):
         counts = self.size_term.variables if self.size_model == "entropy" else ()
         own = {f"counts_{i}": variable for i, variable in enumerate(counts)}
+        own.update((f"running_{i}", variable) for i, variable in enumerate(running_state(self)))
         return {"gamma": self.gamma, **own} if self.compiled else {}
 
     def get_config(self):

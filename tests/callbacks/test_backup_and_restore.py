@@ -20,12 +20,12 @@ def die(*arguments):
     raise Killed
 
 
-def net(dropout):
+def net():
     keras.utils.set_random_seed(0)
     layers = [
         keras.Input((8,)),
         keras.layers.Dense(12, activation="relu", name="hidden"),
-        *([keras.layers.Dropout(0.1)] if dropout else []),
+        keras.layers.Dropout(0.1),
         keras.layers.Dense(8, activation="relu", use_bias=False, name="second"),
         keras.layers.BatchNormalization(epsilon=1e-5),
         keras.layers.Dense(toy.CLASSES, name="head"),
@@ -43,7 +43,7 @@ class Run:
     def __init__(self, folder, keeper="ours"):
         ours = keeper == "ours"
         own = {"backup_dir": None if ours else folder / "own"}
-        self.folder, self.model = folder, scc_tf.self_compress(net(dropout=ours))
+        self.folder, self.model = folder, scc_tf.self_compress(net())
         self.model.compile(keras.optimizers.SGD(0.05, momentum=0.9), toy.cross_entropy(), gamma=0.05, run_eagerly=True)
         monitor = SafetyMonitor(toy.safety_set(), every=3, statistics_images=toy.points()[0], **own)
         monitor.safety_accuracy = lambda: 0.2 if monitor.step == 6 or monitor.step > 20 else 0.9
@@ -143,7 +143,7 @@ def test_where_the_newest_is_damaged_the_one_before_is_taken_whole(tmp_path, who
 
 def plain(**settings):
     keras.utils.set_random_seed(0)
-    model = net(dropout=True)
+    model = net()
     model.compile("adam", toy.cross_entropy(), jit_compile=False, run_eagerly=True, **settings)
     return model
 
@@ -191,6 +191,12 @@ def test_weights_of_another_model_are_refused(tmp_path):
     other.compile("adam", toy.cross_entropy(), run_eagerly=True)
     with pytest.raises(ValueError, match="head"):
         fit_plain(other, BackupAndRestore(tmp_path))
+
+
+def test_callbacks_that_do_not_know_of_each_other_are_refused(tmp_path):
+    callbacks = keras.callbacks.CallbackList([BackupAndRestore(tmp_path)], model=plain())
+    with pytest.raises(ValueError, match="among the callbacks of fit"):
+        callbacks.on_train_begin()
 
 
 @pytest.mark.parametrize("folder", [None, "", 3, __file__])
