@@ -8,7 +8,7 @@ import numpy as np
 import tensorflow as tf
 
 from scc_tf.arguments import check_count, received
-from scc_tf.inference import batch_for, batches, check_inputs, compiled, forward, tensors
+from scc_tf.inference import batch_for, batches, check_inputs, check_model, compiled, forward, tensors
 
 __all__ = ["reestimate_batch_statistics", "trainable_norms"]
 
@@ -52,6 +52,7 @@ def reestimate_batch_statistics(model, images, batch_size=None):
     Source: Sun et al. 2019, "Hybrid 8-bit Floating Point (HFP8) Training", section 3 (statistics are re-estimated
         after quantization).
     """
+    check_model(model)
     if batch_size is not None:
         check_count("batch_size", batch_size)
     is_stream, norms = isinstance(images, tf.data.Dataset), trainable_norms(model)

@@ -5,7 +5,8 @@ import dataclasses
 import numpy as np
 from keras import ops
 
-from scc_tf.arguments import check_count, check_number
+from scc_tf.arguments import check_count, check_number, received
+from scc_tf.inference import check_model
 from scc_tf.layers import is_frozen, self_compressing_layers
 from scc_tf.quantization import code_range
 from scc_tf.safety.contract import verdict
@@ -97,6 +98,7 @@ def widen_dead_zone(model, widening):
         >>> np.asarray(layer.codes()).tolist()
         [[0, 0, 1, 3]]
     """
+    check_model(model)
     check_number("widening", widening, above=-0.5)
     layers = [layer for layer in self_compressing_layers(model) if not is_frozen(layer)]
     for layer in layers:
@@ -155,6 +157,8 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda mo
     """
     check_count("target_bytes", target_bytes)
     check_count("tries", tries)
+    if not callable(measure):
+        raise ValueError(f"Expected measure to be a function of a model. {received('measure', measure)}")
     check_number("reach", reach, above=0, below=0.5)
     variables = [getattr(layer, fmt.name) for layer in self_compressing_layers(model) for fmt in layer.formats]
     latent = [np.array(ops.convert_to_numpy(variable)) for variable in variables]

@@ -20,6 +20,7 @@ __all__ = [
     "batch_for",
     "batches",
     "check_inputs",
+    "check_model",
     "check_weights",
     "compiled",
     "forward",
@@ -176,6 +177,16 @@ def _fitting(name, values, tensor, least):
             f"Expected {name} of shape {(None, *wanted)}, which the model takes. {received(name, np.asarray(values))}"
         )
     return array
+
+
+def check_model(model):
+    """Refuse what is no Keras model.
+
+    Raises:
+        ValueError: if it is none.
+    """
+    if not isinstance(model, keras.Model):
+        raise ValueError(f"Expected model to be a Keras model. {received('model', model)}")
 
 
 def check_weights(model):

@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from scc_tf.arguments import check_count
+from scc_tf.inference import check_model
 from scc_tf.layers import frozen_variables, is_frozen, self_compressing_layers
 
 __all__ = ["round_exponents", "round_vectors"]
@@ -32,6 +33,7 @@ def round_exponents(model, fraction_bits=3, rescale=False, *, include_frozen=Fal
         >>> bool((keras.ops.round(model.layers[0].exponent) == model.layers[0].exponent).numpy().all())
         True
     """
+    check_model(model)
     places = 2.0 ** check_count("fraction_bits", fraction_bits, least=0, most=16)
     for layer in self_compressing_layers(model):
         for fmt in layer.formats if include_frozen or not is_frozen(layer) else ():
@@ -69,6 +71,7 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
         >>> model.layers[0].bias.numpy().tolist()
         [1.25, -0.09375]
     """
+    check_model(model)
     check_count("mantissa_bits", mantissa_bits, least=0, most=10)
     done = set() if include_frozen else frozen_variables(model)
     for layer in model._flatten_layers():

@@ -5,7 +5,7 @@ Shapes: ``n`` weights, ``k`` clusters.
 
 import numpy as np
 
-from scc_tf.arguments import check_choice, check_count, received
+from scc_tf.arguments import check_array, check_choice, check_count, received
 
 __all__ = ["STARTS", "centroid_gradients", "share_weights", "sharing_rate"]
 
@@ -48,7 +48,7 @@ def share_weights(values, clusters, start="linear", seed=0):
         ([-1.0, 0.6000000238418579], [[0, 1], [1, 0]])
     """
     with np.errstate(over="ignore"):  # what float32 cannot hold is refused below
-        values = np.asarray(values, np.float32)
+        values = check_array("values", values).astype(np.float32)
     if not values.size or not np.isfinite(values).all():
         raise ValueError(f"Expected values to be finite, not empty. {received('values', values)}")
     check_count("clusters", clusters)
