@@ -66,7 +66,7 @@ class Stage:
 
     def load(self, model):
         """Put the weights of a finished stage into the model; returns the record."""
-        shutil.rmtree(self._folder, ignore_errors=True)  # it may have been stopped just before that
+        self._tidy()  # it may have been stopped just before that
         _load_weights(model, self._weights)
         return self.record
 
@@ -75,7 +75,13 @@ class Stage:
         with atomic_path(self._weights) as partial:
             model.save_weights(partial)
         _write_json(self._record, record)
+        self._tidy()
+
+    def _tidy(self):
+        """Remove the backup, and what a kill left half written."""
         shutil.rmtree(self._folder, ignore_errors=True)
+        for partial in self.folder.glob(".*-partial-*"):
+            partial.unlink(missing_ok=True)
 
     def fit(self, model, batches, epochs, callbacks=(), verbose=1, validation=None):
         """Train, from where an interrupted training stopped.

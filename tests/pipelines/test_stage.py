@@ -54,6 +54,7 @@ def test_nothing_but_the_results_is_left(stage, tmp_path, again):
     if again:  # stopped just before it had removed the backup
         folder.mkdir()
         (folder / "epoch-1.weights.h5").touch()
+        (tmp_path / "training-1" / ".123-partial-record.json").touch()
         stage.load(net())
     assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == ["model.weights.h5", "record.json"]
 
