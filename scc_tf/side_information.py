@@ -9,6 +9,8 @@ from scc_tf.layers import frozen_variables, is_frozen, self_compressing_layers
 
 __all__ = ["round_exponents", "round_vectors"]
 
+_FAR = 8.0  # standard deviations: means beyond lose more than those of usual networks
+
 
 def round_exponents(model, fraction_bits=3, rescale=False, *, include_frozen=False):
     """Round the exponents of all self-compressing kernels to multiples of ``2**-fraction_bits``.
@@ -48,7 +50,8 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
     """Round biases, normalization parameters and batch statistics to few bits, as many as float16 has or fewer.
 
     A quantized bias becomes what its layer adds. Of the others, a variable with a value outside float16's range, or so
-    small that float16 loses more than it does elsewhere, keeps its float32 values. Exponents, bit depths, kernels, and
+    small that float16 loses more than it does elsewhere, keeps its float32 values; and so do the means of a
+    BatchNormalization, where one of them is more than eight standard deviations from 0 and loses by it. Exponents, bit depths, kernels, and
     what a `Normalization` has learned of its inputs, are not touched.
 
     Args:
@@ -82,7 +85,7 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
         if layer.has_quantized_bias and id(layer.bias) not in done:
             layer.bias.assign(layer.effective_bias())
             done.add(id(layer.bias))
-    kept = []
+    deviations, kept = _deviations(model), []
     for variable in model.weights:
         if id(variable) in done or len(variable.shape) > 1 or variable.dtype != "float32":
             continue
@@ -90,10 +93,21 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
         with np.errstate(over="ignore"):
             rounded = values.astype(np.float16).astype(np.float32)
         if np.all(np.abs(rounded - values) <= 1e-3 * np.abs(values)):
-            variable.assign(rounded if mantissa_bits == 10 else _rounded(values, mantissa_bits))
+            rounded = rounded if mantissa_bits == 10 else _rounded(values, mantissa_bits)
+            moved = np.abs(rounded - values) / deviations.get(id(variable), np.inf)
+            if np.any(moved > _FAR * 2.0 ** -(mantissa_bits + 1)):
+                kept.append(variable.path)
+                continue
+            variable.assign(rounded)
         else:
             kept.append(variable.path)
     return tuple(kept)
+
+
+def _deviations(model):
+    """``{id of a moving mean: standard deviations}``: what a mean is rounded by counts in these."""
+    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    return {id(n.moving_mean): np.sqrt(np.asarray(n.moving_variance) + n.epsilon) for n in norms if n.built}
 
 
 def _rounded(values, mantissa_bits):

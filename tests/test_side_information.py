@@ -101,3 +101,15 @@ def test_a_quantized_bias_becomes_what_its_layer_adds():
     model.layers[0].bias.assign([10.001, -0.02])
     round_vectors(model, mantissa_bits=2)
     np.testing.assert_array_equal(model.layers[0].bias, [10.0, -1 / 64])
+
+
+@pytest.mark.parametrize(("mean", "kept"), [(1.7, False), (2001.3, True)])
+def test_means_that_are_far_beside_their_deviation_are_not_rounded(mean, kept):
+    norm = keras.layers.BatchNormalization(name="norm")
+    model = keras.Sequential([keras.Input((2,)), norm])
+    norm.moving_mean.assign([0.1, mean])
+    norm.moving_variance.assign([4.0, 4.0])
+    x = np.float32([[0.3, mean + 1]])
+    before = np.asarray(model(x))
+    assert ("norm/moving_mean" in round_vectors(model)) == kept
+    np.testing.assert_allclose(model(x), before, atol=2e-3)
