@@ -51,8 +51,8 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
 
     A quantized bias becomes what its layer adds. Of the others, a variable with a value outside float16's range, or so
     small that float16 loses more than it does elsewhere, keeps its float32 values; and so do the means of a
-    BatchNormalization, where one of them is more than eight standard deviations from 0 and loses by it. Exponents, bit depths, kernels, and
-    what a `Normalization` has learned of its inputs, are not touched.
+    BatchNormalization, where one of them is more than eight standard deviations from 0 and loses by it. Exponents, bit
+    depths, kernels, and what a `Normalization` has learned of its inputs, are not touched.
 
     Args:
         model: Keras model; its float32 variables of rank 0 or 1 are assigned.
