@@ -4,6 +4,7 @@ A case is known by a seed and its number alone, so that one that fails can be ma
 """
 
 import copy
+import functools
 import json
 import zlib
 
@@ -15,6 +16,7 @@ import scc_tf
 from scc_tf.coding.mixing import LONGEST_TEXT, MixedCoder
 from scc_tf.export.packed import _functional, _pack_mixed, _pack_older, _unpack
 from scc_tf.export.packed.architecture import architecture_text, pack_architecture
+from scc_tf.export.packed.architecture import read_dictionary as architecture_dictionary
 from scc_tf.export.packed.extras import write_extras
 from scc_tf.export.packed.header import MIXED, frame, split_extras, unframe, with_extras
 from scc_tf.export.packed.mixed import read_dictionary
@@ -174,30 +176,24 @@ def _one_of(choices, rng):
     return copy.deepcopy(choices[rng.integers(len(choices))])
 
 
+@functools.cache
 def _text_of(data):
-    """The architecture of a file's content, bytes; and how to put another one in its place."""
-    extras, rest = split_extras(data)
-    architecture, tensors, version = unframe(rest)
+    """The text of the architecture in a file's content, bytes."""
+    architecture, tensors, version = unframe(split_extras(data)[1])
     if version == MIXED:
-        text = MixedCoder(tensors).text(dictionary=read_dictionary())
-
-        def put(text, rng):
-            coder = MixedCoder()
-            coder.text(bytes(b if 31 < b < 127 else 63 for b in text[:LONGEST_TEXT]), read_dictionary())
-            return with_extras(frame(b"", coder.getvalue() + rng.bytes(rng.integers(40)), MIXED), extras)
-    else:
-        text = _inflated(architecture)
-
-        def put(text, rng):
-            return with_extras(frame(pack_architecture(text), tensors, version), extras)
-
-    return text, put
+        return MixedCoder(tensors).text(dictionary=read_dictionary())
+    return zlib.decompressobj(-15, zdict=architecture_dictionary()).decompress(architecture)
 
 
-def _inflated(architecture):
-    from scc_tf.export.packed.architecture import read_dictionary as preset
-
-    return zlib.decompressobj(-15, zdict=preset()).decompress(architecture)
+def _with_text(data, text, rng):
+    """A file's content, bytes, with another text; what follows that in version 3 is noise."""
+    extras, rest = split_extras(data)
+    _, tensors, version = unframe(rest)
+    if version != MIXED:
+        return with_extras(frame(pack_architecture(text), tensors, version), extras)
+    coder = MixedCoder()
+    coder.text(bytes(b if 31 < b < 127 else 63 for b in text[:LONGEST_TEXT]), read_dictionary())
+    return with_extras(frame(b"", coder.getvalue() + rng.bytes(rng.integers(40)), MIXED), extras)
 
 
 def with_checksum(data):
@@ -224,11 +220,11 @@ def case(files, seed, number):
         return with_extras(frame(architecture, _tampered_bytes(tensors, rng), version), extras)
     if kind < 0.55 and extras:
         return with_extras(rest, _tampered_bytes(extras, rng))
-    text, put = _text_of(data)
+    text = _text_of(data)
     if kind < 0.65:
-        return put(_tampered_bytes(text, rng), rng)
+        return _with_text(data, _tampered_bytes(text, rng), rng)
     changed = _tampered_json(json.loads(text), rng)
-    return put(json.dumps(changed, separators=(",", ":")).encode(), rng)
+    return _with_text(data, json.dumps(changed, separators=(",", ":")).encode(), rng)
 
 
 def outcome(data):
