@@ -317,7 +317,7 @@ def test_formats_get_unscaled_gradients_in_mixed_precision(growth_steps):
         ("float32", SGD(0.1)),
         ("mixed_float16", keras.optimizers.LossScaleOptimizer(SGD(0.1), dynamic_growth_steps=growth_steps)),
     ):
-        model = toy.compressed(toy.dense_net(dtype=dtype), optimizer, gamma=0.05, format_optimizer=SGD(1.0))
+        model = toy.compressed(toy.dense_net(dtype=dtype), optimizer, gamma=0.25, format_optimizer=SGD(1.0))
         before = toy.formats(model)
         one_step(model, *toy.points())
         moved.append([value - before[path] for path, value in toy.formats(model).items()])

@@ -38,7 +38,7 @@ def network():
         ("--tuned=8/16/65", "Expected from 1 to 64 clusters for 'stage3_block1_conv1'. Received: 65"),
         ("--tuned=8-16-32", "as in 8/16/32. Received: '8-16-32'"),
         ("--tuned_methods=l2", "Expected a method of"),
-        ("--timed=0/16/32", "Expected from 1 to 16 clusters"),
+        ("--timed=0/16/32", "Expected clusters to be a whole number from 1"),
         ("--timed=half", "Received: 'half'"),
         ("--budgets=half", "Expected a budget, as in 135754 or 20000000mac. Received: 'half'"),
         ("--budgets=9mac", "Expected a budget of at least"),

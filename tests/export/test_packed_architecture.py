@@ -228,7 +228,7 @@ def crafted(text, folder, version=PLAIN):
     text = text if isinstance(text, bytes) else json.dumps(text).encode()
     if version == MIXED:
         writer = MixedCoder()
-        writer.text(text, read_dictionary())
+        writer.text(bytes(byte if 31 < byte < 127 else 63 for byte in text), read_dictionary())  # all it can hold
         (folder / "crafted.scc").write_bytes(frame(b"", writer.getvalue(), MIXED))
         return folder / "crafted.scc"
     packer = architecture.zlib.compressobj(9, architecture.zlib.DEFLATED, -15, 9, 0, architecture.read_dictionary())
