@@ -32,6 +32,12 @@ __all__ = [
 BATCH_SIZE = 500
 ACTIVATION_BYTES = 2**27  # of the largest activation of a batch; a pass holds a few of that size
 FEW_BYTES = 2**24  # of all activations of all examples
+_BAKED_IN = (
+    "activation",
+    "dtype_policy",
+    "mean",
+    "variance",
+)  # of a layer, into what is compiled; the last two: adapted
 
 
 def batch_for(model, batch_size=None, limit=BATCH_SIZE, arrays=()):
@@ -100,8 +106,10 @@ def arranged(model, inputs, name="inputs"):
         name: of the argument, for the error.
 
     Raises:
-        ValueError: if there is not one array for each input.
+        ValueError: if there is not one array for each input, or the model has no known inputs.
     """
+    if not getattr(model, "inputs", None):
+        raise ValueError(f"Expected a built functional or Sequential model. {received('model', model)}")
     wanted, structure = model.inputs, getattr(model, "input", None)
     if isinstance(inputs, Mapping):
         if not isinstance(structure, Mapping):
@@ -226,7 +234,7 @@ def tensors(model, arrays):
 
 
 def compiled(model, name, make, arrays, state=()):
-    """A compiled function that stays with a model until its layers, or ``state``, are others.
+    """A compiled function that stays with a model until its layers, their constants, or ``state``, are others.
 
     Removing channels exchanges the layers of a model; what was compiled before would go on with the old ones.
 
@@ -246,10 +254,12 @@ def compiled(model, name, make, arrays, state=()):
     if functions is None:
         functions = _Functions()
         object.__setattr__(model, "_scc_tf_functions", functions)
-    layers = [*model._flatten_layers()]
+    parts = [
+        part for layer in model._flatten_layers() for part in (layer, *(getattr(layer, n, None) for n in _BAKED_IN))
+    ]
     found = functions.by_name.get(name)
-    if found is None or found[1] != state or [*map(id, found[0])] != [*map(id, layers)]:
-        found = functions.by_name[name] = (layers, state, tf.function(make(), reduce_retracing=True))
+    if found is None or found[1] != state or [*map(id, found[0])] != [*map(id, parts)]:
+        found = functions.by_name[name] = (parts, state, tf.function(make(), reduce_retracing=True))
     return found[2]
 
 

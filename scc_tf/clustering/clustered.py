@@ -18,7 +18,7 @@ from scc_tf.clustering.responses import channel_responses
 from scc_tf.clustering.taps import check_not_nested
 from scc_tf.flops import count_trainable
 from scc_tf.graph import check_functional, copy_model
-from scc_tf.inference import check_inputs
+from scc_tf.inference import check_inputs, check_weights
 from scc_tf.pruning import first_members
 
 __all__ = ["ClusterReport", "cluster_filters", "keep_filters"]
@@ -110,6 +110,7 @@ def cluster_filters(model, clusters, images=None, space=None, merge=None, weight
     if not isinstance(clusters, ClusterBudget):
         check_clusters(clusters)
     check_functional(model)
+    check_weights(model)
     images = images if images is None else check_inputs("images", images, model)
     model = copy_model(model)  # no layer of a copy is called in another model, too
     space = space or ("effective" if images is None else "responses")
@@ -180,6 +181,7 @@ def keep_filters(model, kept, images=None, fitted=False):
     if fitted and images is None:
         raise ValueError("Expected images to fit what is left to. Received: images=None")
     check_functional(model)
+    check_weights(model)
     images = images if images is None else check_inputs("images", images, model)
     model = copy_model(model)  # no layer of a copy is called in another model, too
     copy = copy_model(model)

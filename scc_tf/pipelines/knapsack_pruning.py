@@ -24,6 +24,7 @@ from scc_tf import datasets, models
 from scc_tf.coding.codebook import share_weights as share_values
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.export.packed import packed_report
+from scc_tf.inference import outputs
 from scc_tf.pipelines.deep_compression.stages import Trainer
 from scc_tf.pipelines.settings import check_settings, provenance, setting, settings_key
 from scc_tf.pruning import edge_bits, fractional_bound, global_masks, reduce_layer
@@ -109,10 +110,10 @@ def edge_saliency(model, layers, split, kind):
     if kind == "gradient":
         means = _squared_gradients(model, layers, split)
         return [square * mean for square, mean in zip(squares, means, strict=True)]
-    inputs = keras.Model(model.inputs[0], [layer.input for layer in layers])(split.images)
+    inputs = outputs(keras.Model(model.inputs[0], [layer.input for layer in layers]), split.images)
     energies = [
         square * np.mean(np.square(x, dtype=np.float64), axis=0)[:, None]
-        for square, x in zip(squares, inputs if len(layers) > 1 else [inputs], strict=True)
+        for square, x in zip(squares, inputs, strict=True)
     ]
     if kind == "energy":
         return energies

@@ -16,7 +16,7 @@ from scc_tf.arguments import check_array, check_count, check_path, received
 from scc_tf.arrays_file import read_arrays_file
 from scc_tf.atomic import atomic_path
 from scc_tf.classifier import class_labels, classes_of
-from scc_tf.inference import check_inputs
+from scc_tf.inference import check_inputs, check_weights
 from scc_tf.safety import diversity
 from scc_tf.safety.attention import attention_score, cam_batches, last_convolution, resize_maps
 from scc_tf.safety.uncertainty import margin
@@ -179,6 +179,7 @@ def select_safety_set(
     classes = classes_of(model)
     if len(model.inputs) != 1:
         raise ValueError(f"Expected model to have one input. Received: {model.name!r} with {len(model.inputs)} inputs")
+    check_weights(model)
     arrays, images = check_inputs("images", images, model), np.asarray(images)
     labels = class_labels(labels, model, len(images))
     has_maps = last_convolution(model) is not None
