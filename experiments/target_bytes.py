@@ -2,10 +2,10 @@
 
 python experiments/target_bytes.py
 
-For every target, gamma is steered during training so that the file of the network approaches it, and a dead zone makes
-it exact. Where size and safety cannot both be had, safety wins and the record says so. Finished runs are cached in
---work_dir; an experiment that was stopped goes on. The record and the figure of an earlier one are replaced, also after
-every target.
+For every target, gamma is steered during training so that the file of the network approaches it from above, and a dead
+zone makes it fit. Where size and safety cannot both be had, safety wins and the record says so. Finished runs are
+cached in --work_dir; an experiment that was stopped goes on. The record and the figure of an earlier one are replaced,
+also after every target.
 """
 
 import json
@@ -87,7 +87,7 @@ def main():
             "{validation_error:.2f} %, test error {test_error:.2f} %, safety {safety_accuracy:.2%} (drop "
             "{safety_drop_points:.2f} points)\n    {outcome}".format(**record["points"][-1])
         )
-    hit = sum(point["reached"] and point["safe"] for point in record["points"])
+    hit = sum(point["reached"] and point["error_percent"] >= -2 and point["safe"] for point in record["points"])
     print(f"{hit} of {len(record['points'])} targets hit within 2 %, with safety kept. Record and figure: {out_dir}")
 
 

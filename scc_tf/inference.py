@@ -6,6 +6,7 @@ all activations of all examples are few is the model called as it is, for compil
 on nothing but the model and the number of examples: the same call gives the same bits, whatever came before it.
 """
 
+import functools
 import math
 from collections.abc import Mapping
 
@@ -259,7 +260,8 @@ def compiled(model, name, make, arrays, state=()):
     ]
     found = functions.by_name.get(name)
     if found is None or found[1] != state or [*map(id, found[0])] != [*map(id, parts)]:
-        found = functions.by_name[name] = (parts, state, tf.function(make(), reduce_retracing=True))
+        function = functools.partial(make())  # without code of its own, by which TensorFlow would count tracings
+        found = functions.by_name[name] = (parts, state, tf.function(function, reduce_retracing=True))
     return found[2]
 
 
