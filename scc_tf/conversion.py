@@ -30,6 +30,7 @@ from scc_tf.layers import (
     kernel_constraints,
 )
 from scc_tf.masked_layers import MASKED, UNMASKED, Masked, twin_of
+from scc_tf.safety.contract import contract_of
 from scc_tf.training import SelfCompressingModel
 from scc_tf.training.origin import Origin
 
@@ -278,6 +279,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
             clone.share(centroids, indices, name)
     words = "share_weights", "share weights"
     sharing.conversion_report = report_on(model, sharing, pairs, reason_to_skip, WeightSharing, words)
+    sharing.contract = contract_of(model)
     return sharing
 
 
@@ -314,6 +316,7 @@ def to_plain(model):
             copy_state(layer, stock)
             continue
         _copy_by_name(layer, _effective(layer), stock)
+    plain.contract = contract_of(model)
     return plain
 
 
@@ -381,5 +384,6 @@ def add_masks(model, exclude=(), *, include_frozen=False):
     words = "add_masks", "have masks"
     masked.conversion_report = report_on(model, masked, pairs, reason_to_skip, Masked, words)
     if compresses:
-        masked.starting_weights = model.starting_weights
+        masked.starting_weights, masked.origin = model.starting_weights, model.origin
+    masked.contract = contract_of(model)
     return masked

@@ -27,7 +27,7 @@ class SizeFit:
         widening: of the dead zone, in steps; 0 leaves every code as it was.
         reached: whether the file is at most as large as the target.
         refused: whether the target was missed because a dead zone that comes closer was not accepted.
-        finer: by how many bits the steps were made finer.
+        finer: by how many bits the steps were made finer; negative: coarser.
         start_distance: of the answers before from those of the network that was handed in, in [0, 1], see
             `scc_tf.finer_steps.Fidelity`; None where that was not measured.
         distance: of the answers now.
@@ -58,7 +58,7 @@ class SizeFit:
             "" if self.reached else f"the target is MISSED: {why}",
             f"{self.start_bytes:,} B before",
             f"dead zone wider by {self.widening:+.3f} steps" if self.widening else "",
-            f"steps finer by {self.finer:.3f} bits" if self.finer else "",
+            f"steps {'finer' if self.finer > 0 else 'coarser'} by {abs(self.finer):.3f} bits" if self.finer else "",
             self._fidelity(),
             verdict(self),
         ]

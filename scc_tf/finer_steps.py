@@ -1,4 +1,4 @@
-"""Bytes that are left, spent on fidelity: finer steps of the kernels, and how near the answers then come."""
+"""Finer steps of the kernels, or coarser ones, and how near the answers then come to those of the original network."""
 
 import contextlib
 
@@ -17,14 +17,14 @@ _PROBES = 256  # examples that are answered
 
 
 def refine_steps(model, by, exponent_places=16):
-    """Make the steps of all kernels finer, and give the bit depths what keeps their range.
+    """Make the steps of all kernels finer, or coarser, and give the bit depths what keeps their range.
 
     ``e -> floor((e - by) * 2**places) / 2**places``, and ``b`` grows by as much as ``e`` falls. Frozen layers and
-    channels without bits stay as they are.
+    channels without bits stay as they are; no other gets less than one bit.
 
     Args:
         model: Keras model; exponents and bit depths of its self-compressing layers, nested ones included, are assigned.
-        by: bits, at least 0.
+        by: bits; negative for coarser steps.
         exponent_places: binary places that the new exponents have.
 
     Example:
@@ -40,7 +40,9 @@ def refine_steps(model, by, exponent_places=16):
         bits, exponents = ops.convert_to_numpy(fmt.bit_depth), ops.convert_to_numpy(fmt.exponent)
         finer = np.where(bits > 0, np.floor((exponents - by) * places) / places, exponents).astype(np.float32)
         fmt.exponent.assign(finer)
-        fmt.bit_depth.assign(np.minimum(bits + exponents - finer, MOST_BITS))
+        fmt.bit_depth.assign(np.clip(bits + exponents - finer, np.minimum(bits, 1.0), MOST_BITS))
+    if getattr(model, "size_model", None) == "entropy":
+        model.fit_bit_depths()
 
 
 @contextlib.contextmanager

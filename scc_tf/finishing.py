@@ -21,8 +21,10 @@ from scc_tf.training import SelfCompressingModel
 __all__ = ["FinishReport", "finish", "finish_to_bytes", "finished_bytes"]
 
 NEAR_ENOUGH = 0.003  # distance of answers below which finer steps are of no use
-_SMALLEST_REFINEMENT = 0.125  # bits
-_LEAST_LIKENESS = 0.7  # distance of answers beyond which a network is no measure of what is left of it
+LIMIT = 10.0  # bits: with steps finer by as many, a model answers as its latent weights do
+MOST_COARSE = 4.0  # bits by which steps may be coarser
+_SMALLEST_CHANGE = 0.125  # bits
+_LEAST_LIKENESS = 0.7  # distance of answers beyond which a network is no measure of what was made of it
 
 
 @dataclasses.dataclass(frozen=True)
@@ -99,11 +101,12 @@ def finished_bytes(model, exponent_places=3, statistics_bits=10):
 def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_bits=10, is_safe=None):
     """`finish` for a file of at most ``target_bytes``.
 
-    Where the file is larger, the dead zone of its rounding is widened until it fits (`scc_tf.dead_zone.fit_to_bytes`).
-    One that fits is never made worse. What the target leaves is spent on finer steps, if that brings the answers nearer
-    to those of the network that was handed to `scc_tf.self_compress`: several are tried, the answers to ``images`` are
-    measured (`scc_tf.finer_steps.Fidelity`), and the nearest of those whose file fits is taken. Where the contract is
-    known, no candidate with less safety accuracy is taken for it.
+    Where the file is larger, the dead zone of its rounding is widened until it fits (`scc_tf.dead_zone.fit_to_bytes`),
+    or where that is not enough, the steps are made coarser. One that fits is never made worse. What the target leaves
+    is spent on finer steps, if that brings the answers nearer to those of the network that was handed to
+    `scc_tf.self_compress`: several are tried, the answers to ``images`` are measured (`scc_tf.finer_steps.Fidelity`),
+    and the nearest of those whose file fits is taken. Where the contract is known, no candidate with less safety
+    accuracy is taken for it.
 
     Args:
         model: as for `finish`; its layers round to the nearest code.
@@ -127,18 +130,9 @@ def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_b
         raise ValueError(f"Expected is_safe to be a function model -> bool, or None. {received('is_safe', is_safe)}")
     judge = _judge(model) if is_safe is None else lambda candidate: (bool(is_safe(candidate)), 0.0)
     start = _Finishing(model, images, exponent_places, statistics_bits, judge)
-    if start.bytes > target_bytes:
-        fitted = start.unsettled()
-        fit = fit_to_bytes(
-            fitted,
-            target_bytes,
-            lambda candidate: len(packed_bytes(candidate)),
-            lambda candidate: judge(candidate)[0],
-            prepare=lambda candidate: start.settled(remove_dead_channels(candidate)[0]),
-        )
-        best = start.settled(remove_dead_channels(fitted)[0])
-    else:
-        best, fit = _spent(model, images, target_bytes, start)
+    best, fit = (
+        _spent(model, images, start, target_bytes) if start.bytes <= target_bytes else _saved(start, target_bytes)
+    )
     best.finish_report = start.finished.finish_report
     if contract := contract_of(model):
         found = contract.check(contract.accuracy_of(best), "the model that finish_to_bytes returns")
@@ -205,12 +199,6 @@ class _Finishing:
             report = dataclasses.replace(report, **contract.check(self.verdict[1], "the finished model"))
         self.finished.finish_report = report
 
-    @property
-    def exponent_places(self):
-        """Binary places that exponents keep."""
-        places = self._rounding.exponent_places
-        return 16 if places is None else places
-
     @functools.cached_property
     def bytes(self):
         """Length of the file."""
@@ -219,6 +207,30 @@ class _Finishing:
     def unsettled(self):
         """A copy of the model without dead channels, with rounded exponents."""
         return _smaller(self._model, self._rounding.exponent_places)
+
+    def stepped(self, by):
+        """The finished model with steps that are finer by so many bits."""
+        places = self._rounding.exponent_places
+        with finer_steps(self._model, by, 16 if places is None else places):
+            model = self.unsettled()
+        return self.settled(model)
+
+    def coarsened(self, target_bytes):
+        """``(bits, model)`` with the finest of coarser steps whose file fits; None for the model if there is none."""
+        by, found = 0.0, None
+        while found is None and by > -MOST_COARSE:
+            by -= 1.0
+            found = self._fitting(by, target_bytes)
+        step = 0.5
+        while found is not None and step >= _SMALLEST_CHANGE:
+            if (finer := self._fitting(by + step, target_bytes)) is not None:
+                by, found = by + step, finer
+            step /= 2
+        return by, found
+
+    def _fitting(self, by, target_bytes):
+        model = self.stepped(by)
+        return model if len(packed_bytes(model)) <= target_bytes else None
 
     def settled(self, model):
         """The same model, with the batch statistics that go with its weights, rounded like its biases."""
@@ -238,27 +250,47 @@ def _smaller(model, exponent_places):
     return smaller
 
 
-def _spent(model, images, target_bytes, start):
+def _saved(start, target_bytes):
+    """The model with a wider dead zone, or else with coarser steps, whose file fits, and its `SizeFit`."""
+    fitted = start.unsettled()
+    fit = fit_to_bytes(
+        fitted,
+        target_bytes,
+        lambda candidate: len(packed_bytes(candidate)),
+        lambda candidate: start.judge(candidate)[0],
+        prepare=lambda candidate: start.settled(remove_dead_channels(candidate)[0]),
+    )
+    if not fit.reached:
+        by, coarser = start.coarsened(target_bytes)
+        if coarser is not None and start.judge(coarser)[0]:
+            size = len(packed_bytes(coarser))
+            return coarser, SizeFit(target_bytes, size, start.bytes, 0.0, reached=True, finer=by)
+    return start.settled(remove_dead_channels(fitted)[0]), fit
+
+
+def _spent(model, images, start, target_bytes):
     """The best model whose file fits, ``start`` or one with finer steps, and its `SizeFit`."""
-    fit, best = SizeFit(target_bytes, start.bytes, start.bytes, 0.0, True), start.finished
+    fit, best = SizeFit(target_bytes, start.bytes, start.bytes, 0.0, reached=True), start.finished
     network = model.origin and model.origin.network
     if network is None:
         return best, fit
     fidelity = Fidelity(network, images)
     nearest = fidelity.distance(best)
     fit = dataclasses.replace(fit, start_distance=nearest, distance=nearest)
-    verdict, by, step, most = start.verdict, 0.0, 1.0, bits_to_spare(model)
-    while step >= _SMALLEST_REFINEMENT and nearest > NEAR_ENOUGH and by + step <= most:
-        with finer_steps(model, by + step, start.exponent_places):
-            finer = _smaller(model, start.exponent_places)
-        finer = start.settled(finer)
+    most = bits_to_spare(model)
+    leads_to = fidelity.distance(start.stepped(min(LIMIT, most)))
+    if start.verdict[0] and leads_to >= min(nearest, _LEAST_LIKENESS):
+        return best, fit
+    verdict, by, step = start.verdict, 0.0, 1.0
+    while step >= _SMALLEST_CHANGE and nearest > NEAR_ENOUGH and by + step <= most:
+        finer = start.stepped(by + step)
         size = len(packed_bytes(finer))
         if size > target_bytes:
             step /= 2
             continue
         by += step
         distance, judged = fidelity.distance(finer), start.judge(finer)
-        nearer = distance < min(nearest, _LEAST_LIKENESS) and judged >= start.verdict
+        nearer = distance < nearest and judged >= start.verdict
         if judged[0] > verdict[0] or (nearer and judged[0] == verdict[0]):
             best, verdict, nearest = finer, judged, distance
             fit = dataclasses.replace(fit, stored_bytes=size, finer=by, distance=distance)

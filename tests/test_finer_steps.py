@@ -35,6 +35,12 @@ def test_finer_steps_bring_the_kernels_nearer_and_clip_no_more(by, per):
     assert not np.asarray(hidden.codes())[:, 0].any()  # dead channels stay dead
 
 
+def test_coarser_steps_leave_one_bit_at_least():
+    model = small()
+    refine_steps(model, -4.0)
+    assert {float(b) for layer in self_compressing_layers(model) for b in np.asarray(layer.bit_depth)} == {1.0}
+
+
 def test_frozen_layers_keep_their_steps():
     model = small()
     model.get_layer("head").trainable = False

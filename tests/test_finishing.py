@@ -169,7 +169,7 @@ def converted(bits):
 
 
 @pytest.mark.slow
-def test_bytes_that_are_left_make_steps_finer(trained):
+def test_bytes_that_are_left_make_steps_finer():
     points = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
     plain, model = converted(2)
     start = len(packed_bytes(finish(model, points)))
@@ -178,6 +178,17 @@ def test_bytes_that_are_left_make_steps_finer(trained):
     assert 1.8 * start < fit.stored_bytes == len(packed_bytes(exact)) <= 2 * start
     expected = np.asarray(plain(points))
     assert np.abs(np.asarray(exact(points)) - expected).max() < 0.1 * np.abs(expected).max()
+
+
+@pytest.mark.slow
+def test_where_no_dead_zone_is_wide_enough_the_steps_are_coarser():
+    points = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
+    _, model = converted(8)
+    target = round(0.6 * len(packed_bytes(finish(model, points))))
+    exact, fit = finish_to_bytes(model, points, target)
+    assert fit.reached and fit.finer < 0 == fit.widening
+    assert 0.85 * target < fit.stored_bytes == len(packed_bytes(exact)) <= target
+    assert "steps coarser by" in str(fit)
 
 
 @pytest.mark.slow

@@ -190,7 +190,6 @@ class TargetSize(EveryNSteps):
                 break
             refine_steps(self.model, 1.0)
             if self.model.size_model == "entropy":
-                self.model.fit_bit_depths()
                 self.model.size_term.update(fresh=True)
             size = float(self.measure(self.model))
         start = "Training starts from finer steps" if size > before else "Training starts below the target"

@@ -136,6 +136,8 @@ def remove_dead_channels(model):
 def cut_channels(model, plan, zero_stuck=False):
     """Carry out a plan: ``(smaller model, SurgeryReport, list of Cut)``; the smaller model is not compiled."""
     smaller, cuts, undo = rebuild(model, plan, zero_stuck)
+    if (contract := getattr(model, "contract", None)) is not None:  # on the safety set, see `scc_tf.safety.Contract`
+        smaller.contract = contract
     if hasattr(smaller, "descend_from"):
         smaller.descend_from(model, {**plan.to_json(), "undo": undo})
     atoms, labels = plan.flow.atoms, plan.flow.labels

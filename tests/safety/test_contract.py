@@ -5,6 +5,7 @@ import keras
 import numpy as np
 import pytest
 
+import scc_tf
 from scc_tf.safety import Contract
 from scc_tf.safety.contract import verdict
 
@@ -46,3 +47,12 @@ def test_a_broken_contract_is_warned_of(caplog, accuracy, said):
 
 def test_without_a_contract_nothing_is_said():
     assert verdict(SimpleNamespace(safe=None)) == ""
+
+
+def test_a_contract_follows_the_answers_of_a_model_into_what_is_made_of_it():
+    model = scc_tf.self_compress(classifier(), 8)
+    model.contract = Contract(EXAMPLES, 1.0, 0.05)
+    made = [scc_tf.to_plain(model), scc_tf.add_masks(model), scc_tf.share_weights(model), scc_tf.finish(model, SCORES)]
+    made.append(scc_tf.remove_dead_channels(made[2])[0])  # a plain functional model with layers of ours
+    assert all(one.contract is model.contract for one in made)
+    assert made[1].origin is model.origin
