@@ -110,7 +110,8 @@ def edge_saliency(model, layers, split, kind):
     if kind == "gradient":
         means = _squared_gradients(model, layers, split)
         return [square * mean for square, mean in zip(squares, means, strict=True)]
-    inputs = outputs(keras.Model(model.inputs[0], [layer.input for layer in layers]), split.images)
+    tapped = keras.Model(model.inputs[0], [layer.input for layer in layers])
+    inputs = keras.tree.flatten(outputs(tapped, split.images))
     energies = [
         square * np.mean(np.square(x, dtype=np.float64), axis=0)[:, None]
         for square, x in zip(squares, inputs, strict=True)
