@@ -97,7 +97,7 @@ def reached(folder):
     if list(folder.glob("safe-*/backup/trained/record.json")):
         return "finishing"
     if epochs := [int(p.name.split("-")[1].split(".")[0]) for p in folder.glob("safe-*/backup/trained/epochs/epoch-*")]:
-        return f"compression, epoch {max(epochs) + 1}"
+        return "end of compression" if max(epochs) == COMMON["epochs"] else f"compression, epoch {max(epochs) + 1}"
     if list(folder.glob("safety-*.npz")):
         return "compression, epoch 1"
     return "safety set" if list(folder.glob("float-*/record.json")) else "float training"
