@@ -17,6 +17,7 @@ __all__ = ["TargetSize", "steered"]
 
 GAIN = 3.0  # a tenth more gamma makes a file 2 to 7 % smaller, in the end
 LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
+FAR_BELOW = -0.1  # log(size / wanted size) from which on gamma may fall at once: what has died does not come back
 HELD_BACK = 0.2  # what log gamma loses where safety stays beyond its contract; late in training it comes back slowly
 MOST_BITS = 12  # that training starts from, to be above a target
 _LOGGED = ("stored_bytes", "gamma")
@@ -26,7 +27,8 @@ def steered(gamma, errors, elapsed, limits):
     """The next gamma: a proportional-integral rule on log gamma, in steps that need no memory.
 
     ``log gamma += GAIN * (e - e_before + elapsed * e)``, where an error ``e`` is log(size / wanted size). A change is
-    at most `LARGEST_CHANGE`, and gamma itself is all that is carried on, so nothing can wind up behind a limit.
+    at most `LARGEST_CHANGE`, but for a fall where the size is far below what is wanted. Gamma itself is all that is
+    carried on, so nothing can wind up behind a limit.
 
     Args:
         gamma: weight of the size term now, positive.
@@ -45,7 +47,7 @@ def steered(gamma, errors, elapsed, limits):
     """
     before, error = errors
     change = GAIN * (error - before + elapsed * error)
-    change = min(max(change, -LARGEST_CHANGE), LARGEST_CHANGE)
+    change = min(change if error < FAR_BELOW else max(change, -LARGEST_CHANGE), LARGEST_CHANGE)
     return _within(gamma * math.exp(change), limits)
 
 
@@ -66,9 +68,9 @@ class TargetSize(EveryNSteps):
     So its answers come nearer to those of the network that it was made of. A target below what the file takes without
     all compressed kernels is refused.
 
-    Beside a `KernelRestoration` safety wins: at a check beyond the contract gamma waits, and from the second in a row
-    on it falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size would
-    have to be caught up again.
+    Beside a `KernelRestoration` safety wins: at a check beyond the contract gamma does not rise, and from the second in
+    a row on it falls, whatever the size. It waits first because a single check is noisy: after a plain fall the size
+    would have to be caught up again.
 
     Adds to ``logs``: ``stored_bytes`` and ``gamma``. At the end of ``fit`` it says what was reached, and why not.
 
@@ -169,10 +171,12 @@ class TargetSize(EveryNSteps):
             errors = math.log(before["stored_bytes"] / before["wanted_bytes"]), math.log(size / wanted)
             restoration = restoration_of(self)
             held_back = restoration is not None and not restoration.is_kept
+            moved = gamma
+            if step > before["step"]:
+                moved = steered(gamma, errors, self._elapsed(step, rate), self.limits)
             if held_back:
-                gamma = _within(gamma * math.exp(-HELD_BACK * before["held_back"]), self.limits)
-            elif step > before["step"]:
-                gamma = steered(gamma, errors, self._elapsed(step, rate), self.limits)
+                moved = min(moved, _within(gamma * math.exp(-HELD_BACK * before["held_back"]), self.limits))
+            gamma = moved
             self.model.gamma.assign(gamma)
         return {
             "stored_bytes": size,

@@ -110,6 +110,11 @@ def test_a_change_is_limited_and_so_is_gamma():
     assert steered(0.0, (0.0, 1.0), 1.0, (0.01, 1.1)) == 0.01
 
 
+def test_far_below_the_wanted_size_gamma_falls_at_once():
+    assert steered(1.0, (0.0, -1.0), 1.0, (1e-4, 1e4)) == pytest.approx(math.exp(-2 * GAIN))
+    assert steered(1.0, (0.5, -0.05), 1.0, (1e-4, 1e4)) == pytest.approx(math.exp(-LARGEST_CHANGE))
+
+
 def test_at_a_limit_nothing_winds_up():
     gamma = 1.0
     for _ in range(50):

@@ -49,13 +49,19 @@ class SafeFit:
                 getattr(callback, method)()
 
 
-@pytest.mark.parametrize("size", [50, 100, 500])
-def test_beyond_the_contract_gamma_waits_and_then_falls_whatever_the_size(size):
+@pytest.mark.parametrize("size", [100, 500])
+def test_beyond_the_contract_gamma_waits_and_then_falls_however_large_the_file(size):
     fit = SafeFit()
     assert fit.step(size, 0.9) == 1.0
     assert fit.step(size, 0.9) == pytest.approx(math.exp(-HELD_BACK))
     assert fit.step(size, 0.9) == pytest.approx(math.exp(-2 * HELD_BACK))
     assert [entry["held_back"] for entry in fit.target.history] == [0.0, 1.0, 1.0, 1.0]
+
+
+def test_beyond_the_contract_a_price_that_is_too_high_falls_at_once():
+    fit = SafeFit()
+    assert fit.step(50, 0.9) < math.exp(-HELD_BACK)
+    assert fit.step(50, 0.9) < math.exp(-2 * HELD_BACK)
 
 
 def test_when_safety_is_back_the_size_is_wanted_again():
