@@ -1,4 +1,7 @@
+import os
 import struct
+import subprocess
+import sys
 import zlib
 
 import numpy as np
@@ -149,3 +152,33 @@ def test_the_bytes_stay_what_they_are():
 
 
 GOLDEN_CHECK = (538, 247294431)
+
+
+WITHOUT_COMPILER = """
+import sys
+import numpy as np
+from scc_tf.coding.mixing import MixedCoder
+numbers, kernel = np.zeros(4, np.int64), np.zeros((3, 3, 2, 3), np.int32)
+reader = MixedCoder(bytes.fromhex(sys.argv[1]))
+text = reader.text(dictionary=b'{"units":34}' + bytes(1))
+reader.numbers(numbers)
+reader.kernel(kernel)
+reader.check_end()
+print("READ", text.decode(), numbers.tolist(), kernel.ravel().tolist())
+"""
+
+
+@pytest.mark.slow
+def test_a_process_without_the_compiler_reads_the_same():
+    kernel = (2 * np.random.default_rng(0).normal(size=(3, 3, 2, 3))).round().astype(np.int32)
+    numbers = np.array([3, -1, 2, 10**9])
+    writer = MixedCoder()
+    writer.text(b'{"units":12}', b'{"units":34}\0')
+    writer.numbers(numbers.copy())
+    writer.kernel(kernel)
+    command = [sys.executable, "-W", "error::RuntimeWarning", "-c", WITHOUT_COMPILER, writer.getvalue().hex()]
+    done = subprocess.run(
+        command, env={**os.environ, "NUMBA_DISABLE_JIT": "1"}, capture_output=True, text=True, timeout=300, check=False
+    )
+    assert done.returncode == 0, done.stderr[-2000:]
+    assert f'READ {{"units":12}} {numbers.tolist()} {kernel.ravel().tolist()}' in done.stdout

@@ -13,8 +13,7 @@ Source: Mahoney 2005, "Adaptive weighing of context models for lossless data com
     the tables ``stretch`` and ``squash`` as in lpaq1.
 """
 
-import numba
-import numpy as np
+from scc_tf.coding.mixing.compiled import compiled
 
 LIMIT = 2840  # log-odds are within 11.1 nats, beyond what 16 bits can say
 UNARY = 20  # larger magnitudes end in Exp-Golomb bits
@@ -50,7 +49,7 @@ _CACHED = {"cache": True, "error_model": "numpy"}
 _INNER = {**_CACHED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}  # half a second less each
 
 
-@numba.njit("int64(int64, int64, int64[::1], uint8[::1])", **_CACHED)
+@compiled("int64(int64, int64, int64[::1], uint8[::1])", **_CACHED)
 def code_bit(bit, chance, memory, data):
     """Write a bit, or read it: 1 with probability ``chance / 65536``. Beyond the data are zeros."""
     spread = memory[HIGH] - memory[LOW]
@@ -61,7 +60,7 @@ def code_bit(bit, chance, memory, data):
     while (memory[LOW] ^ memory[HIGH]) >> 40 == 0:
         place = memory[NEXT]
         if memory[DECODING]:
-            memory[CODE] = (memory[CODE] & _MASK) << 8 | (np.int64(data[place]) if place < data.size else 0)
+            memory[CODE] = (memory[CODE] & _MASK) << 8 | (data[place] if place < data.size else 0)
         elif place < data.size:
             data[place] = memory[LOW] >> 40
         memory[NEXT] = place + 1
@@ -70,13 +69,13 @@ def code_bit(bit, chance, memory, data):
     return bit
 
 
-@numba.njit("boolean(int64[::1], uint8[::1])", **_CACHED)
+@compiled("boolean(int64[::1], uint8[::1])", **_CACHED)
 def is_beyond(memory, data):
     """Whether a reader is so far past the end that no writer can have written what it reads."""
     return memory[DECODING] and memory[NEXT] > data.size + BEYOND
 
 
-@numba.njit("int64(int64, int64, int64, int64, int64, int64, int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64, int64, int64, int64, int64, int64[::1], uint8[::1])", **_INNER)
 def decide(bit, direct, counted, block, one, two, memory, data):
     """Code a bit whose inputs and contexts are set, with the weight sets ``one`` and ``two``, and learn from it."""
     memory[INPUTS] = 256
@@ -110,7 +109,7 @@ def decide(bit, direct, counted, block, one, two, memory, data):
     return bit
 
 
-@numba.njit("int64(int64, int64)", **_INNER)
+@compiled("int64(int64, int64)", **_INNER)
 def _length(value, most):
     bits = 0
     while value > 0 and bits < most:
@@ -119,24 +118,24 @@ def _length(value, most):
     return bits
 
 
-@numba.njit("int64(int64)", **_INNER)
+@compiled("int64(int64)", **_INNER)
 def _grade(value):
     """Class of a number below 128, two per factor of 2."""
     bits = _length(value, 7)
     return 2 * bits + (value >> max(bits - 2, 0) & 1)
 
 
-@numba.njit("int64(int64)", **_INNER)
+@compiled("int64(int64)", **_INNER)
 def _sign(value):
     return (value > 0) - (value < 0)
 
 
-@numba.njit("int64(int64, int64[::1])", **_INNER)
+@compiled("int64(int64, int64[::1])", **_INNER)
 def _stretched(share, memory):
     return memory[STRETCH + min(max(share, 8), 62000)]
 
 
-@numba.njit("void(int64[::1], int64[:,:,:,::1], int64[::1], int64[::1], uint8[::1])", **_CACHED)
+@compiled("void(int64[::1], int64[:,:,:,::1], int64[::1], int64[::1], uint8[::1])", **_CACHED)
 def code_liveness(channels, rows, links, memory, data):
     """Code which channels and which rows are not all zeros; the arguments are those of `code_weights`."""
     recent, edge = 0, memory[EDGE]
@@ -164,7 +163,7 @@ def code_liveness(channels, rows, links, memory, data):
                 some |= live[y, x]
 
 
-@numba.njit("void(int64[:,::1], int64[:,::1], int64[:,::1], int64, int64, int64[::1])", **_INNER)
+@compiled("void(int64[:,::1], int64[:,::1], int64[:,::1], int64, int64, int64[::1])", **_INNER)
 def _look(now, last, counts, y, x, memory):
     """Note the neighbours of an entry in its filter, and around it in the one before; ``WIDE`` counts twelve."""
     memory[LEFT] = now[y, x - 1]
@@ -185,7 +184,7 @@ def _look(now, last, counts, y, x, memory):
     memory[SHARED] = shared  # of 16 times the channels
 
 
-@numba.njit("int64(int64, int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64[::1], uint8[::1])", **_INNER)
 def _code_flag(flag, memory, data):
     """Whether an entry is not zero."""
     own, seen, count, kind = memory[OWN], memory[SEEN], memory[COUNT], memory[KIND]
@@ -226,7 +225,7 @@ def _code_flag(flag, memory, data):
     return decide(flag, 5, 10, 6, 16 + 8 * kind + near, 40 + 8 * kind + excess, memory, data)
 
 
-@numba.njit("int64(int64, int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64[::1], uint8[::1])", **_INNER)
 def _code_sign(positive, memory, data):
     """Whether an entry that is not zero is positive."""
     own, count, signs = memory[OWN], memory[COUNT], memory[SIGNS]
@@ -242,7 +241,7 @@ def _code_sign(positive, memory, data):
     return decide(positive, 3, 4, 16, 80 + memory[KIND], 84 + min(near, 3), memory, data)
 
 
-@numba.njit("int64(int64, int64, int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64, int64[::1], uint8[::1])", **_INNER)
 def _code_size(size, positive, memory, data):
     """The magnitude of an entry, at least 1: unary bits, then its excess in Exp-Golomb bits."""
     own, count, sizes, own_sizes = memory[OWN], memory[COUNT], memory[SIZES], memory[OWN_SIZES]
@@ -279,7 +278,7 @@ def _code_size(size, positive, memory, data):
     return found + UNARY - 1
 
 
-@numba.njit("void(int64, int64, int64, int64[:,:,::1], int64[::1])", **_INNER)
+@compiled("void(int64, int64, int64, int64[:,:,::1], int64[::1])", **_INNER)
 def _note(value, y, x, rows, memory):
     """Count an entry that is not zero."""
     positive, size = value > 0, min(abs(value), 64) - 1
@@ -297,7 +296,7 @@ def _note(value, y, x, rows, memory):
     memory[GAP] = 0
 
 
-@numba.njit("void(int64[:,::1], int64[:,:,::1], int64[:,:,::1], int64[::1], uint8[::1])", **_INNER)
+@compiled("void(int64[:,::1], int64[:,:,::1], int64[:,:,::1], int64[::1], uint8[::1])", **_INNER)
 def _code_filter(entries, rows, window, memory, data):
     """Code the entries of live rows ``(h, w)``, one channel and one input of a kernel."""
     edge, seen = memory[EDGE], memory[SEEN]
@@ -333,7 +332,7 @@ def _code_filter(entries, rows, window, memory, data):
                 _note(now[y, x], y, x, rows, memory)
 
 
-@numba.njit(
+@compiled(
     "void(int64[:,:,:,::1], int64[::1], int64[:,:,:,::1], int64[:,:,:,::1], int64[::1], int64[::1], uint8[::1])",
     **_CACHED,
 )
@@ -353,7 +352,8 @@ def code_weights(kernel, channels, rows, window, links, memory, data):
     for c in range(channels.size):
         if not channels[c]:
             continue
-        memory[FIRST:LAST] = 0
+        for k in range(FIRST, LAST):
+            memory[k] = 0
         for i in range(links.size):
             memory[LINK] = links[i]
             _code_filter(kernel[c, i], rows[i], window[i], memory, data)

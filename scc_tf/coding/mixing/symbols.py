@@ -18,6 +18,7 @@ Source: as for `scc_tf.coding.mixing.model`; the maps are the indirect contexts 
 
 import numba
 
+from scc_tf.coding.mixing.compiled import compiled, wrapped
 from scc_tf.coding.mixing.model import code_bit, is_beyond
 
 LIMIT = 2840  # log-odds are within 11.1 nats
@@ -51,14 +52,22 @@ _CACHED = {"cache": True, "error_model": "numpy"}
 _INNER = {**_CACHED, "no_cpython_wrapper": True, "no_cfunc_wrapper": True}
 
 
-@numba.njit("int64(int64, int64, int64)", **_INNER)
+@compiled("int64(int64, int64, int64)", **_INNER)
 def _hash(value, more, bits):
     """A number below ``2**bits``."""
     mixed = (value * 0x2545F491 + more + 1) * 0x9E3779B97F4A7C1
     return (mixed ^ mixed >> 29) * 0x2545F4914F6CDD1 >> 20 & (1 << bits) - 1
 
 
-@numba.njit("void(int64, int64, int64, int64, int64[::1])", **_INNER)
+if numba.config.DISABLE_JIT:
+
+    def _hash(value, more, bits):
+        """The same where integers do not wrap around by themselves."""
+        mixed = wrapped((value * 0x2545F491 + more + 1) * 0x9E3779B97F4A7C1)
+        return wrapped((mixed ^ mixed >> 29) * 0x2545F4914F6CDD1) >> 20 & (1 << bits) - 1
+
+
+@compiled("void(int64, int64, int64, int64, int64[::1])", **_INNER)
 def _enter(j, table, bits, hashed, state):
     """Find the slot of context ``j``; one that belongs to another context is taken over."""
     place, owner = table + hashed % (1 << bits), hashed >> bits & (1 << 30) - 1
@@ -67,7 +76,7 @@ def _enter(j, table, bits, hashed, state):
     state[CONTEXTS + j] = place
 
 
-@numba.njit("void(int64, int64, int64, int64[::1])", **_INNER)
+@compiled("void(int64, int64, int64, int64[::1])", **_INNER)
 def _learn(bit, place, most, state):
     """Move a probability towards a bit, by the less the more often it was used."""
     uses, mine = state[place] & 1023, state[place] >> 10 & (1 << 22) - 1
@@ -75,7 +84,7 @@ def _learn(bit, place, most, state):
     state[place] = state[place] >> 32 << 32 | mine << 10 | min(uses + 1, most)
 
 
-@numba.njit("int64(int64, int64, int64, int64, int64, int64[::1], int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64, int64, int64, int64, int64[::1], int64[::1], uint8[::1])", **_INNER)
 def _decide(bit, counted, maps, one, two, state, memory, data):
     """Code a bit whose contexts are set, with the weight sets ``one`` and ``two``, and learn from it."""
     state[INPUTS] = 256
@@ -112,7 +121,7 @@ def _decide(bit, counted, maps, one, two, state, memory, data):
     return bit
 
 
-@numba.njit("int64(uint8[::1], int64, int64, int64)", **_INNER)
+@compiled("int64(uint8[::1], int64, int64, int64)", **_INNER)
 def _last(text, end, order, more):
     """A hash of the last ``order`` bytes and of another number."""
     mixed = order
@@ -121,7 +130,7 @@ def _last(text, end, order, more):
     return _hash(mixed, more, 40)
 
 
-@numba.njit("void(uint8[::1], int64, uint8[::1], int64[::1])", **_INNER)
+@compiled("void(uint8[::1], int64, uint8[::1], int64[::1])", **_INNER)
 def _prepare(text, place, plain, state):
     """Find what matches, and hash the contexts of the byte at ``place``."""
     end, number, digits = state[PLAIN_END], state[NUMBER], state[DIGITS]
@@ -139,7 +148,7 @@ def _prepare(text, place, plain, state):
     state[HASHES + 13] = _last(plain, end, 8, 0)
 
 
-@numba.njit("void(int64, uint8[::1], int64[::1])", **_INNER)
+@compiled("void(int64, uint8[::1], int64[::1])", **_INNER)
 def _append(byte, plain, state):
     """Note a byte; in ``plain`` every number is one 0."""
     digit = 48 <= byte < 58
@@ -151,7 +160,7 @@ def _append(byte, plain, state):
     state[NUMBER] = _hash(state[NUMBER], byte, 40) if digit else 0
 
 
-@numba.njit("int64(int64)", **_INNER)
+@compiled("int64(int64)", **_INNER)
 def _length(value):
     bits = 0
     while value > 0:
@@ -160,7 +169,7 @@ def _length(value):
     return bits
 
 
-@numba.njit("int64(int64, uint8[::1], int64, int64[::1])", **_INNER)
+@compiled("int64(int64, uint8[::1], int64, int64[::1])", **_INNER)
 def _expected(j, text, known, state):
     """The byte that a match promises, and 0 if the bits that are known say otherwise."""
     byte = 256 + text[state[MATCH + j]]
@@ -168,7 +177,7 @@ def _expected(j, text, known, state):
     return byte if state[MATCH + j] and byte >> 9 - bits == known else 0
 
 
-@numba.njit("int64(uint8[::1], int64, int64, uint8[::1], int64[::1], int64[::1], uint8[::1])", **_CACHED)
+@compiled("int64(uint8[::1], int64, int64, uint8[::1], int64[::1], int64[::1], uint8[::1])", **_CACHED)
 def code_text(text, start, most, plain, state, memory, data):
     """Code ASCII up to and including a 0, another byte, or up to ``most``; returns where it ends.
 
@@ -207,7 +216,7 @@ def code_text(text, start, most, plain, state, memory, data):
     return most
 
 
-@numba.njit("int64(int64, int64, int64, int64[::1], int64[::1], uint8[::1])", **_INNER)
+@compiled("int64(int64, int64, int64, int64[::1], int64[::1], uint8[::1])", **_INNER)
 def _code_node(bit, node, sign, state, memory, data):
     """Code one decision of a number."""
     kind = state[KIND]
@@ -216,7 +225,7 @@ def _code_node(bit, node, sign, state, memory, data):
     return _decide(bit, NUMBERS, TEXT, TEXT_SETS + kind, TEXT_SETS + 16 + min(node, 63), state, memory, data)
 
 
-@numba.njit("void(int64[::1], int64, int64, int64[::1], int64[::1], uint8[::1])", **_CACHED)
+@compiled("void(int64[::1], int64, int64, int64[::1], int64[::1], uint8[::1])", **_CACHED)
 def code_numbers(values, kind, group, state, memory, data):
     """Code integers within 2^62 of 0.
 
@@ -252,7 +261,7 @@ def code_numbers(values, kind, group, state, memory, data):
         state[BEFORE] = 1 + min(length, 6)
 
 
-@numba.njit("void(int64[::1], int64, int64[::1], uint8[::1])", **_CACHED)
+@compiled("void(int64[::1], int64, int64[::1], uint8[::1])", **_CACHED)
 def code_bits(values, width, memory, data):
     """Code integers of ``width`` bits, all equally likely; ``values`` is filled when decoding."""
     for i in range(values.size):
