@@ -8,7 +8,7 @@ import pytest
 
 PACKAGE = Path(__file__).resolve().parents[1] / "scc_tf"
 ROWS = [  # bottom first: a module imports its own package and the rows below, nothing else
-    {"quantization", "allowed", "atomic", "arguments", "arrays_file"},
+    {"quantization", "allowed", "atomic", "arguments", "arrays_file", "reports"},
     {"coding", "inference", "metrics", "pruning"},
     {"layers", "models", "datasets", "tfmot", "batch_statistics", "classifier", "optimizer_state"},
     {"masked_layers"},
