@@ -4,8 +4,6 @@ import ast
 import re
 from pathlib import Path
 
-import pytest
-
 PACKAGE = Path(__file__).resolve().parents[1] / "scc_tf"
 ROWS = [  # bottom first: a module imports its own package and the rows below, nothing else
     {"quantization", "allowed", "atomic", "arguments", "arrays_file", "reports"},
@@ -30,59 +28,71 @@ KERAS_FREE = {"coding", "metrics", "pruning"}
 ONLY_IN = {"matplotlib": "plots", "tensorflow_model_optimization": "tfmot"}
 JUNK_DRAWERS = re.compile(r"_?(utils?|helpers?|common|misc)")
 
-EVERY_FILE = sorted(PACKAGE.rglob("*.py"))
-each_file = pytest.mark.parametrize("path", EVERY_FILE, ids=lambda p: str(p.relative_to(PACKAGE)))
-each_module = pytest.mark.parametrize(  # the package's own __init__ gathers the public names from every row
-    "path", [p for p in EVERY_FILE if p != PACKAGE / "__init__.py"], ids=lambda p: str(p.relative_to(PACKAGE))
-)
+FILES = {path.relative_to(PACKAGE): ast.parse(path.read_text()) for path in sorted(PACKAGE.rglob("*.py"))}
 
 
-def imported_names(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        if isinstance(node, ast.Import):
-            yield from (alias.name for alias in node.names)
-        elif isinstance(node, ast.ImportFrom):
-            assert node.level == 0, f"line {node.lineno}: relative import"
-            yield from (f"{node.module}.{alias.name}" for alias in node.names)
+def part_of(file):
+    """The module or package directly below `scc_tf` that a file belongs to."""
+    return file.with_suffix("").parts[0]
 
 
-@each_module
-def test_imports_point_down(path):
-    here = path.relative_to(PACKAGE).with_suffix("").parts[0]
-    assert here in RANK, f"{here} has no row: add it to ROWS"
-    for name in imported_names(path):
-        root, _, rest = name.partition(".")
-        there = rest.split(".")[0]
-        if root == "scc_tf":
-            assert there == here or RANK[there] < RANK[here], f"{here} imports {there}"
+def imports():
+    """`(file, line, imported name)` of every import of the library."""
+    for file, tree in FILES.items():
+        for node in ast.walk(tree):
+            if isinstance(node, ast.Import):
+                yield from ((file, node.lineno, alias.name) for alias in node.names)
+            elif isinstance(node, ast.ImportFrom):
+                module = "." * node.level + (node.module or "")
+                yield from ((file, node.lineno, f"{module}.{alias.name}") for alias in node.names)
 
 
-@each_file
-def test_each_dependency_is_imported_where_it_belongs(path):
-    here = path.relative_to(PACKAGE)
-    package = here.with_suffix("").parts[0]
-    for name in imported_names(path):
-        root = name.partition(".")[0]
-        assert not (here.parts[0] in KERAS_FREE and root in {"keras", "tensorflow", "tf_keras"}), name
-        assert ONLY_IN.get(root, package) == package, name
-        assert root not in {"experiments", "benchmarks", "tests"}, name
+def offenders(found):
+    """`file:line: what` of each, to read in a failed assertion."""
+    return [f"{file}:{line}: {what}" for file, line, what in found]
 
 
-@each_file
-def test_file_is_small_and_documented(path):
-    text = path.read_text()
-    assert text.count("\n") <= 400
-    assert ast.get_docstring(ast.parse(text))
+def test_every_module_has_a_row():
+    assert {part_of(file) for file in FILES} - {"__init__"} <= set(RANK)
 
 
-@each_file
-def test_file_is_no_junk_drawer(path):
-    assert not any(JUNK_DRAWERS.fullmatch(part) for part in path.relative_to(PACKAGE).with_suffix("").parts)
+def test_imports_point_down():
+    inner = [(file, line, name.split(".")) for file, line, name in imports() if name.startswith("scc_tf.")]
+    wrong = [
+        (file, line, f"{part_of(file)} imports {name[1]}")
+        for file, line, name in inner
+        if file != Path("__init__.py")  # it gathers the public names from every row
+        and name[1] != part_of(file)
+        and RANK[name[1]] >= RANK[part_of(file)]
+    ]
+    assert not offenders(wrong)
+    assert not offenders(found for found in imports() if found[2].startswith("."))  # relative ones would go unseen
 
 
-@each_file
-def test_library_neither_prints_nor_asserts(path):
-    for node in ast.walk(ast.parse(path.read_text())):
-        assert not isinstance(node, ast.Assert), f"line {node.lineno}"
+def test_each_dependency_is_imported_where_it_belongs():
+    def misplaced(file, root):
+        return (
+            (file.parts[0] in KERAS_FREE and root in {"keras", "tensorflow", "tf_keras"})
+            or ONLY_IN.get(root, part_of(file)) != part_of(file)
+            or root in {"experiments", "benchmarks", "tests"}
+        )
+
+    assert not offenders(found for found in imports() if misplaced(found[0], found[2].partition(".")[0]))
+
+
+def test_files_are_small_and_documented():
+    assert not [str(file) for file in FILES if (PACKAGE / file).read_text().count("\n") > 400]
+    assert not [str(file) for file, tree in FILES.items() if not ast.get_docstring(tree)]
+
+
+def test_no_file_is_a_junk_drawer():
+    assert not [str(file) for file in FILES if any(map(JUNK_DRAWERS.fullmatch, file.with_suffix("").parts))]
+
+
+def test_the_library_neither_prints_nor_asserts():
+    def is_wrong(node):
         called = node.func if isinstance(node, ast.Call) else None
-        assert not (isinstance(called, ast.Name) and called.id == "print"), f"line {node.lineno}"
+        return isinstance(node, ast.Assert) or (isinstance(called, ast.Name) and called.id == "print")
+
+    nodes = ((file, node) for file, tree in FILES.items() for node in ast.walk(tree))
+    assert not offenders((file, node.lineno, type(node).__name__) for file, node in nodes if is_wrong(node))
