@@ -13,6 +13,7 @@ median and quartiles of the ratio to the plain step of the same round. Nothing i
 import json
 import os
 import platform
+import sys
 import time
 from pathlib import Path
 from types import SimpleNamespace
@@ -26,6 +27,10 @@ import scc_tf
 from scc_tf.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "experiments"))
+
+from lab import models as networks  # noqa: E402
+
 SAFETY_BATCH = 64
 JIT = {"auto": "auto", "true": True, "false": False}
 
@@ -86,7 +91,7 @@ def main(argv):
     del argv
     values = flags.FLAGS
     rng = np.random.default_rng(0)
-    plain = getattr(scc_tf.models, values.model)(seed=0)
+    plain = getattr(networks, values.model)(seed=0)
     images = rng.random((values.batch_size, *plain.input_shape[1:]), np.float32)
     labels = rng.integers(0, 10, values.batch_size)
     models = compiled_models(plain, JIT[values.jit_compile])

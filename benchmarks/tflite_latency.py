@@ -12,6 +12,7 @@ Which integer kernels are fast depends on the processor. Nothing is asserted.
 import json
 import os
 import platform
+import sys
 import tempfile
 from pathlib import Path
 
@@ -26,6 +27,10 @@ from scc_tf.export import export_tflite, measure_latency
 from scc_tf.export.tflite.latency import processor
 
 ROOT = Path(__file__).resolve().parents[1]
+sys.path.append(str(ROOT / "experiments"))
+
+from lab import datasets, models  # noqa: E402
+
 CALIBRATION_IMAGES = 200
 
 flags.DEFINE_string("model", str(ROOT / "saved_models" / "mnist_safe.scc"), "compressed MNIST network, .scc file")
@@ -38,7 +43,7 @@ flags.DEFINE_string("out_dir", str(ROOT / "experiments" / "results"), "folder of
 
 def write_files(model, images, folder):
     """Export what is to be compared; returns ``{name: (path, report)}``, the original first."""
-    original = scc_tf.models.mnist_cnn(seed=0)
+    original = models.mnist_cnn(seed=0)
     smaller, _ = scc_tf.remove_dead_channels(model)
     compared = {
         "original float32": (original, {"storage": "float32"}),
@@ -69,7 +74,7 @@ def main(argv):
     """Export, measure, print, and write the record."""
     del argv
     values = flags.FLAGS
-    data = scc_tf.datasets.load("mnist")
+    data = datasets.load("mnist")
     model = scc_tf.load_packed(values.model)
     with tempfile.TemporaryDirectory() as folder:
         files = write_files(model, data.train.images[:CALIBRATION_IMAGES], Path(folder))

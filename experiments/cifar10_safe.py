@@ -16,13 +16,11 @@ from pathlib import Path
 import safe_report
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import datasets, self_compression
 from model_card import save_with_card
 from run_script import run
 from tflite_measures import measured
 from two_models import compared
-
-from scc_tf import datasets
-from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 NETWORK = {"data_set": "cifar10", "model": "resnet20"}

@@ -14,11 +14,10 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import datasets, figures, self_compression
 from run_script import run
 
-from scc_tf import datasets, plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(self_compression.Config, leave_out=("gamma", "mode", *self_compression.NETWORK_SETTINGS), epochs=1)
@@ -94,7 +93,7 @@ def main():
     }
     with atomic_path(out_dir / "collapse_study.json") as partial:
         partial.write_text(json.dumps(record, indent=1))
-    plots.collapse_study(record, out_dir / "collapse_study.png")
+    figures.collapse_study(record, out_dir / "collapse_study.png")
 
 
 if __name__ == "__main__":

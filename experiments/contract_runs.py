@@ -17,12 +17,11 @@ from pathlib import Path
 import numpy as np
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import datasets, self_compression
 from run_script import run
 
 import scc_tf
-from scc_tf import datasets
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import self_compression
 from scc_tf.training.model import SIZE_MODELS
 
 ROOT = Path(__file__).resolve().parent

@@ -13,13 +13,12 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import deep_compression, figures
 from model_card import save_with_card
 from run_script import run
 from seeds import mean_and_deviation
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import deep_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(deep_compression.Config)
@@ -105,9 +104,9 @@ def main():
     name = f"deep_{values.model}"
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps({"command": command, "summary": table, "records": records}, indent=1))
-    plots.storage_breakdown(records[0], out_dir / f"{name}_storage.png")
+    figures.storage_breakdown(records[0], out_dir / f"{name}_storage.png")
     if records[0]["points"]:
-        plots.compression_tradeoff(records[0], out_dir / f"{name}_tradeoff.png")
+        figures.compression_tradeoff(records[0], out_dir / f"{name}_tradeoff.png")
     error = records[0]["final"]["test_error"]
     save_with_card(Path(values.model_dir), name, first, command, test_error=error)
     print(f"Record and figures: {out_dir}; network: {values.model_dir}")

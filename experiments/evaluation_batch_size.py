@@ -10,9 +10,10 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line
+from lab import datasets
 from run_script import run
 
-from scc_tf import datasets, load_packed
+from scc_tf import load_packed
 from scc_tf.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parent

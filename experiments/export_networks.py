@@ -17,10 +17,10 @@ import numpy as np
 from absl import flags
 from flags_from_config import command_line
 from keras import layers
+from lab import models
 from run_script import run
 
 import scc_tf
-from scc_tf import models
 from scc_tf.atomic import atomic_path
 from scc_tf.export import run_tflite
 from scc_tf.training import self_compressing_layers

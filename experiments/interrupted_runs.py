@@ -24,12 +24,11 @@ from pathlib import Path
 import keras
 from absl import flags
 from flags_from_config import command_line
+from lab import datasets, self_compression
 from run_script import run
 
 import scc_tf
-from scc_tf import datasets
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 COMMON = {"float_epochs": 2, "epochs": 5, "safety_size": 200, "check_every": 20, "cut_share": 0.01}

@@ -19,11 +19,10 @@ from pathlib import Path
 import numpy as np
 from absl import app, flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import figures, knapsack_pruning
 from seeds import mean_and_deviation
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import knapsack_pruning
 from scc_tf.pruning import parse_neurons, reduce_neuron
 
 ROOT = Path(__file__).resolve().parent
@@ -110,7 +109,7 @@ def main(argv):
     path = Path(values.out_dir) / "knapsack_neuron.json"
     with atomic_path(path) as partial:
         partial.write_text(json.dumps(record, indent=1))
-    plots.byte_budgets(record, path.with_suffix(".png"))
+    figures.byte_budgets(record, path.with_suffix(".png"))
 
 
 if __name__ == "__main__":

@@ -14,9 +14,8 @@ from pathlib import Path
 import lottery_report
 from absl import flags
 from flags_from_config import define_flags
+from lab import lottery
 from run_script import run
-
-from scc_tf.pipelines import lottery
 
 ROOT = Path(__file__).resolve().parent
 PAGE = ("winning_ticket", 0.6)  # compared with the dense network, seed 0

@@ -14,9 +14,8 @@ import lottery_report
 import tensorflow as tf
 from absl import flags
 from flags_from_config import define_flags
+from lab import lottery
 from run_script import run
-
-from scc_tf.pipelines import lottery
 
 ROOT = Path(__file__).resolve().parent
 PAGE = ("iterative", 0.8)  # compared with the dense network, seed 0

@@ -5,12 +5,11 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line, config_from_flags
+from lab import figures, lottery
 from seeds import mean_and_deviation
 from two_models import compared
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import lottery
 
 FIELDS = (
     *("test_accuracy", "validation_accuracy", "epochs", "epochs_run", "epochs_in_all", "parameters", "sparsity"),
@@ -100,10 +99,10 @@ def _write(name, record, command, out_dir):
     record = {"command": command, "summary": table, **record}
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps(_rounded(record), separators=(",", ":")))
-    plots.lottery_curves(record, out_dir / f"{name}.png")
-    plots.lottery_calibration(record, out_dir / f"{name}_calibration.png")
+    figures.lottery_curves(record, out_dir / f"{name}.png")
+    figures.lottery_calibration(record, out_dir / f"{name}_calibration.png")
     if "confidence_ood" in table[0]:
-        plots.lottery_ood(record, out_dir / f"{name}_ood.png")
+        figures.lottery_ood(record, out_dir / f"{name}_ood.png")
     return table
 
 

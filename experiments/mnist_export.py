@@ -13,11 +13,11 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line
+from lab import datasets, models
 from run_script import run
 from tflite_measures import measured
 
 import scc_tf
-from scc_tf import datasets
 from scc_tf.atomic import atomic_path
 
 ROOT = Path(__file__).resolve().parent
@@ -55,7 +55,7 @@ def main():
     model = scc_tf.load_packed(values.model)
     with tempfile.TemporaryDirectory() as folder:
         rows = measure(model, test, train.images[: values.calibration], Path(folder))
-    original = scc_tf.models.mnist_cnn()
+    original = models.mnist_cnn()
     with tempfile.TemporaryDirectory() as folder:
         whole = scc_tf.export_tflite(original, Path(folder) / "original.tflite", storage="float32").bytes
     answers = model.predict(test.images, batch_size=500, verbose=0).argmax(1)

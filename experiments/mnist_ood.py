@@ -14,13 +14,13 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line
+from lab import datasets, deep_compression, self_compression
+from lab.deep_compression.stages import Trainer, float_network
 from run_script import run
 from two_models import compared
 
 import scc_tf
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import deep_compression, self_compression
-from scc_tf.pipelines.deep_compression.stages import Trainer, float_network
 
 ROOT = Path(__file__).resolve().parent
 flags.DEFINE_list("names", [], "packed networks; all of MNIST where the list is empty")
@@ -58,8 +58,8 @@ def float_networks(data, work_dir):
 def main():
     values = flags.FLAGS
     out_dir, model_dir = Path(values.out_dir), Path(values.model_dir)
-    data = scc_tf.datasets.load("mnist")
-    ood = scc_tf.datasets.load_split("fashion_mnist", "test", values.data_dir or None)
+    data = datasets.load("mnist")
+    ood = datasets.load_split("fashion_mnist", "test", values.data_dir or None)
     float_model = float_networks(data, Path(values.work_dir))
     reports = {}
     for name in values.names or [name for name in NETWORKS if (model_dir / f"{name}.scc").exists()]:

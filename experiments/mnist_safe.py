@@ -14,10 +14,9 @@ from pathlib import Path
 import safe_report
 from absl import flags
 from flags_from_config import command_line, define_flags
+from lab import self_compression
 from model_card import save_with_card
 from run_script import run
-
-from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(self_compression.Config, leave_out=self_compression.NETWORK_SETTINGS)

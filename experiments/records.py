@@ -14,12 +14,12 @@ from pathlib import Path
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from fresh_process import scored
+from lab import entropy_compression
 from model_card import save_with_card
 from run_script import run
 from seeds import mean_and_deviation
 
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import entropy_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(entropy_compression.Config)

@@ -28,17 +28,16 @@ from pathlib import Path
 import keras
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import figures, filter_clustering
+from lab.filter_clustering import CLUSTERINGS, FOUNDING, GRID, METHODS, Point, Study, check_points
+from lab.stage import fingerprint
 from model_card import save_keras_with_card
 from run_script import run
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
 from scc_tf.clustering import ClusterBudget, cluster_filters
 from scc_tf.export import export_tflite, measure_latency
 from scc_tf.export.tflite.latency import processor
-from scc_tf.pipelines import filter_clustering
-from scc_tf.pipelines.filter_clustering import CLUSTERINGS, FOUNDING, GRID, METHODS, Point, Study, check_points
-from scc_tf.pipelines.stage import fingerprint
 
 ROOT = Path(__file__).resolve().parent
 define_flags(filter_clustering.Config, leave_out=("data",))
@@ -237,11 +236,11 @@ def main():
     if values.lanes:
         print(format_filled(record["latency"], values.lanes))
     save_half(values, network, config, dict(zip(asked, record["rows"], strict=True)))
-    plots.class_reports(reports(record), out_dir / "resnet20_clusters_classes.png")
-    plots.cluster_tradeoff(record, out_dir / "resnet20_clusters.png")
+    figures.class_reports(reports(record), out_dir / "resnet20_clusters_classes.png")
+    figures.cluster_tradeoff(record, out_dir / "resnet20_clusters.png")
     if found:
         print(format_tables(found))
-        plots.cluster_correlations(found, out_dir / "resnet20_clusters_correlations.png")
+        figures.cluster_correlations(found, out_dir / "resnet20_clusters_correlations.png")
     for row in record["rows"]:
         if row["label"] not in CURVE:
             del row["classes"]  # thirty numbers, for every point of the grid

@@ -13,12 +13,11 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import figures, image_training
 from model_card import save_keras_with_card
 from run_script import run
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import image_training
 
 ROOT = Path(__file__).resolve().parent
 define_flags(image_training.Config)
@@ -47,7 +46,7 @@ def main():
     name = f"{values.name}_train"
     with atomic_path(out_dir / f"{name}.json") as partial:
         partial.write_text(json.dumps({"command": command, **record}, indent=1))
-    plots.training_curves(record, out_dir / f"{name}.png")
+    figures.training_curves(record, out_dir / f"{name}.png")
     measured = {name: record[name] for name in ("parameters", "validation_accuracy", "test_accuracy")}
     save_keras_with_card(Path(values.model_dir), values.name, model, command, **measured)
     print(

@@ -5,12 +5,12 @@ from pathlib import Path
 
 import numpy as np
 from flags_from_config import config_from_flags
+from lab import figures, self_compression
 from seeds import mean_and_deviation
 
 import scc_tf
 from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import self_compression
 
 COLUMNS = (
     ("test acc. %", lambda row: 100 * row["test_accuracy"], "{:.2f}"),
@@ -52,7 +52,7 @@ def format_table(table, seeds):
 def write_figures(out_dir, name, records, safety_set, class_names=None):
     """The rows of all seeds in one figure; the others are of the first seed."""
     record = records[0]
-    plots.compare_rows(records, out_dir / f"{name}.png")
+    figures.compare_rows(records, out_dir / f"{name}.png")
     plots.safety_gallery(safety_set, out_dir / f"{name}_safety_set.png", class_names=class_names)
     for row in ("unsafe", "safe"):
         if row in record["rows"]:

@@ -11,9 +11,9 @@ from pathlib import Path
 import keras
 import numpy as np
 from absl import app, flags
+from lab import datasets
 
 import scc_tf
-from scc_tf import datasets
 
 flags.DEFINE_string("data_set", "mnist", "data set whose test images are scored")
 flags.DEFINE_string("data_dir", "", "folder of the data sets; MNIST is embedded")

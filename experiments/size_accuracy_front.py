@@ -16,11 +16,10 @@ from pathlib import Path
 from absl import flags
 from flags_from_config import command_line
 from fresh_process import scored
+from lab import entropy_compression, figures
 from run_script import run
 
-from scc_tf import plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import entropy_compression
 
 ROOT = Path(__file__).resolve().parent
 flags.DEFINE_list("models", ["lenet_300_100", "lenet_5"], "networks, of " + ", ".join(entropy_compression.PRESETS))
@@ -65,7 +64,7 @@ def main():
     }
     with atomic_path(out_dir / "front.json") as partial:
         partial.write_text(json.dumps({"command": command, "networks": networks}, indent=1))
-    plots.size_accuracy_front({"networks": networks}, out_dir / "front.png")
+    figures.size_accuracy_front({"networks": networks}, out_dir / "front.png")
     print(f"Record and figure: {out_dir}")
 
 

@@ -13,11 +13,10 @@ from pathlib import Path
 
 from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
+from lab import datasets, figures, self_compression
 from run_script import run
 
-from scc_tf import datasets, plots
 from scc_tf.atomic import atomic_path
-from scc_tf.pipelines import self_compression
 
 ROOT = Path(__file__).resolve().parent
 define_flags(
@@ -60,7 +59,7 @@ def point_of(record):
 def write(record, out_dir):
     with atomic_path(out_dir / "target_bytes.json") as partial:
         partial.write_text(json.dumps(record, indent=1))
-    plots.target_sizes(record, out_dir / "target_bytes.png")
+    figures.target_sizes(record, out_dir / "target_bytes.png")
 
 
 def main():

@@ -1,6 +1,6 @@
 """Safety-driven self-compressing neural networks for Keras 3."""
 
-from scc_tf import callbacks, datasets, layers, metrics, models
+from scc_tf import callbacks, datasets, layers, metrics
 from scc_tf.clustering import ClusterBudget, ClusterReport, cluster_filters
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.evaluation import CompressionReport, evaluate_compression
@@ -37,7 +37,6 @@ __all__ = [
     "layers",
     "load_packed",
     "metrics",
-    "models",
     "remove_channels",
     "remove_dead_channels",
     "save_packed",

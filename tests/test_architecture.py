@@ -8,7 +8,7 @@ PACKAGE = Path(__file__).resolve().parents[1] / "scc_tf"
 ROWS = [  # bottom first: a module imports its own package and the rows below, nothing else
     {"quantization", "allowed", "atomic", "arguments", "arrays_file", "reports"},
     {"coding", "inference", "metrics", "pruning"},
-    {"layers", "models", "datasets", "tfmot", "batch_statistics", "classifier", "optimizer_state"},
+    {"layers", "datasets", "tfmot", "batch_statistics", "classifier", "optimizer_state"},
     {"masked_layers"},
     {"graph", "side_information", "finer_steps"},
     {"flops", "safety", "size", "surgery"},
@@ -21,7 +21,6 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"finishing"},
     {"callbacks", "plots"},
     {"evaluation"},
-    {"pipelines"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}
@@ -74,7 +73,7 @@ def test_each_dependency_is_imported_where_it_belongs():
         return (
             (file.parts[0] in KERAS_FREE and root in {"keras", "tensorflow", "tf_keras"})
             or ONLY_IN.get(root, part_of(file)) != part_of(file)
-            or root in {"experiments", "benchmarks", "tests"}
+            or root in {"experiments", "lab", "benchmarks", "tests"}
         )
 
     assert not offenders(found for found in imports() if misplaced(found[0], found[2].partition(".")[0]))

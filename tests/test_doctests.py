@@ -5,6 +5,7 @@ import importlib
 import pkgutil
 
 import keras
+import lab
 import pytest
 
 import scc_tf
@@ -20,5 +21,6 @@ def failures(name):
 
 @pytest.mark.slow
 def test_examples():
-    names = ["scc_tf", *(module.name for module in pkgutil.walk_packages(scc_tf.__path__, "scc_tf."))]
+    packages = {package.__name__: package.__path__ for package in (scc_tf, lab)}
+    names = ["scc_tf", *(m.name for name, path in packages.items() for m in pkgutil.walk_packages(path, f"{name}."))]
     assert not {name for name in names if failures(name)}

@@ -3,9 +3,9 @@
 import keras
 import numpy as np
 import pytest
+from lab import models
 
 import scc_tf
-from scc_tf import models
 from scc_tf.finishing import finish
 from scc_tf.layers import self_compressing_layers
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 import tensorflow as tf
 from keras import layers
+from lab import models
 from surgery.zoo import NETWORKS
 from tensorflow.python.profiler.model_analyzer import profile
 from tensorflow.python.profiler.option_builder import ProfileOptionBuilder
 
 import scc_tf
-from scc_tf import models
 from scc_tf.flops import count_operations
 
 

@@ -12,7 +12,7 @@ SCALE, OFFSET = [4.0, 4.1, 3.8], [-2.0, -1.9, -1.7]
 
 
 def network():
-    """A residual block behind a Rescaling with a value per colour, as in `scc_tf.models.resnet20`."""
+    """A residual block behind a Rescaling with a value per colour, as in `lab.models.resnet20`."""
     k = keras.layers
     image = keras.Input((8, 8, 3), name="image")
     x = k.Rescaling(SCALE, OFFSET, name="normalize")(image)

@@ -4,8 +4,7 @@ import re
 from pathlib import Path
 
 import pytest
-
-from scc_tf import datasets, models
+from lab import datasets, models
 
 README = (Path(__file__).resolve().parents[1] / "README.md").read_text()
 
@@ -22,7 +21,7 @@ def test_the_examples_run(capsys, tmp_path, monkeypatch):
     data = few(datasets.load("mnist"))
     monkeypatch.setattr(datasets, "load", lambda name: data)
     first, *others = re.findall(r"```python\n(.*?)```", README, re.S)
-    assert len([line for line in first.splitlines() if line]) == 10
+    assert len([line for line in first.splitlines() if line]) == 11
     names = {}
     for example in (first, *others):
         exec(compile(example, "README.md", "exec"), names)

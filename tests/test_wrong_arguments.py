@@ -250,20 +250,6 @@ ROWS = {
             "backup_dir": "directory",
         },
     ),
-    # data and models
-    "datasets.load": (
-        lambda n: (scc_tf.datasets.load, {"name": "mnist", "download": False}),
-        {"name": "unknown", "data_dir": "directory", "validation": "number", "seed": "count"},
-    ),
-    "datasets.load_split": (
-        lambda n: (scc_tf.datasets.load_split, {"name": "mnist", "split": "test", "download": False}),
-        {"name": "unknown", "split": "choice", "data_dir": "directory"},
-    ),
-    "models.lenet_5": (
-        lambda n: (scc_tf.models.lenet_5, {}),
-        {"seed": "count or None", "dropout": "fraction"},
-    ),
-    "models.resnet20": (lambda n: (scc_tf.models.resnet20, {}), {"seed": "count or None", "normalization": "unknown"}),
     # metrics
     **{
         f"metrics.{name}": (

@@ -19,7 +19,7 @@ def bits_per_layer(row: dict, path: str | os.PathLike) -> None:
     """Draw the bit depth of every channel, one panel per kernel, the widest channels first.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``bit_depths_before`` and ``bit_depths``.
+        row: record of `lab.self_compression.compress`: ``bit_depths_before`` and ``bit_depths``.
         path: the PNG file to write.
 
     Raises:
@@ -62,7 +62,7 @@ def code_histograms(row: dict, path: str | os.PathLike) -> None:
     """Draw how often each integer code occurs, one panel per kernel, on a logarithmic scale.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``code_counts``.
+        row: record of `lab.self_compression.compress`: ``code_counts``.
         path: the PNG file to write.
 
     Raises:

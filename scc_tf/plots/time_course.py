@@ -18,7 +18,7 @@ def size_and_accuracy(row: dict, path: str | os.PathLike) -> None:
     what lies to its right was discarded.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``, ``test_accuracy``, ``size``
+        row: record of `lab.self_compression.compress`: ``history``, ``test_accuracy``, ``size``
             (``stored_bytes``);
             ``events`` and ``reverted_to_step`` may be left out.
         path: the PNG file to write.
@@ -87,7 +87,7 @@ def restoration_events(row: dict, path: str | os.PathLike) -> None:
     """Draw the safety drop of every check against the step, and what each restoration gave back.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``history``; ``events`` may be left out.
+        row: record of `lab.self_compression.compress`: ``history``; ``events`` may be left out.
             With ``threshold_points`` (percentage points) the tolerated drop is drawn too; a row without it is taken
             to tolerate 5 points.
         path: the PNG file to write.
@@ -147,7 +147,7 @@ def network_and_step_time(row: dict, path: str | os.PathLike) -> None:
     """Draw the parameters of the network that is trained (left) and the time of a step (right) against the step.
 
     Args:
-        row: record of `scc_tf.pipelines.self_compression.compress`: ``network``, with ``step`` and ``parameters`` in
+        row: record of `lab.self_compression.compress`: ``network``, with ``step`` and ``parameters`` in
             every entry and ``step_ms`` (milliseconds) in those that were timed.
         path: the PNG file to write.
 

@@ -2,10 +2,10 @@ import keras
 import numpy as np
 import pytest
 from keras import layers
+from lab import models
 from small_nets import plain, residual, two_readers
 
 import scc_tf
-from scc_tf import models
 from scc_tf.clustering import ChainCosts, chain_counts, find_chains, keep_filters, stages
 from scc_tf.flops import count_operations
 

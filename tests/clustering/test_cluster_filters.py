@@ -3,10 +3,11 @@ import json
 import keras
 import numpy as np
 import pytest
+from lab import models
 from small_nets import image_batch, plain, residual, two_readers
 
 import scc_tf
-from scc_tf import ClusterBudget, cluster_filters, models
+from scc_tf import ClusterBudget, cluster_filters
 from scc_tf.clustering import find_chains, keep_filters
 from scc_tf.clustering.budget import spread
 from scc_tf.clustering.responses import channel_responses

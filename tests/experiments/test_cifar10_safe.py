@@ -5,12 +5,13 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from lab import datasets
+from lab.self_compression import Config
 from safe_records import record, strict
 from script_flags import parse, script_fixture
 
 import scc_tf
 from scc_tf.datasets import Dataset, Split
-from scc_tf.pipelines.self_compression import Config
 
 script = script_fixture("cifar10_safe")
 
@@ -41,8 +42,8 @@ def network(monkeypatch):
     rng = np.random.default_rng(0)
     split = Split(rng.random((40, 8, 8, 3), np.float32), np.arange(40) % 10)
     data = Dataset("cifar10", split, split, split, tuple("abcdefghij"))
-    monkeypatch.setattr(scc_tf.datasets, "load", lambda name, data_dir=None: data)
-    monkeypatch.setattr(scc_tf.datasets, "load_split", lambda *of: Split(-split.images, split.labels))
+    monkeypatch.setattr(datasets, "load", lambda name, data_dir=None: data)
+    monkeypatch.setattr(datasets, "load_split", lambda *of: Split(-split.images, split.labels))
     layers = [keras.Input((8, 8, 3)), keras.layers.Conv2D(4, 3, 2, name="conv"), keras.layers.Flatten(name="flatten")]
     return keras.Sequential([*layers, keras.layers.Dense(10, name="head")], name="network")
 

@@ -2,9 +2,8 @@ import json
 
 import pytest
 from absl import flags
+from lab.self_compression import Config
 from script_flags import parse, script_fixture
-
-from scc_tf.pipelines.self_compression import Config
 
 script = script_fixture("collapse_study")
 
@@ -60,7 +59,7 @@ def test_main_runs_every_gamma_seed_and_row_and_writes_the_study(script, tmp_pat
     monkeypatch.setattr(pipeline, "float_model", lambda *arguments: (None, {}))
     monkeypatch.setattr(pipeline, "safety_set_of", lambda *arguments: None)
     monkeypatch.setattr(pipeline, "compress", compress)
-    monkeypatch.setattr(script.plots, "collapse_study", lambda *arguments: drawn.append(arguments))
+    monkeypatch.setattr(script.figures, "collapse_study", lambda *arguments: drawn.append(arguments))
     parse(
         "collapse_study.py",
         "--gammas=0.1,1",

@@ -4,10 +4,10 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from lab.deep_compression import Config
 from script_flags import imported, script_fixture
 
 import scc_tf
-from scc_tf.pipelines.deep_compression import Config
 
 script = script_fixture("deep_compression")
 
@@ -129,8 +129,8 @@ def test_without_comparison_there_is_no_tradeoff(script, tmp_path, monkeypatch):
         script.deep_compression, "run", lambda config, work_dir, compare, verbose: (a_record(0, compare), 1)
     )
     monkeypatch.setattr(script, "save_with_card", lambda *arguments, **measured: None)
-    monkeypatch.setattr(script.plots, "compression_tradeoff", lambda *arguments: pytest.fail("no points"))
-    monkeypatch.setattr(script.plots, "storage_breakdown", lambda record, path: drawn.append(path.name))
+    monkeypatch.setattr(script.figures, "compression_tradeoff", lambda *arguments: pytest.fail("no points"))
+    monkeypatch.setattr(script.figures, "storage_breakdown", lambda record, path: drawn.append(path.name))
     flags.FLAGS(["it", "--nocompare", f"--out_dir={tmp_path}"])
     script.main()
     assert drawn == ["deep_lenet_300_100_storage.png"]

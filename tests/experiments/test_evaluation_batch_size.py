@@ -2,9 +2,8 @@ import json
 
 import numpy as np
 from absl import flags
+from lab import datasets
 from script_flags import script_fixture
-
-from scc_tf import datasets
 
 script = script_fixture("evaluation_batch_size")
 

@@ -3,9 +3,8 @@ import statistics
 
 import pytest
 from absl import flags
+from lab import lottery
 from script_flags import imported, parse
-
-from scc_tf.pipelines import lottery
 
 OOD = {
     kind: {"auroc": 0.7, "aupr_in": 0.6, "aupr_out": 0.5, "fpr95": 0.8} for kind in ("probability", "entropy", "energy")

@@ -3,6 +3,7 @@ import json
 import keras
 import numpy as np
 import pytest
+from lab import datasets
 from script_flags import parse, script_fixture
 
 import scc_tf
@@ -16,8 +17,8 @@ def network(monkeypatch):
     """A float network on noise, with the data sets and the trainings of the script."""
     rng = np.random.default_rng(0)
     split = Split(rng.random((40, 4, 4, 1), np.float32), np.arange(40) % 3)
-    monkeypatch.setattr(scc_tf.datasets, "load", lambda name: Dataset(name, split, split, split, ("a", "b", "c")))
-    monkeypatch.setattr(scc_tf.datasets, "load_split", lambda *of: Split(-split.images, split.labels))
+    monkeypatch.setattr(datasets, "load", lambda name: Dataset(name, split, split, split, ("a", "b", "c")))
+    monkeypatch.setattr(datasets, "load_split", lambda *of: Split(-split.images, split.labels))
     layers = [keras.Input((4, 4, 1)), keras.layers.Flatten(name="flatten"), keras.layers.Dense(3, name="head")]
     return keras.Sequential(layers, name="network")
 

@@ -6,11 +6,11 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from lab.self_compression import Config
 from safe_records import record, strict
 from script_flags import EXPERIMENTS, script_fixture
 
 import scc_tf
-from scc_tf.pipelines.self_compression import Config
 
 script = script_fixture("mnist_safe")
 

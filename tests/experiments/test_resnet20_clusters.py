@@ -3,11 +3,11 @@ import re
 from types import SimpleNamespace
 
 import pytest
+from lab import models
+from lab.stage import fingerprint
 from script_flags import parse, script_fixture
 
-from scc_tf import models
 from scc_tf.clustering import ChainCosts, chain_counts, find_chains
-from scc_tf.pipelines.stage import fingerprint
 
 script = script_fixture("resnet20_clusters")
 

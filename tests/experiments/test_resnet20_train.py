@@ -2,10 +2,9 @@ import keras
 import numpy as np
 import pytest
 from absl import flags
+from lab.image_training import Config
 from safe_records import strict
 from script_flags import parse, script_fixture
-
-from scc_tf.pipelines.image_training import Config
 
 script = script_fixture("resnet20_train")
 

@@ -2,9 +2,8 @@ import json
 
 import pytest
 from absl import flags
+from lab.self_compression import Config
 from script_flags import parse, script_fixture
-
-from scc_tf.pipelines.self_compression import Config
 
 script = script_fixture("target_bytes")
 

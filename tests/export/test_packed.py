@@ -10,6 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 from keras import ops
+from lab import models
 from layer_cases import CASES, learn_formats
 
 import scc_tf
@@ -116,7 +117,7 @@ def trained_like(model, seed=0):
 
 
 def built_in(name, bits=4.0):
-    return trained_like(scc_tf.self_compress(getattr(scc_tf.models, name)(seed=1), bits))
+    return trained_like(scc_tf.self_compress(getattr(models, name)(seed=1), bits))
 
 
 @pytest.mark.slow

@@ -11,13 +11,13 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from keras import ops
+from lab import models
 from test_packed import check_restored, check_round_trip
 from test_packed_damage import in_version
 from test_packed_shared import check_restored as check_sparse_restored
 from test_packed_shared import masked_model, mixed_model
 
 import scc_tf
-from scc_tf import models
 from scc_tf.export import load_packed, packed_bytes, save_packed
 from scc_tf.export.packed import _unpack, packed_report
 from scc_tf.export.packed.header import MIXED, PLAIN
@@ -90,7 +90,7 @@ def test_one_exponent_for_a_kernel_takes_about_a_byte():
 
 @pytest.mark.slow
 def test_the_version_is_that_of_the_smallest_file():
-    sparse, dense = sparse_model(), scc_tf.self_compress(scc_tf.models.cifar_cnn(seed=0), 6)
+    sparse, dense = sparse_model(), scc_tf.self_compress(models.cifar_cnn(seed=0), 6)
     assert packed_bytes(sparse) == in_version(MIXED, sparse)
     assert packed_bytes(dense) == in_version(PLAIN, dense)
     shared = scc_tf.share_weights(scc_tf.to_plain(masked_model()), clusters=4)
@@ -133,7 +133,7 @@ def test_a_bias_that_its_layer_rounds_is_stored_rounded(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("name", ["lenet_300_100", "lenet_5", "mnist_cnn"])
 def test_known_networks_take_few_bytes_for_the_architecture(name):
-    model = scc_tf.self_compress(getattr(scc_tf.models, name)(seed=0), 3, bias_exponent=-4)
+    model = scc_tf.self_compress(getattr(models, name)(seed=0), 3, bias_exponent=-4)
     for layer in self_compressing_layers(model):
         layer.kernel.assign(ops.where(ops.abs(layer.kernel) > 0.1, layer.kernel, 0))
         layer.bit_depth.assign(np.where(np.arange(layer.bit_depth.shape[0]) % 3, 3, 0))

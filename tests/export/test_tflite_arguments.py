@@ -6,10 +6,10 @@ import sys
 import keras
 import numpy as np
 import pytest
+from lab import models
 from tflite_files import conv_norm, conv_relu_norm, inputs, nested_shared, relative_error, run, separable
 from toy_problem import assert_same, values
 
-import scc_tf
 from scc_tf import layers
 from scc_tf.export import export_tflite
 from scc_tf.export.tflite import exporter
@@ -196,7 +196,7 @@ def test_fallbacks_are_printed(tmp_path):
 
 @pytest.mark.slow
 def test_the_float_reference_is_keras_and_needs_no_self_compression(tmp_path):
-    plain, path = scc_tf.models.moons_mlp(seed=0), tmp_path / "model.tflite"
+    plain, path = models.moons_mlp(seed=0), tmp_path / "model.tflite"
     report = export_tflite(plain, path, storage="float32")
     assert {row.type for row in report.kernels} == {"float32"}
     assert [row.layer for row in report.kernels] == ["dense1", "head"]

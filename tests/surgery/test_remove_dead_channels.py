@@ -5,9 +5,9 @@ import numpy as np
 import pytest
 import zoo
 from keras import layers
+from lab import models
 
 import scc_tf
-from scc_tf import models
 
 mask = zoo.mask
 

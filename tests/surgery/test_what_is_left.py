@@ -190,7 +190,7 @@ def test_a_reshape_ties_the_channels_that_it_mixes():
 
 @pytest.mark.slow
 def test_channels_that_are_padded_with_zeros():
-    """As in `scc_tf.models.resnet20`."""
+    """As in `lab.models.resnet20`."""
 
     def model(shared):
         inputs = keras.Input((4, 4, 3))

@@ -1,0 +1,1 @@
+"""What the experiments share: protocols as functions ``run(config, …) -> record``, data sets and networks by name."""

@@ -1,1 +1,0 @@
-"""Protocols: each a readable function ``run(config, …) -> record``."""

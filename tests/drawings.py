@@ -1,0 +1,74 @@
+"""Fixtures for the tests of figures."""
+
+import copy
+import dataclasses
+
+import numpy as np
+import pytest
+from matplotlib import pyplot
+from matplotlib.figure import Figure
+from matplotlib.image import imread
+
+
+@pytest.fixture
+def drawn(monkeypatch, tmp_path):
+    """Calls a figure without rendering it; returns what was to be rendered."""
+    figures = []
+
+    def keep(figure, pixels, **_):
+        figures.append(figure)
+        width, height = figure.canvas.get_width_height()
+        pixels.write(bytes(4 * width * height))
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def draw(function, record):
+        function(record, tmp_path / "figure.png")
+        return figures[-1]
+
+    return draw
+
+
+def contents(record):
+    """What can be compared: reports hold arrays."""
+    return dataclasses.asdict(record) if dataclasses.is_dataclass(record) else record
+
+
+@pytest.fixture
+def rendered(monkeypatch, tmp_path):
+    """Calls a figure, checks that one small, legible PNG is written and nothing else changes; returns the figure."""
+    drawings, save = [], Figure.savefig
+
+    def keep(figure, *arguments, **options):
+        drawings.append(figure)
+        save(figure, *arguments, **options)
+
+    monkeypatch.setattr(Figure, "savefig", keep)
+
+    def render(function, record):
+        figures, style, before = pyplot.get_fignums(), dict(pyplot.rcParams), copy.deepcopy(contents(record))
+        path = tmp_path / f"new folder {len(drawings)}" / "figure.png"
+        function(record, path)
+        assert path.read_bytes().startswith(b"\x89PNG")
+        assert path.stat().st_size < 200_000
+        height, width = imread(path).shape[:2]
+        assert 600 <= width <= 1400 and height <= 1200
+        assert list(path.parent.iterdir()) == [path]
+        np.testing.assert_equal(contents(record), before)
+        assert pyplot.get_fignums() == figures
+        assert dict(pyplot.rcParams) == style
+        return drawings[-1]
+
+    return render
+
+
+@pytest.fixture
+def refused(tmp_path):
+    """Calls a figure with a malformed record; checks that the words say what is wrong and that no file is left."""
+
+    def refuse(function, record, message):
+        with pytest.raises(ValueError, match=message):
+            function(record, tmp_path / "new folder" / "figure.png")
+        assert not list(tmp_path.iterdir())
+
+    return refuse

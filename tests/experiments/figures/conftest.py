@@ -1,0 +1,3 @@
+from drawings import drawn, refused, rendered
+
+__all__ = ["drawn", "refused", "rendered"]
