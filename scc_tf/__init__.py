@@ -1,5 +1,8 @@
 """Safety-driven self-compressing neural networks for Keras 3."""
 
+from scc_tf import backend as _backend  # noqa: F401 (first: it refuses other backends than TensorFlow)
+
+# isort: split
 from scc_tf import callbacks, datasets, layers, metrics
 from scc_tf.clustering import ClusterBudget, ClusterReport, cluster_filters
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain

@@ -27,6 +27,8 @@ _LONGEST = 120  # characters of a value in an error
 
 def received(name, value):
     """``Received: name=value`` in one line: arrays by shape and type, long values cut."""
+    if type(value).__module__.partition(".")[0] == "tf_keras":
+        return f"Received: {name} of tf_keras (save it as old.h5, then take keras.models.load_model('old.h5'))"
     if hasattr(value, "shape") and hasattr(value, "dtype"):
         text = f"{type(value).__name__} with shape={tuple(value.shape)}, dtype={value.dtype}"
     else:

@@ -15,10 +15,12 @@ import numpy as np
 import tensorflow as tf
 
 from scc_tf.arguments import check_count, check_number
+from scc_tf.extras import load
 from scc_tf.pruning import block_mask
 
 __all__ = ["ConstantSparsity", "PolynomialDecay", "mask_of", "sparsity_at"]  # noqa: F822 (`__getattr__` has the first two)
 
+_ENGINE = "tensorflow_model_optimization.python.core.sparsity.keras"
 _VARIABLE = "TF_USE_LEGACY_KERAS"
 _SCHEDULES = ("ConstantSparsity", "PolynomialDecay")
 _SPARSITIES = ("target_sparsity", "initial_sparsity", "final_sparsity")
@@ -31,13 +33,12 @@ def _library():
     before = os.environ.get(_VARIABLE)
     _ = tf.keras.__version__  # resolves the lazy module to what it is now
     try:
-        from tensorflow_model_optimization.python.core.sparsity.keras import pruning_impl, pruning_schedule
+        return tuple(load(f"{_ENGINE}.{name}", "tfmot") for name in ("pruning_schedule", "pruning_impl"))
     finally:
         if before is None:
             os.environ.pop(_VARIABLE, None)
         else:
             os.environ[_VARIABLE] = before
-    return pruning_schedule, pruning_impl
 
 
 def __getattr__(name):

@@ -2,6 +2,8 @@
 
 import keras
 
+from scc_tf.arguments import received
+
 __all__ = ["check_functional", "is_graph", "shared_levels", "walk"]
 
 
@@ -20,7 +22,7 @@ def check_functional(model):
             ``call`` of its own is one.
     """
     if not isinstance(model, keras.Model):
-        raise ValueError(f"Expected a Keras model. Received: {type(model).__name__}")
+        raise ValueError(f"Expected a Keras model. {received('model', model)}")
     if not is_graph(model):
         raise ValueError(
             "Expected a built Sequential or functional model: the graph of a subclassed model is not known, and a "
