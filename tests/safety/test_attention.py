@@ -285,3 +285,14 @@ def test_answers_that_are_not_finite_are_refused():
 def test_an_empty_batch_is_refused():
     with pytest.raises(ValueError, match="batch_size=0"):
         cam(plain(), IMAGES, batch_size=0)
+
+
+@pytest.mark.parametrize("model", [plain(), residual()])
+def test_the_maps_are_those_of_tf_keras_vis(model):
+    gradcam = pytest.importorskip("tf_keras_vis.gradcam").Gradcam(model, clone=False)
+    from tf_keras_vis.utils.scores import CategoricalScore
+
+    (batch,) = cam_batches(model, IMAGES)
+    classes = batch.probabilities.argmax(1).tolist()
+    theirs = gradcam(CategoricalScore(classes), IMAGES, penultimate_layer="last", expand_cam=False, normalize_cam=False)
+    np.testing.assert_allclose(batch.maps, resize_maps(theirs, theirs.shape[1:]), atol=1e-5)

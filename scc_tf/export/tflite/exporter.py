@@ -54,7 +54,7 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         model: Sequential or functional model with self-compressing layers; the file takes a batch of one.
         path: file to write; its folder is made if need be.
         compute: ``"float"``, ``"dynamic"`` or ``"int8"``. The last needs ``representative_data`` and the package
-            ai-edge-quantizer (``pip install 'scc_tf[tflite]'``); inputs and outputs stay float32.
+            ai-edge-quantizer (``pip install 'scc_tf[int8]'``); inputs and outputs stay float32.
         storage: ``"int8"``; ``"int4"`` for int4 wherever it fits and the interpreter can compute with it, which is
             smaller but slow outside Dense layers; ``"auto"`` for int4 only where it costs no time: Dense layers with
             integer compute; or ``"float32"`` for the reference, the same model with float weights, which any Keras

@@ -36,7 +36,7 @@ def check_installed():
     """
     if importlib.util.find_spec("ai_edge_quantizer") is None:
         raise ValueError(
-            "Expected the package ai-edge-quantizer for compute='int8' (pip install 'scc_tf[tflite]'). "
+            "Expected the package ai-edge-quantizer for compute='int8' (pip install 'scc_tf[int8]'). "
             "Received: an installation without it"
         )
 
