@@ -1,5 +1,6 @@
 """What a user sees where something is missing, or where Keras runs on something else."""
 
+import importlib
 import os
 import subprocess
 import sys
@@ -32,6 +33,14 @@ def test_a_missing_package_names_its_extra(monkeypatch):
     monkeypatch.setitem(sys.modules, "tensorflow_model_optimization", None)
     with pytest.raises(ModuleNotFoundError, match=r"package tensorflow_model_optimization\. .*scc_tf\[tfmot\]"):
         tfmot.ConstantSparsity(0.5, 0)
+
+
+def test_figures_without_matplotlib_name_their_extra(monkeypatch):
+    for name in [name for name in sys.modules if name.startswith("scc_tf.plots")]:
+        monkeypatch.delitem(sys.modules, name)
+    monkeypatch.setitem(sys.modules, "matplotlib", None)
+    with pytest.raises(ModuleNotFoundError, match=r"package matplotlib\. .*scc_tf\[plots\]"):
+        importlib.import_module("scc_tf.plots")
 
 
 def test_an_error_inside_a_package_is_its_own(monkeypatch, tmp_path):
