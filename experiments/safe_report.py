@@ -56,11 +56,7 @@ def write_figures(out_dir, name, records, safety_set, class_names=None):
     plots.safety_gallery(safety_set, out_dir / f"{name}_safety_set.png", class_names=class_names)
     for row in ("unsafe", "safe"):
         if row in record["rows"]:
-            plots.size_and_accuracy(record["rows"][row], out_dir / f"{name}_{row}_size_accuracy.png")
-            plots.bits_per_layer(record["rows"][row], out_dir / f"{name}_{row}_bits.png")
-            plots.code_histograms(record["rows"][row], out_dir / f"{name}_{row}_codes.png")
-            plots.network_and_step_time(record["rows"][row], out_dir / f"{name}_{row}_network.png")
-            plots.restoration_events(record["rows"][row], out_dir / f"{name}_{row}_restorations.png")
+            figures.compression_course(record["rows"][row], out_dir / f"{name}_{row}")
 
 
 def run_seeds(values, **settings):

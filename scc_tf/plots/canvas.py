@@ -1,4 +1,4 @@
-"""What the figures of records share: one style, whole files, and clear words for a malformed record.
+"""What the figures share: one style, and files that are whole or not there.
 
 No pyplot, so no global state and no display.
 """
@@ -16,7 +16,7 @@ from PIL import Image
 
 from scc_tf.atomic import atomic_path
 
-__all__ = ["BLUE", "DASHED", "GREY", "INK", "ORANGE", "STYLE", "bytes_axis", "drawing", "fields", "grid_of", "numbers"]
+__all__ = ["BLUE", "DASHED", "GREY", "INK", "ORANGE", "bytes_axis", "drawing", "grid_of"]
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by colour-blind readers
 INK, GREY = "#222222", "#767676"
@@ -95,24 +95,3 @@ def bytes_axis(axis, values):
         axis.set_major_locator(LogLocator(subs=(1, 2, 5) if high < 1000 * low else (1,)))
         axis.set_minor_locator(NullLocator())
     axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,g}"))
-
-
-def fields(record, *keys):
-    """``record[key]`` for each key; a ValueError that names those that are missing."""
-    if not isinstance(record, dict):
-        raise ValueError(f"Expected a record (dict). Received: {type(record).__name__}")
-    missing = [key for key in keys if key not in record]
-    if missing:
-        raise ValueError(f"Expected a record with {', '.join(keys)}. Received: none of {', '.join(missing)}")
-    return [record[key] for key in keys]
-
-
-def numbers(records, *keys):
-    """One float array per key, over the records; a ValueError where there are none or one is not finite."""
-    if not records:
-        raise ValueError(f"Expected records with {', '.join(keys)}. Received: none")
-    table = np.array([fields(record, *keys) for record in records], float).T
-    for key, values in zip(keys, table, strict=True):
-        if not np.isfinite(values).all():
-            raise ValueError(f"Expected finite numbers. Received: {key}={values}")
-    return table

@@ -8,34 +8,38 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, ORANGE, drawing, fields, grid_of
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, ORANGE, drawing, grid_of
+from scc_tf.training import self_compressing_layers
 
 __all__ = ["bits_per_layer", "code_histograms"]
 
 FLOOR = 0.3  # weights: below one, out of sight on a logarithmic scale
 
 
-def bits_per_layer(row: dict, path: str | os.PathLike) -> None:
+def bits_per_layer(after, path: str | os.PathLike, before=None) -> None:
     """Draw the bit depth of every channel, one panel per kernel, the widest channels first.
 
     Args:
-        row: record of `lab.self_compression.compress`: ``bit_depths_before`` and ``bit_depths``.
+        after: self-compressing model; or ``{kernel: bit depths}``, such as was noted of one.
         path: the PNG file to write.
+        before: the same of an earlier time, with the same channels, to compare with; or None.
 
     Raises:
-        ValueError: if the record lacks a field, names no kernel, or a kernel has other channels before than after.
+        ValueError: if there is no kernel, or one has other channels before than after.
+
+    Example:
+        >>> bits_per_layer(small, "bits.png", before=scc_tf.self_compress(trained))  # doctest: +SKIP
     """
-    before, after = fields(row, "bit_depths_before", "bit_depths")
-    _check_kernels(after)
-    before = dict(zip(after, fields(before, *after), strict=True))
-    before, after = ({name: _widest_first(name, b) for name, b in d.items()} for d in (before, after))
+    after = _by_kernel(after, _bits)
+    before = {} if before is None else _by_kernel(before, _bits)
     with _panels(path, after) as (figure, panels):
-        for axes, name in zip(panels, after, strict=True):
-            _draw_bits(axes, name, before[name], after[name])
+        for axes, (name, bits) in zip(panels, after.items(), strict=True):
+            _draw_bits(axes, name, before.get(name), bits)
         panels[0].set_ylim(bottom=-0.045 * panels[0].get_ylim()[1])
-        dead, channels = sum(np.sum(b <= 0) for b in after.values()), sum(map(len, after.values()))
+        dead, channels = sum(np.sum(bits <= 0) for bits in after.values()), sum(map(len, after.values()))
+        was = [Line2D([], [], color=GREY, linewidth=1.4, linestyle=DASHED, label="before")] if before else []
         handles = [
-            Line2D([], [], color=GREY, linewidth=1.4, linestyle=DASHED, label="before"),
+            *was,
             Patch(color=BLUE, label="after"),
             Patch(color=ORANGE, label=f"dead, 0 bits: {dead} of {channels} channels"),
         ]
@@ -44,12 +48,20 @@ def bits_per_layer(row: dict, path: str | os.PathLike) -> None:
         figure.supylabel("bit depth (bits)", fontsize=11)
 
 
+def _bits(layer):
+    return {own.name: own.bit_depth for own in layer.formats}
+
+
 def _draw_bits(axes, name, before, after):
-    if len(before) != len(after):
-        raise ValueError(f"Expected {name} to keep its channels. Received: {len(before)} before, {len(after)} after")
     live, edges = int(np.sum(after > 0)), np.arange(len(after) + 1)
+    after = np.sort(after)[::-1]
     axes.stairs(after, edges, fill=True, color=BLUE)
-    axes.stairs(before, edges, baseline=None, color=GREY, linewidth=1.4, linestyle=DASHED)
+    if before is not None:
+        if len(before) != len(after):
+            raise ValueError(
+                f"Expected {name} to keep its channels. Received: {len(before)} before, {len(after)} after"
+            )
+        axes.stairs(np.sort(before)[::-1], edges, baseline=None, color=GREY, linewidth=1.4, linestyle=DASHED)
     if live < len(after):
         axes.plot([live, len(after)], [0, 0], color=ORANGE, linewidth=5, solid_capstyle="butt", zorder=3)
     _headline(axes, name, f"{len(after) - live} of {len(after)} dead")
@@ -58,21 +70,23 @@ def _draw_bits(axes, name, before, after):
     axes.yaxis.set_major_locator(MaxNLocator(5, integer=True))
 
 
-def code_histograms(row: dict, path: str | os.PathLike) -> None:
+def code_histograms(model, path: str | os.PathLike) -> None:
     """Draw how often each integer code occurs, one panel per kernel, on a logarithmic scale.
 
     Args:
-        row: record of `lab.self_compression.compress`: ``code_counts``.
+        model: self-compressing model; or ``{kernel: codes}``, integers.
         path: the PNG file to write.
 
     Raises:
-        ValueError: if the record lacks a field, names no kernel, or a kernel has no codes.
+        ValueError: if there is no kernel.
+
+    Example:
+        >>> code_histograms(small, "codes.png")  # doctest: +SKIP
     """
-    (counts,) = fields(row, "code_counts")
-    _check_kernels(counts)
-    with _panels(path, counts) as (figure, panels):
-        for axes, (name, pairs) in zip(panels, counts.items(), strict=True):
-            _draw_codes(axes, name, *np.array(pairs, float).T)
+    codes = _by_kernel(model, lambda layer: {name: layer.codes(name) for name in layer.kernel_names})
+    with _panels(path, codes) as (figure, panels):
+        for axes, (name, values) in zip(panels, codes.items(), strict=True):
+            _draw_codes(axes, name, *np.unique(values.astype(int), return_counts=True))
         panels[0].set_yscale("log")
         panels[0].set_ylim(bottom=2 * FLOOR)
         panels[0].yaxis.set_major_locator(LogLocator(numticks=6))
@@ -84,19 +98,27 @@ def code_histograms(row: dict, path: str | os.PathLike) -> None:
         figure.supylabel("weights (log scale)", fontsize=11)
 
 
-def _draw_codes(axes, name, codes, number):
-    if number.min() <= 0:
-        raise ValueError(f"Expected every code of {name} to occur. Received: counts={number}")
-    zeros = number[codes == 0].sum() / number.sum()
-    low, high = int(codes.min()), int(codes.max())
-    heights = np.full(high - low + 1, FLOOR)
-    heights[codes.astype(int) - low] = number
-    axes.stairs(heights, np.arange(low, high + 2) - 0.5, baseline=FLOOR, fill=True, color=BLUE)
-    axes.bar(codes[codes == 0], number[codes == 0], 1, color=ORANGE)
+def _draw_codes(axes, name, codes, counts):
+    zeros = counts[codes == 0].sum() / counts.sum()
+    heights = np.full(codes[-1] - codes[0] + 1, FLOOR)
+    heights[codes - codes[0]] = counts
+    axes.stairs(heights, np.arange(codes[0], codes[-1] + 2) - 0.5, baseline=FLOOR, fill=True, color=BLUE)
+    axes.bar(codes[codes == 0], counts[codes == 0], 1, color=ORANGE)
     _headline(axes, name, f"{100 * zeros:.{int(zeros < 0.995)}f} % zeros")
     reach = max(1, np.abs(codes).max()) + 0.7
     axes.set_xlim(-reach, reach)
     axes.xaxis.set_major_locator(MaxNLocator(5, integer=True, symmetric=True))
+
+
+def _by_kernel(model, values):
+    """``{kernel: float array}`` of a self-compressing model, or of such a dictionary."""
+    if not isinstance(model, dict):
+        layers = self_compressing_layers(model)
+        model = {f"{layer.name}/{name}": own for layer in layers for name, own in values(layer).items()}
+    found = {name: np.asarray(array, float).ravel() for name, array in model.items()}
+    if not found or not all(array.size and np.isfinite(array).all() for array in found.values()):
+        raise ValueError(f"Expected kernels with finite values, none empty. Received: {list(found)}")
+    return found
 
 
 @contextlib.contextmanager
@@ -107,18 +129,6 @@ def _panels(path, kernels):
     dpi = 130 if rows <= 3 else 100 if rows <= 6 else 60  # the file stays small
     with drawing(path, max(2.45 * columns + 0.6, 5.6), 2.15 * rows + 1.0, dpi) as figure:
         yield figure, grid_of(figure, len(kernels), columns)
-
-
-def _check_kernels(kernels):
-    if not isinstance(kernels, dict) or not kernels or not all(kernels.values()):
-        raise ValueError(f"Expected kernels with their channels or codes, none empty. Received: {kernels}")
-
-
-def _widest_first(name, bit_depths):
-    bits = np.sort(np.array(bit_depths, float))[::-1]
-    if not np.isfinite(bits).all():
-        raise ValueError(f"Expected finite bit depths. Received: {name}={bit_depths}")
-    return bits
 
 
 def _headline(axes, name, note):

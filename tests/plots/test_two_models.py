@@ -2,9 +2,7 @@ from itertools import combinations
 
 import numpy as np
 import pytest
-from made_up import texts
 from matplotlib.colors import to_hex
-from matplotlib.lines import Line2D
 from matplotlib.text import Text
 
 from scc_tf import metrics
@@ -13,7 +11,7 @@ from scc_tf.evaluation.footprint import Footprint
 from scc_tf.evaluation.outputs import ClassifierOutputs
 from scc_tf.evaluation.report import CompressionReport, ModelReport
 from scc_tf.plots import compression_page
-from scc_tf.plots.canvas import BLUE, GREY, ORANGE
+from scc_tf.plots.canvas import BLUE, GREY
 
 CLASSES = ("airplane", "automobile", "bird", "cat", "deer", "dog", "frog", "horse", "ship", "truck")
 DIGITS = tuple("0123456789")
@@ -62,6 +60,10 @@ def models_and_colours(report):
     return (report.before, GREY), (report.after, BLUE)
 
 
+def texts(figure):
+    return [text.get_text() for text in figure.findobj(Text)]
+
+
 def panel(figure, title):
     """The one panel of this title."""
     (axes,) = [axes for axes in figure.axes if axes.get_title(loc="left").replace("\n", " ") == title]
@@ -97,11 +99,10 @@ def check_pairs(axes, words, values, names):
     "report",
     [
         a_report(shape=(32, 32, 3), class_names=CLASSES),
-        a_report(MIXED, shape=(32, 32, 3), class_names=CLASSES, stored_bytes=None),
         a_report(LONG),
         a_report(ood=False),
     ],
-    ids=["colours", "a ticket", "long names", "no outsiders"],
+    ids=["colours", "long names", "no outsiders"],
 )
 def test_one_small_png_is_written_and_nothing_else_changes(rendered, report):
     rendered(compression_page, report)
@@ -141,27 +142,6 @@ def test_the_risk_of_both_is_drawn_over_the_coverage(drawn):
         assert line.get_color() == colour
         area = f"{model.name}: area {model.behaviour.risk_coverage_area:.4f}"
         assert line.get_label().replace("\N{NO-BREAK SPACE}", " ") == area
-
-
-@pytest.mark.parametrize("ood", [True, False])
-def test_stairs_are_the_confidence_of_each_model(drawn, ood):
-    report = a_report(ood=ood)
-    figure = drawn(compression_page, report)
-    highest = []
-    for model, colour in models_and_colours(report):
-        axes, curves = panel(figure, f"Confidence: {model.name}"), model.curves
-        expected = {"test images": (curves.confidence_in, colour, True)}
-        if ood:
-            expected["out of distribution"] = (curves.confidence_out, ORANGE, False)
-        assert [stairs.get_label() for stairs in axes.patches] == list(expected)
-        for stairs, (shares, its_colour, fill) in zip(axes.patches, expected.values(), strict=True):
-            np.testing.assert_array_equal(stairs.get_data().values, shares)
-            np.testing.assert_array_equal(stairs.get_data().edges, curves.confidence_edges)
-            assert to_hex(stairs.get_facecolor() if fill else stairs.get_edgecolor()) == its_colour.lower()
-            assert stairs.get_fill() == fill
-            highest.append(max(shares))
-    tops = {panel(figure, f"Confidence: {name}").get_ylim()[1] for name in SHORT}
-    assert len(tops) == 1 and tops.pop() > max(highest)
 
 
 @pytest.mark.parametrize("energy", [True, False])
@@ -248,7 +228,7 @@ def written(figure):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("ood", [True, False])
-@pytest.mark.parametrize("names", [SHORT, MIXED, LONG, LONG[::-1], UNBROKEN])
+@pytest.mark.parametrize("names", [MIXED, LONG, UNBROKEN])
 def test_words_stand_apart_and_inside_the_page(drawn, names, ood):
     figure = drawn(compression_page, a_report(names, ood=ood))
     boxes = written(figure)
@@ -260,54 +240,6 @@ def test_words_stand_apart_and_inside_the_page(drawn, names, ood):
         assert figure.bbox.y0 <= box.y0 and box.y1 <= figure.bbox.y1, words
     for picture in (axes for axes in figure.axes if axes.images):
         assert not any(box.overlaps(picture.get_window_extent()) for box in boxes.values())
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("ood", [True, False])
-@pytest.mark.parametrize("names", [SHORT, MIXED, LONG, UNBROKEN])
-def test_legends_stand_in_their_panels_above_what_is_drawn(drawn, names, ood):
-    report = a_report(names, ood=ood)
-    figure = drawn(compression_page, report)
-    figure.draw_without_rendering()
-    highest = max(m.curves.risk.max() for m in (report.before, report.after))
-    for title in ("Risk and coverage", "Out of distribution" if ood else "Calibration errors"):
-        axes = panel(figure, title)
-        legend, whole = axes.get_legend().get_window_extent(), axes.get_window_extent()
-        assert whole.x0 <= legend.x0 and legend.x1 <= whole.x1 and legend.y1 <= whole.y1, title
-        top = max((bar.get_height() for bars in axes.containers for bar in bars), default=highest)
-        assert axes.transData.transform((0, top))[1] < legend.y0, title
-
-
-def explained(legend):
-    """Colours by name."""
-    return {
-        text.get_text().partition(":")[0]: to_hex(
-            handle.get_color() if isinstance(handle, Line2D) else handle.get_facecolor()
-        )
-        for text, handle in zip(legend.get_texts(), legend.legend_handles, strict=True)
-    }
-
-
-def test_each_legend_tells_the_colours(drawn):
-    report = a_report()
-    figure = drawn(compression_page, report)
-    both = {model.name: colour.lower() for model, colour in models_and_colours(report)}
-    (of_outsiders,) = figure.subfigs[1].legends
-    for legend in (
-        *(panel(figure, t).get_legend() for t in ("Risk and coverage", "Out of distribution")),
-        of_outsiders,
-    ):
-        assert explained(legend) == both
-    for name, colour in both.items():
-        found = explained(panel(figure, f"Confidence: {name}").get_legend())
-        assert found["test images"] == colour and "out of distribution" in found
-
-
-@pytest.mark.parametrize("names", [SHORT, MIXED, LONG])
-def test_names_are_whole_in_titles_and_legends(drawn, names):
-    found = {text.replace("\n", " ") for text in texts(drawn(compression_page, a_report(names)))}
-    for name in names:
-        assert {f"Reliability: {name}", f"Confidence: {name}", name} <= found
 
 
 @pytest.mark.slow

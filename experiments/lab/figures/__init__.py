@@ -3,6 +3,7 @@
 from lab.figures.clusters import class_reports, cluster_correlations, cluster_tradeoff
 from lab.figures.comparison import collapse_study, compare_rows
 from lab.figures.compression import byte_budgets, compression_tradeoff, storage_breakdown
+from lab.figures.course import compression_course
 from lab.figures.front import size_accuracy_front
 from lab.figures.lottery import lottery_calibration, lottery_curves, lottery_ood
 from lab.figures.target import target_sizes
@@ -15,6 +16,7 @@ __all__ = [
     "cluster_tradeoff",
     "collapse_study",
     "compare_rows",
+    "compression_course",
     "compression_tradeoff",
     "lottery_calibration",
     "lottery_curves",

@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import MaxNLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, drawing, fields, numbers
+from lab.figures.fields import fields, numbers
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, drawing
 
 __all__ = ["class_reports", "cluster_correlations", "cluster_tradeoff"]
 

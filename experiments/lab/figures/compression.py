@@ -6,7 +6,8 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, bytes_axis, drawing, fields, numbers
+from lab.figures.fields import fields, numbers
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, ORANGE, bytes_axis, drawing
 
 __all__ = ["byte_budgets", "compression_tradeoff", "storage_breakdown"]
 

@@ -5,7 +5,8 @@ import os
 import numpy as np
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, GREY, INK, ORANGE, drawing, fields, numbers
+from lab.figures.fields import fields, numbers
+from scc_tf.plots.canvas import BLUE, GREY, INK, ORANGE, drawing
 
 __all__ = ["size_accuracy_front"]
 

@@ -4,7 +4,8 @@ import os
 
 from matplotlib.ticker import FuncFormatter, LogLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, drawing, fields, numbers
+from lab.figures.fields import fields, numbers
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, INK, drawing
 
 __all__ = ["target_sizes"]
 

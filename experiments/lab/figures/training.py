@@ -4,7 +4,8 @@ import os
 
 from matplotlib.ticker import MaxNLocator
 
-from scc_tf.plots.canvas import BLUE, GREY, ORANGE, drawing, fields, numbers
+from lab.figures.fields import fields, numbers
+from scc_tf.plots.canvas import BLUE, GREY, ORANGE, drawing
 
 __all__ = ["training_curves"]
 

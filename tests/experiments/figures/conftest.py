@@ -1,3 +1,0 @@
-from drawings import drawn, refused, rendered
-
-__all__ = ["drawn", "refused", "rendered"]
