@@ -5,6 +5,7 @@ from scc_tf import backend as _backend  # noqa: F401 (first: it refuses other ba
 # isort: split
 from scc_tf import callbacks, datasets, layers, metrics
 from scc_tf.clustering import ClusterBudget, ClusterReport, cluster_filters
+from scc_tf.compression import Compressed, compress
 from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_weights, to_plain
 from scc_tf.evaluation import CompressionReport, evaluate_compression
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
@@ -19,6 +20,7 @@ from scc_tf.training import SelfCompressingModel
 __all__ = [
     "ClusterBudget",
     "ClusterReport",
+    "Compressed",
     "CompressionReport",
     "ConversionReport",
     "PackedReport",
@@ -32,6 +34,7 @@ __all__ = [
     "add_masks",
     "callbacks",
     "cluster_filters",
+    "compress",
     "datasets",
     "evaluate_compression",
     "export_tflite",

@@ -1,13 +1,16 @@
 """How big a self-compressing model is, for people: the file, and the sizes that papers quote."""
 
 import dataclasses
-import json
 
 import numpy as np
 from keras import ops
 
 from scc_tf.coding import entropy_bits
 from scc_tf.export import packed_bytes
+from scc_tf.graph import check_functional, kernels_of
+from scc_tf.layers import SelfCompressing, WeightSharing, self_compressing_layers
+from scc_tf.masked_layers import Masked
+from scc_tf.reports import Report, Table
 from scc_tf.size import compressing_kernels
 
 __all__ = ["KernelSize", "SizeReport", "size_report"]
@@ -30,13 +33,13 @@ class KernelSize:
     float32_bytes: int
 
 
-@dataclasses.dataclass(frozen=True)
-class SizeReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class SizeReport(Report):
     """Five sizes of one model, per kernel and in total. Only the first is that of a file.
 
     Attributes:
         stored_bytes: length of the file that `scc_tf.save_packed` writes; None where it was not asked for.
-        kernels: one `KernelSize` per self-compressing kernel.
+        kernels: one `KernelSize` per compressed kernel.
         nominal_bits: ``sum fan_in * b`` over every weight: the papers' number, a training quantity. A fractional
             bit depth is charged less than any code of fixed width needs.
         integer_bytes: every live weight at the width of its channel's actual smallest and largest code
@@ -48,6 +51,9 @@ class SizeReport:
         other_bytes: parameters outside the kernels (biases, normalization, skipped layers) as float32.
         float32_bytes: the architecture as it is now as float32, without bit depths and exponents.
 
+    A kernel with a mask counts 32 bits for each weight that is kept, and its mask; one with shared weights counts the
+    indices, as wide as their number asks for, and a table of 4 bytes for each.
+
     A weight is live if its channel has a code other than 0 and its input does not come from dead channels alone.
     Inputs from dead channels are only left out where removing them is exact (no padding with zeros).
 
@@ -56,6 +62,10 @@ class SizeReport:
     dead channels drops them: biases and batch statistics of dead channels.
     """
 
+    totals = (
+        *("stored_bytes", "nominal_bits", "integer_bytes", "entropy_bytes", "side_bytes", "float32_bytes"),
+        "dead_channels",
+    )
     kernels: tuple
     other_bytes: int
     stored_bytes: int | None = None
@@ -93,29 +103,10 @@ class SizeReport:
         """Channels with no code but 0."""
         return self._sum("channels") - self._sum("live_channels")
 
-    def to_json(self):
-        """All numbers as one JSON string."""
-        totals = {
-            name: getattr(self, name)
-            for name in (
-                "stored_bytes",
-                "nominal_bits",
-                "integer_bytes",
-                "entropy_bytes",
-                "side_bytes",
-                "float32_bytes",
-                "dead_channels",
-            )
-        }
-        rows = [dataclasses.asdict(k) for k in self.kernels]
-        return json.dumps({**totals, "other_bytes": self.other_bytes, "kernels": rows})
-
-    def __str__(self):
-        """A table: one row per kernel, codes only; the totals with the side information."""
-        columns = "{:<28}{:>11}{:>16}{:>12}{:>12}{:>12}{:>11}"
-        lines = [columns.format("kernel", "channels", "weights", "nominal B", "integer B", "entropy B", "float32 B")]
-        lines += [
-            columns.format(
+    def parts(self):
+        """A row per kernel, codes only; the totals with the side information; what is in other layers."""
+        rows = [
+            (
                 f"{k.layer}/{k.kernel}"[:27],
                 f"{k.live_channels}/{k.channels}",
                 f"{k.live_weights:,}/{k.weights:,}",
@@ -124,16 +115,17 @@ class SizeReport:
             for k in self.kernels
         ]
         side, other = f"{self.side_bytes:,.0f}", f"{self.other_bytes:,.0f}"
-        lines.append(columns.format("exponents, widths, others", "", "", "-", side, side, other))
-        totals = (self.nominal_bits / 8, self.integer_bytes, self.entropy_bytes, self.float32_bytes)
+        rows.append(("exponents, widths, others", "", "", "-", side, side, other))
         counts = (
             f"{self._sum('live_channels')}/{self._sum('channels')}",
             f"{self._sum('live_weights'):,}/{self._sum('weights'):,}",
         )
-        lines.append(columns.format("total", *counts, *(f"{t:,.0f}" for t in totals)))
+        totals = (self.nominal_bits / 8, self.integer_bytes, self.entropy_bytes, self.float32_bytes)
+        rows.append(("total", *counts, *(f"{t:,.0f}" for t in totals)))
+        head = ("kernel", "channels", "weights", "nominal B", "integer B", "entropy B", "float32 B")
+        yield Table("{:<28}{:>11}{:>16}{:>12}{:>12}{:>12}{:>11}", rows, head)
         if self.stored_bytes is not None:
-            lines.append(f"as a file: {self.stored_bytes:,} B")
-        return "\n".join(lines)
+            yield f"as a file: {self.stored_bytes:,} B"
 
 
 def _code_width(low, high):
@@ -143,10 +135,10 @@ def _code_width(low, high):
 
 
 def size_report(model, stored=True):
-    """Measure a self-compressing model: its file, and the units that people quote.
+    """Measure a compressed model: its file, and the units that people quote.
 
     Args:
-        model: Sequential or functional model, usually from `scc_tf.self_compress`.
+        model: Sequential or functional model from `scc_tf.self_compress`, `add_masks` or `share_weights`.
         stored: whether to pack the model for ``stored_bytes``, which takes about a second per million weights and
             needs layers that a packed file can hold.
 
@@ -154,7 +146,7 @@ def size_report(model, stored=True):
         `SizeReport`; ``print`` it for a table.
 
     Raises:
-        ValueError: if the model is a subclassed one, not built, or has no self-compressing layer; with ``stored``, as
+        ValueError: if the model is a subclassed one, not built, or has no compressed layer; with ``stored``, as
             `scc_tf.save_packed`.
 
     Example:
@@ -163,15 +155,53 @@ def size_report(model, stored=True):
         >>> size_report(model).float32_bytes
         32
     """
-    nodes = compressing_kernels(model)
+    check_functional(model)
+    layers = [layer for layer in model._flatten_layers() if isinstance(layer, Masked | WeightSharing)]
+    others = [kernel for layer in layers if not isinstance(layer, SelfCompressing) for kernel in kernels_of(layer)]
+    nodes = compressing_kernels(model) if not others or self_compressing_layers(model) else []
     codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.layout.name))) for n in nodes]
-    alive = np.concatenate([n.layout.rows(c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)])
-    kernels = tuple(_kernel_size(n, c, alive) for n, c in zip(nodes, codes, strict=True))
-    learned = {id(v) for n in nodes for v in (n.format.bit_depth, n.format.exponent)}
-    kernel_variables = {id(getattr(n.layer, n.layout.name)) for n in nodes}
-    others = {id(w): w for w in model.weights if id(w) not in learned | kernel_variables}
-    other_bytes = sum(4 * int(np.prod(w.shape)) for w in others.values())
-    return SizeReport(kernels, other_bytes, len(packed_bytes(model)) if stored else None)
+    rows = [n.layout.rows(c).any(axis=(1, 2)).ravel() for n, c in zip(nodes, codes, strict=True)]
+    alive = np.concatenate(rows) if rows else None
+    kernels = [_kernel_size(n, c, alive) for n, c in zip(nodes, codes, strict=True)]
+    kernels += [_shared_size(k) if isinstance(k.layer, WeightSharing) else _masked_size(k) for k in others]
+    counted = {id(v) for n in nodes for v in (n.format.bit_depth, n.format.exponent, getattr(n.layer, n.layout.name))}
+    for kernel in others:
+        own = getattr(kernel.layer, kernel.name)
+        parts = (own.centroids, own.indices) if isinstance(kernel.layer, WeightSharing) else (own,)
+        counted |= {id(part) for part in parts}
+    rest = {id(w): w for w in model.weights if id(w) not in counted}
+    other_bytes = sum(4 * int(np.prod(w.shape)) for w in rest.values())
+    return SizeReport(tuple(kernels), other_bytes, len(packed_bytes(model)) if stored else None)
+
+
+def _masked_size(kernel):
+    values = kernel.values()
+    kept = int(np.count_nonzero(values))
+    return _size_of(kernel, values, 32.0 * kept, 4 * kept + values.size / 8, 4 * kept + entropy_bits(values != 0) / 8)
+
+
+def _shared_size(kernel):
+    shared = getattr(kernel.layer, kernel.name)
+    indices, used = (np.asarray(ops.convert_to_numpy(part)) for part in (shared.indices, shared.centroids))
+    bits = float(indices.size * np.ceil(np.log2(max(2, len(np.unique(indices))))))
+    table = 4 * used.size
+    return _size_of(kernel, kernel.values(), bits, bits / 8 + table, entropy_bits(indices) / 8 + table)
+
+
+def _size_of(kernel, values, nominal_bits, integer_bytes, entropy_bytes):
+    return KernelSize(
+        layer=kernel.layer.name,
+        kernel=kernel.name,
+        channels=kernel.channels,
+        live_channels=int(kernel.rows(values).any(axis=(1, 2)).sum()),
+        weights=values.size,
+        live_weights=int(np.count_nonzero(values)),
+        nominal_bits=nominal_bits,
+        integer_bytes=integer_bytes,
+        entropy_bytes=entropy_bytes,
+        side_bytes=0,
+        float32_bytes=4 * values.size,
+    )
 
 
 def _kernel_size(node, codes, alive):

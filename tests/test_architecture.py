@@ -10,17 +10,17 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"coding", "inference", "metrics", "pruning"},
     {"layers", "datasets", "tfmot", "batch_statistics", "classifier", "optimizer_state"},
     {"masked_layers"},
-    {"graph", "side_information", "finer_steps"},
+    {"graph"},
     {"flops", "safety", "size", "surgery"},
-    {"rate", "clustering", "dead_zone"},
+    {"rate", "clustering"},
     {"training"},
     {"convertible"},
     {"conversion"},
     {"export"},
-    {"report", "smallest_file"},
+    {"report"},
     {"finishing"},
     {"callbacks", "plots"},
-    {"evaluation"},
+    {"evaluation", "compression"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}

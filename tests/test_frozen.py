@@ -7,8 +7,8 @@ from keras import layers
 
 import scc_tf
 from scc_tf.callbacks import MagnitudePruning
-from scc_tf.dead_zone import widen_dead_zone
-from scc_tf.side_information import round_exponents, round_vectors
+from scc_tf.finishing.fit_to_size import widen_dead_zone
+from scc_tf.finishing.rounding import round_exponents, round_vectors
 
 RNG = np.random.default_rng(0)
 X, Y = RNG.normal(size=(16, 6)).astype("float32"), RNG.integers(0, 3, 16)

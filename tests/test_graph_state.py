@@ -83,5 +83,5 @@ def test_a_layer_that_cannot_save_itself_is_named():
 def test_rounding_leaves_what_was_learned_of_the_inputs():
     small = scc_tf.self_compress(stateful_nets.STATES["normalization"](), 6)
     before = _answers(small, stateful_nets.NUMBERS)
-    scc_tf.side_information.round_vectors(small, 2)
+    scc_tf.finishing.rounding.round_vectors(small, 2)
     np.testing.assert_array_equal(_answers(small, stateful_nets.NUMBERS), before)

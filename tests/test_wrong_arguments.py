@@ -8,8 +8,9 @@ import pytest
 import tensorflow as tf
 
 import scc_tf
-from scc_tf import batch_statistics, clustering, coding, dead_zone, pruning, quantization, side_information, tfmot
+from scc_tf import batch_statistics, clustering, coding, pruning, quantization, tfmot
 from scc_tf.callbacks import __all__ as CALLBACKS
+from scc_tf.finishing import fit_to_size, rounding
 
 NAN = float("nan")
 RNG = np.random.default_rng(0)
@@ -79,6 +80,21 @@ ROWS = {
             "exclude": "names",
             "exponent_per": "choice",
             "bias_exponent": "whole or None",
+        },
+    ),
+    "compress": (
+        lambda n: (scc_tf.compress, {"model": n.plain, "data": (X, LABELS), "epochs": 0}),
+        {
+            "model": "model",
+            "data": "array",
+            "target_bytes": "count or None",
+            "gamma": "gamma or None",
+            "epochs": "epochs",
+            "batch_size": "count or None",
+            "safety_set": "unknown",
+            "work_dir": "directory",
+            "seed": "count",
+            "verbose": "unknown",
         },
     ),
     "add_masks": (lambda n: (scc_tf.add_masks, {"model": n.plain}), {"model": "model", "exclude": "names"}),
@@ -316,20 +332,20 @@ ROWS = {
         lambda n: (batch_statistics.reestimate_batch_statistics, {"model": n.plain, "images": X}),
         {"model": "model", "images": "array", "batch_size": "count or None"},
     ),
-    "side_information.round_exponents": (
-        lambda n: (side_information.round_exponents, {"model": n.small}),
+    "rounding.round_exponents": (
+        lambda n: (rounding.round_exponents, {"model": n.small}),
         {"model": "model", "fraction_bits": "count"},
     ),
-    "side_information.round_vectors": (
-        lambda n: (side_information.round_vectors, {"model": n.small}),
+    "rounding.round_vectors": (
+        lambda n: (rounding.round_vectors, {"model": n.small}),
         {"model": "model", "mantissa_bits": "count"},
     ),
-    "dead_zone.fit_to_bytes": (
-        lambda n: (dead_zone.fit_to_bytes, {"model": n.small, "target_bytes": 100, "measure": lambda model: 90}),
+    "fit_to_size.fit_to_bytes": (
+        lambda n: (fit_to_size.fit_to_bytes, {"model": n.small, "target_bytes": 100, "measure": lambda model: 90}),
         {"target_bytes": "count", "measure": "function", "reach": "number", "tries": "count"},
     ),
-    "dead_zone.widen_dead_zone": (
-        lambda n: (dead_zone.widen_dead_zone, {"model": n.small, "widening": 0.0}),
+    "fit_to_size.widen_dead_zone": (
+        lambda n: (fit_to_size.widen_dead_zone, {"model": n.small, "widening": 0.0}),
         {"model": "model", "widening": "number"},
     ),
     "quantization.quantize": (
@@ -368,6 +384,8 @@ WRONG |= {
     "unknown": ["no such", 5.5],
     "directory": [5, "FILE"],
     "folder": [None, 5, "FILE"],
+    "gamma or None": ["x", NAN, -1],
+    "epochs": ["x", 1.5, -1, NAN],
     "clusters": ["x", None, 1.5, NAN, -3, True],
     "examples": ["x", None, 1.5, NAN, -3],
     "images or None": ["x", X[:0], np.full((16, 8, 8, 1), np.nan)],

@@ -26,9 +26,9 @@ from lab.settings import check_settings, provenance, setting, settings_key
 from scc_tf.coding.codebook import share_weights as share_values
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.export.packed import packed_report
+from scc_tf.finishing.rounding import round_vectors
 from scc_tf.inference import outputs
 from scc_tf.pruning import edge_bits, fractional_bound, global_masks, reduce_layer
-from scc_tf.side_information import round_vectors
 from scc_tf.surgery import remove_dead_channels
 
 __all__ = ["METHODS", "SALIENCIES", "Config", "edge_saliency", "run"]

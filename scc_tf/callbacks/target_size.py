@@ -8,9 +8,9 @@ from keras import ops
 from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.every_n_steps import EveryNSteps
 from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
-from scc_tf.finer_steps import refine_steps
-from scc_tf.finishing import finished_bytes
-from scc_tf.smallest_file import check_target
+from scc_tf.finishing.finish import finished_bytes
+from scc_tf.finishing.floor import check_target
+from scc_tf.finishing.steps import refine_steps
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["TargetSize", "steered"]

@@ -11,7 +11,7 @@ from absl import logging
 
 from scc_tf.callbacks import KernelRestoration, SafetyMonitor, TargetSize
 from scc_tf.callbacks.target_size import HELD_BACK
-from scc_tf.finishing import finished_bytes
+from scc_tf.finishing.finish import finished_bytes
 from scc_tf.layers import self_compressing_layers
 
 # Safety --------------------------------------------------------------------------------------------------------------

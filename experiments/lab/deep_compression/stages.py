@@ -11,10 +11,10 @@ from lab.optimization import one_cycle
 from lab.stage import Stage, error_percent
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import add_masks, share_weights
+from scc_tf.finishing.rounding import round_vectors
 from scc_tf.graph import kernels_of
 from scc_tf.masked_layers import Masked
 from scc_tf.pruning import global_masks
-from scc_tf.side_information import round_vectors
 from scc_tf.surgery import remove_dead_channels
 
 __all__ = ["Trainer", "float_network", "pruned_networks", "shared_network", "weights_by_layer"]

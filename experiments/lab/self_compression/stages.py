@@ -204,7 +204,7 @@ def _contract(config, safety_set, seen):
 
 
 def _finish(config, model, images):
-    """The finished model, and a `scc_tf.dead_zone.SizeFit` if a size was asked for."""
+    """The finished model, and its `scc_tf.finishing.FinishReport` if a size was asked for."""
     places, bits = config.exponent_places, config.statistics_bits
     if not config.target_bytes:
         return finish(model, images, places, bits), None

@@ -3,7 +3,7 @@
 import keras
 
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
-from scc_tf.finishing import finished_bytes
+from scc_tf.finishing.finish import finished_bytes
 
 __all__ = ["Watch"]
 

@@ -1,6 +1,6 @@
 """The last per cent of a file's size: a wider dead zone, in which weights are rounded to 0."""
 
-import dataclasses
+import typing
 
 import numpy as np
 from keras import ops
@@ -9,66 +9,26 @@ from scc_tf.arguments import check_count, check_number, received
 from scc_tf.inference import check_model
 from scc_tf.layers import is_frozen, self_compressing_layers
 from scc_tf.quantization import code_range
-from scc_tf.safety.contract import verdict
 
 __all__ = ["SizeFit", "fit_to_bytes", "widen_dead_zone"]
 
 _MARGIN = 0.02  # of the target, by which a file that was made smaller may be smaller yet
 
 
-@dataclasses.dataclass(frozen=True)
-class SizeFit:
-    """What became of a file of at most ``target_bytes``.
+class SizeFit(typing.NamedTuple):
+    """What `fit_to_bytes` found.
 
     Attributes:
-        target_bytes: what was asked for, an upper bound.
         stored_bytes: what the file has.
         start_bytes: what it had before.
         widening: of the dead zone, in steps; 0 leaves every code as it was.
-        reached: whether the file is at most as large as the target.
-        refused: whether the target was missed because a dead zone that comes closer was not accepted.
-        finer: by how many bits the steps were made finer; negative: coarser.
-        start_distance: of the answers before from those of the network that was handed in, in [0, 1], see
-            `scc_tf.finer_steps.Fidelity`; None where that was not measured.
-        distance: of the answers now.
-        safe: whether the contract is kept; None without one, or if it was not measured.
-        safety_accuracy: fraction; None likewise.
-        safety_drop: reference minus accuracy, fraction; None likewise.
+        refused: whether a dead zone that comes closer to the target was not accepted.
     """
 
-    target_bytes: int
     stored_bytes: int
     start_bytes: int
     widening: float
-    reached: bool
-    refused: bool = False
-    finer: float = 0.0
-    start_distance: float | None = None
-    distance: float | None = None
-    safe: bool | None = None
-    safety_accuracy: float | None = None
-    safety_drop: float | None = None
-
-    def __str__(self):
-        """One line."""
-        error = 100 * (self.stored_bytes / self.target_bytes - 1)
-        why = "a dead zone that comes closer was refused" if self.refused else "no dead zone within reach comes closer"
-        parts = [
-            f"{self.stored_bytes:,} B, {error:+.1f} % off the target of {self.target_bytes:,} B at most",
-            "" if self.reached else f"the target is MISSED: {why}",
-            f"{self.start_bytes:,} B before",
-            f"dead zone wider by {self.widening:+.3f} steps" if self.widening else "",
-            f"steps {'finer' if self.finer > 0 else 'coarser'} by {abs(self.finer):.3f} bits" if self.finer else "",
-            self._fidelity(),
-            verdict(self),
-        ]
-        return "; ".join(part for part in parts if part)
-
-    def _fidelity(self):
-        if self.distance is None:
-            return ""
-        before = f" ({100 * self.start_distance:.1f} % before)" if self.finer else ", which finer steps do not better"
-        return f"answers off by {100 * self.distance:.1f} %{before}"
+    refused: bool
 
 
 def widen_dead_zone(model, widening):
@@ -178,8 +138,7 @@ def fit_to_bytes(model, target_bytes, measure, accept=None, *, prepare=lambda mo
     sizes, refused = _bisect(tried, target_bytes, reach, tries)
     best = _best(sizes, target_bytes)
     widen(best)
-    reached = sizes[best] <= target_bytes
-    return SizeFit(target_bytes, sizes[best], sizes[0.0], best, reached, refused and not reached)
+    return SizeFit(sizes[best], sizes[0.0], best, refused and sizes[best] > target_bytes)
 
 
 def _bisect(tried, target_bytes, reach, tries):

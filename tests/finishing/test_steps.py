@@ -5,7 +5,7 @@ import tensorflow as tf
 import toy_problem as toy
 
 import scc_tf
-from scc_tf.finer_steps import Fidelity, finer_steps, refine_steps
+from scc_tf.finishing.steps import Fidelity, finer_steps, refine_steps
 from scc_tf.layers import self_compressing_layers
 
 X, _ = toy.points(40)

@@ -4,7 +4,7 @@ import pytest
 import toy_problem as toy
 
 import scc_tf
-from scc_tf.side_information import round_exponents, round_vectors
+from scc_tf.finishing.rounding import round_exponents, round_vectors
 
 
 @pytest.mark.slow
@@ -64,7 +64,7 @@ def test_a_plain_model_has_no_exponents():
     before = toy.values(model.weights)
     round_exponents(model)
     toy.assert_same(toy.values(model.weights), before)
-    assert scc_tf.side_information.round_vectors(model) == ()
+    assert scc_tf.finishing.rounding.round_vectors(model) == ()
 
 
 @pytest.mark.slow

@@ -4,7 +4,7 @@ import pytest
 
 import scc_tf
 from scc_tf.export.packed import packed_bytes
-from scc_tf.smallest_file import check_target, without_kernels
+from scc_tf.finishing.floor import check_target, without_kernels
 
 
 def model(frozen=False):

@@ -1,4 +1,5 @@
 import math
+import sys
 import zlib
 from types import SimpleNamespace
 
@@ -7,9 +8,9 @@ import numpy as np
 import pytest
 
 import scc_tf
-from scc_tf import finishing
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.finishing import finish, finish_to_bytes, finished_bytes
+from scc_tf.finishing import FinishReport, finish, finish_to_bytes
+from scc_tf.finishing.finish import finished_bytes
 from scc_tf.layers import self_compressing_layers
 from scc_tf.safety import Contract
 
@@ -25,7 +26,8 @@ def packed_bytes(model):
 
 @pytest.fixture(autouse=True)
 def _quick_files(monkeypatch):
-    monkeypatch.setattr(finishing, "packed_bytes", packed_bytes)
+    for module in ("finish", "floor"):
+        monkeypatch.setattr(sys.modules[f"scc_tf.finishing.{module}"], "packed_bytes", packed_bytes)
 
 
 @pytest.fixture(scope="module")
@@ -101,7 +103,7 @@ def test_the_size_comes_as_close_as_safety_allows(trained):
     model, fit = finish_to_bytes(trained, IMAGES, target, is_safe=lambda model: len(packed_bytes(model)) >= floor)
     assert floor <= fit.stored_bytes == len(packed_bytes(model)) < start
     assert (fit.reached, fit.refused) == (False, True)
-    assert "was refused" in str(fit)
+    assert "MISSED: what comes closer breaks the contract" in str(fit)
 
 
 @pytest.mark.slow
@@ -229,3 +231,37 @@ def test_what_cannot_be_finished_is_refused_by_name(trained):
     poisoned.get_layer("head").bias.assign([np.nan] * 4)
     with pytest.raises(ValueError, match="head/bias"):
         finish(poisoned, IMAGES)
+
+
+def test_a_report_in_words():
+    sizes = {"target_bytes": 1000, "stored_bytes": 990, "start_bytes": 1100}
+    assert str(FinishReport(3, 10, **sizes, widening=0.125)) == (
+        "990 B, -1.0 % off the target of 1,000 B at most; 1,100 B before; dead zone wider by +0.125 steps; "
+        "exponents with 3 binary places; biases and statistics with 10 bits"
+    )
+    report = FinishReport(None, None, **sizes, finer=1.5, start_distance=0.2, distance=0.05)
+    assert "steps finer by 1.500 bits; answers off by 5.0 % (20.0 % before)" in str(report)
+    assert "BROKEN" in repr(FinishReport(3, 10, safe=False, safety_accuracy=0.9, safety_drop=0.1))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("convert", [scc_tf.add_masks, scc_tf.share_weights])
+def test_other_compressed_models_are_finished_too(convert, tmp_path):
+    points = np.random.default_rng(0).normal(size=(200, 6)).astype("float32")
+    plain = keras.Sequential(
+        [
+            keras.Input((6,)),
+            keras.layers.Dense(8, name="a"),
+            keras.layers.BatchNormalization(name="norm"),
+            keras.layers.Dense(3, name="b"),
+        ]
+    )
+    plain.get_layer("a").kernel.assign(plain.get_layer("a").kernel * ([0.0] * 2 + [1.0] * 6))
+    finished = finish(convert(plain), points)
+    assert finished.finish_report.statistics_bits == 10
+    features = keras.Model(finished.inputs, finished.get_layer("a").output).predict(points, verbose=0)
+    np.testing.assert_allclose(finished.get_layer("norm").moving_mean, features.mean(0), rtol=2e-3, atol=1e-3)
+    assert scc_tf.size_report(finished).stored_bytes == scc_tf.save_packed(finished, tmp_path / "a.scc").stored_bytes
+    assert scc_tf.export_tflite(finished, tmp_path / "a.tflite", storage="float32").bytes > 0
+    with pytest.raises(ValueError, match="self-compressing model for target_bytes"):
+        finish(convert(plain), points, target_bytes=1000)

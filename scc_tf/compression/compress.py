@@ -1,0 +1,301 @@
+"""`compress`: all of the recipe, in the order in which things happen."""
+
+import gzip
+import hashlib
+import math
+from pathlib import Path
+
+import keras
+import numpy as np
+from absl import logging
+
+from scc_tf.arguments import check_choice, check_count, check_folder, check_number, received
+from scc_tf.atomic import atomic_path
+from scc_tf.callbacks import BackupAndRestore, ChannelRemoval, KernelRestoration, SafetyMonitor, TargetSize
+from scc_tf.classifier import class_labels, classes_of, predicted_classes
+from scc_tf.compression.data import open_data
+from scc_tf.compression.objective import objective_of
+from scc_tf.compression.progress import Progress
+from scc_tf.compression.result import Compressed
+from scc_tf.compression.start import start_of
+from scc_tf.conversion import to_plain
+from scc_tf.convertible import check_convertible
+from scc_tf.export import packed_bytes
+from scc_tf.finishing import finish, finish_to_bytes
+from scc_tf.finishing.steps import Fidelity
+from scc_tf.flops import count_operations
+from scc_tf.inference import outputs
+from scc_tf.safety import Contract, check_safety_set, safety_accuracy, select_safety_set
+from scc_tf.training import default_format_optimizer
+
+__all__ = ["compress"]
+
+STEPS = 3000  # of training, about, that a network needs to become small
+MOST_EPOCHS = 100
+LOOKS = 24  # at size and safety, in all of the training
+LEARNING_RATE = 1e-3
+FORMAT_LEARNING_RATE = 0.5  # of bit depths; in a training of `REFERENCE_STEPS`
+EXPONENT_LEARNING_RATE = 1e-2
+REFERENCE_STEPS = 3436  # of the main job, for which gamma was explored
+FEWEST_STEPS = 60  # in which a bit depth may move as in the paper; a shorter training must be gentle
+SETTLE = 0.25  # last share of the steps, in which bit depths and exponents rest
+LAMBDA, SAFETY_BATCH = 0.03, 8
+THRESHOLD = 0.05  # of the contract, a fraction
+SAFETY_SIZE = 1000
+STATISTICS = 4096  # examples
+START_GAMMA = 0.3
+APPROACH = 0.5  # share of the training after which a target is wanted
+AIM = 1.03  # bytes that training aims at, in targets: rounding more weights to 0 costs less than to add weights
+PATIENCE = 5  # looks: where a size is asked for, gamma falls first, since a revived channel costs bytes
+
+
+def compress(  # noqa: PLR0913 (as many as Keras's fit)
+    model,
+    data,
+    target_bytes=None,
+    gamma=None,
+    epochs=None,
+    *,
+    loss=None,
+    batch_size=None,
+    validation_data=None,
+    safety_set="auto",
+    work_dir=None,
+    callbacks=(),
+    seed=0,
+    verbose="auto",
+):
+    """Make a trained model small, and say what that has cost.
+
+    The layers of a copy learn how many bits each channel needs, a safety set is watched meanwhile, channels without
+    bits are cut, and what is left is rounded for a file. All else is found out: the loss, the starting bits, the length
+    of the training, the safety set, and a validation set, which is held out of the data.
+
+    ============================  ====================================================  ================================
+    call                          minimizes                                             serves
+    ============================  ====================================================  ================================
+    ``target_bytes=50_000``       what the coder writes, down to that size              the ``.scc`` file
+    ``gamma=0.01``                the bits of the widest code of every channel          ``.scc``, and ``.tflite``, which
+                                                                                        loses whole channels
+    ``epochs=0``                  nothing: the weights are rounded as they are          both, in seconds
+    ============================  ====================================================  ================================
+
+    Args:
+        model: trained Keras model, Sequential or functional, left untouched. Its loss is used if it is compiled.
+        data: what it was trained on, or data like it: ``(inputs, targets)`` or ``inputs`` alone, as arrays, lists or
+            dictionaries of arrays; a ``tf.data.Dataset`` of batches that ends; a ``keras.utils.PyDataset``. Without
+            targets the answers of ``model`` are the targets. Data that are augmented as in training serve best.
+        target_bytes: largest ``.scc`` file that is wanted; what is left of it is spent on the answers.
+        gamma: price of a bit per weight, in place of ``target_bytes``: 0.01 costs little, and larger values give
+            smaller files. It means the same for a short training and a long one.
+        epochs: passes over the data. Default: as many as make 3,000 steps. 0: no training.
+        loss: as ``compile`` takes it, if the model is not compiled and its last activation and the targets do not tell.
+        batch_size: of arrays; default 64, or less where the examples are few.
+        validation_data: as ``data``; default: a tenth of the data, which is not trained on.
+        safety_set: `scc_tf.SafetySet` of examples that must not get worse; ``"auto"`` chooses one where the model is a
+            classifier; None goes without.
+        work_dir: folder to keep the training in after every epoch. The same call goes on from there after an
+            interruption, and takes up what is finished.
+        callbacks: further Keras callbacks.
+        seed: of the order of the data and of all draws; it sets that of Keras.
+        verbose: 0 silent, 1 one line that shows progress, 2 a line per epoch, "auto": 1.
+
+    Returns:
+        `Compressed`: ``print`` it; ``save("mine.scc")``, ``export_tflite("mine.tflite")``, ``model``.
+
+    Raises:
+        ValueError: if an argument is out of range; if the model cannot be converted, see `scc_tf.self_compress`;
+            if it does not take the data; if the loss cannot be found out; if the target is below what the
+            layers that are not compressed take.
+
+    Example:
+        >>> small = scc_tf.compress(trained, (x_train, y_train), target_bytes=50_000)       # doctest: +SKIP
+        >>> print(small)                                                                    # doctest: +SKIP
+        >>> small.save("mine.scc")                                                          # doctest: +SKIP
+    """
+    _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbose)
+    keras.utils.set_random_seed(seed)
+    data = open_data(model, data, validation_data, batch_size, seed)
+    objective = objective_of(model, data.inputs, data.targets, loss)
+    epochs = min(MOST_EPOCHS, math.ceil(STEPS / data.steps)) if epochs is None else epochs
+    steps = epochs * data.steps
+    statistics = keras.tree.map_structure(lambda array: array[:STATISTICS], data.inputs)
+    safety_set, notes = _safety_set(model, data, safety_set, seed)
+    small = start_of(model, statistics, steps, by_size=target_bytes is not None)
+    if epochs:
+        backup = [] if work_dir is None else [_backup(work_dir, model, target_bytes, gamma, epochs, seed)]
+        _compile(small, objective, target_bytes, gamma, steps, safety_set)
+        ours = _callbacks(target_bytes, steps, safety_set, statistics)
+        batches = objective.teach(model, data.batches(sum(kept.finished_epochs for kept in backup)))
+        _fit(small, batches, (epochs, data.steps), [*ours, *callbacks, *backup], verbose)
+    elif safety_set is not None:
+        small.contract = Contract(safety_set, safety_accuracy(model, safety_set), THRESHOLD)
+    finished = _finish(small, statistics, target_bytes)
+    if not data.held_out:
+        notes.append("measured on examples that were trained on: there are no others")
+    return _measured(model, finished, small.conversion_report, objective, data, target_bytes, notes)
+
+
+def _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbose):
+    """Refuse what is wrong before any work."""
+    check_convertible(model)
+    if target_bytes is not None:
+        check_count("target_bytes", target_bytes)
+    if gamma is not None:
+        check_number("gamma", gamma, 0)
+    if epochs is not None:
+        check_count("epochs", epochs, 0)
+    if batch_size is not None:
+        check_count("batch_size", batch_size)
+    check_count("seed", seed, 0)
+    if work_dir is not None:
+        check_folder("work_dir", work_dir)
+    if verbose not in ("auto", 0, 1, 2):
+        raise ValueError(f'Expected verbose to be "auto", 0, 1 or 2. {received("verbose", verbose)}')
+    if target_bytes is not None and gamma is not None:
+        raise ValueError(
+            f"Expected target_bytes or gamma, not both. Received: target_bytes={target_bytes}, gamma={gamma}"
+        )
+    if target_bytes is None and gamma is None and epochs != 0:
+        raise ValueError(
+            "Expected target_bytes, the largest file that is wanted; or gamma, the price of a bit; or epochs=0, "
+            "to train nothing. Received: none of them"
+        )
+
+
+def _safety_set(model, data, safety_set, seed):
+    """The examples that must not get worse, and notes on what stands in the way of having some."""
+    if safety_set is None:
+        return None, []
+    if not isinstance(safety_set, str):
+        return check_safety_set(safety_set), []
+    check_choice("safety_set", safety_set, ("auto",))
+    try:
+        if len(model.inputs) != 1:
+            raise ValueError("the model has several inputs")
+        classes_of(model)
+        if data.targets is None:
+            labels = predicted_classes(outputs(model, data.inputs), model)
+        else:
+            labels = class_labels(data.targets, model)
+    except ValueError as error:
+        reason = str(error).partition(" Received")[0].rstrip(".")
+        return None, [f"no safety set: examples are chosen for a classifier with one input ({reason})"]
+    size = min(SAFETY_SIZE, max(1, len(labels) // 4))
+    return select_safety_set(model, data.inputs, labels, size=size, seed=seed, verbose=0), []
+
+
+def _backup(work_dir, model, *settings):
+    """The state of an interrupted training in ``work_dir``; refused if it is that of another call."""
+    folder, digest = Path(work_dir), hashlib.sha256(repr(settings).encode())
+    for weight in model.get_weights():
+        digest.update(np.ascontiguousarray(weight))
+    backup, card = BackupAndRestore(folder / "training", keep=True), folder / "compress.txt"
+    if card.is_file() and card.read_text() != digest.hexdigest():
+        raise ValueError(
+            "Expected work_dir to be new, or to hold a training of the same model with the same arguments. "
+            f"{received('work_dir', str(work_dir))}"
+        )
+    with atomic_path(card) as partial:
+        partial.write_text(digest.hexdigest())
+    return backup
+
+
+def _compile(small, objective, target_bytes, gamma, steps, safety_set):
+    """Compile with schedules of the length of the training."""
+    moving = max(1, round((1 - SETTLE) * steps))
+    if target_bytes is None:
+        # bit depths move by so much in all, whatever the number of steps: gamma means the same
+        rate = FORMAT_LEARNING_RATE * min(REFERENCE_STEPS / steps, steps / FEWEST_STEPS)
+        formats = default_format_optimizer(keras.optimizers.schedules.CosineDecay(rate, moving))
+    else:
+        formats = keras.optimizers.Adam(keras.optimizers.schedules.CosineDecay(EXPONENT_LEARNING_RATE, moving))
+    small.compile(
+        keras.optimizers.Adam(one_cycle(LEARNING_RATE, steps)),
+        objective.loss,
+        metrics=objective.metrics,
+        loss_weights=None if objective.weight == 1.0 else objective.weight,
+        gamma=START_GAMMA if gamma is None else gamma,
+        size_model="bits" if target_bytes is None else "entropy",
+        lambda_safety=0.0 if safety_set is None else LAMBDA,
+        safety_set=safety_set,
+        safety_batch_size=SAFETY_BATCH,
+        format_optimizer=formats,
+        jit_compile=False,  # XLA makes convolutions of a processor slower
+    )
+
+
+def one_cycle(peak, steps, warm_up=0.15):
+    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
+
+    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
+    """
+    rising = max(1, round(warm_up * steps))
+    return keras.optimizers.schedules.CosineDecay(
+        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
+    )
+
+
+def _callbacks(target_bytes, steps, safety_set, statistics):
+    every = max(1, steps // LOOKS)
+    ours, keep = [], None
+    if safety_set is not None:
+        watch = SafetyMonitor(safety_set, every, statistics_images=statistics)
+        keep = KernelRestoration(watch, THRESHOLD, patience=1 if target_bytes is None else PATIENCE)
+        ours.append(watch)
+    if target_bytes is not None:
+        approach = max(1, round(APPROACH * steps))
+        ours.append(TargetSize(AIM * target_bytes, every, approach=approach, restoration=keep))
+    ours += [] if keep is None else [keep]
+    ours.append(ChannelRemoval(every, restoration=keep))
+    return ours
+
+
+def _fit(small, batches, length, callbacks, verbose):
+    epochs, steps = length
+    shown = [Progress(epochs * steps)] if verbose in (1, "auto") else []
+    small.fit(
+        batches,
+        epochs=epochs,
+        steps_per_epoch=steps,
+        callbacks=[keras.callbacks.TerminateOnNaN(), *callbacks, *shown],
+        verbose=2 if verbose == 2 else 0,
+        shuffle=False,
+    )
+
+
+def _finish(small, inputs, target_bytes):
+    if target_bytes is None:
+        return finish(small, inputs)
+    finished, fit = finish_to_bytes(small, inputs, target_bytes)
+    logging.info("%s", fit)
+    return finished
+
+
+def _measured(model, finished, report, objective, data, target_bytes, notes):
+    """Everything about the finished model, from the files that it makes."""
+    inputs, targets = data.validation
+    answers = [outputs(network, inputs) for network in (model, finished)]
+    before, after = (objective.score(given, answers[0] if targets is None else targets) for given in answers)
+    written = packed_bytes(finished)
+    floats = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()]).tobytes()
+    contract = finished.contract
+    counts = {layer.name: layer.count_params() for layer in model._flatten_layers()}
+    parameters = model.count_params()
+    plain = to_plain(finished)
+    return Compressed(
+        compressed=finished,
+        stored_bytes=len(written),
+        target_bytes=target_bytes,
+        float32_bytes=4 * parameters,
+        gzip_bytes=(len(gzip.compress(floats, 9)), len(gzip.compress(written, 9))),
+        scores={name: (before[name], after[name]) for name in before},
+        same_answers=objective.agreement(answers[1], answers[0]) if objective.of_classes else None,
+        distance=Fidelity(model, inputs).distance(finished),
+        safety=contract and (safety_accuracy(model, contract.safety_set), finished.finish_report.safety_accuracy),
+        safe=finished.finish_report.safe,
+        operations=tuple(count_operations(network).multiply_accumulates for network in (model, plain)),
+        covered=sum(counts[name] for name in report.converted) / parameters,
+        skipped={name: (counts[name], reason) for name, reason in report.skipped.items()},
+        notes=tuple(notes),
+    )

@@ -1,0 +1,37 @@
+"""Where a compression starts from: the fewest bits with which the network still answers."""
+
+import keras
+
+from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.conversion import self_compress
+from scc_tf.finishing.steps import Fidelity, refine_steps
+
+__all__ = ["start_of"]
+
+MOST_BITS, FEWEST_BITS = 8, 3
+NEAR, FAR = 0.1, 0.5  # distance of answers to start from: where nothing is trained, and where there is time to learn
+TIME = 1000  # steps
+EXAMPLES = 1024
+
+
+def start_of(model, inputs, steps, by_size):
+    """A self-compressing twin of a model, with the fewest bits whose answers are near enough.
+
+    Args:
+        model: Keras model.
+        inputs: examples.
+        steps: of the training.
+        by_size: whether what a coder writes is minimized.
+    """
+    small = self_compress(model, float(MOST_BITS), exponent_per="kernel" if by_size else "channel")
+    inputs = keras.tree.map_structure(lambda array: array[:EXAMPLES], inputs)
+    fidelity = Fidelity(model, inputs)
+    bits, far = MOST_BITS, NEAR + (FAR - NEAR) * min(1.0, steps / TIME)
+    while bits > FEWEST_BITS:
+        refine_steps(small, -1.0)
+        reestimate_batch_statistics(small, inputs)
+        if fidelity.distance(small) > far:
+            refine_steps(small, 1.0)
+            break
+        bits -= 1
+    return small
