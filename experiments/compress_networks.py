@@ -16,12 +16,13 @@ import keras
 import numpy as np
 from absl import flags
 from flags_from_config import command_line
+from lab import datasets, models
 from run_script import run
 from sklearn.datasets import load_digits
 
 import scc_tf
-from scc_tf import datasets, models
 from scc_tf.atomic import atomic_path
+from scc_tf.datasets import Split
 
 ROOT = Path(__file__).resolve().parent
 flags.DEFINE_list("networks", ["mnist_cnn", "digits", "resnet20", "resnet8"], "which of the four")
@@ -74,7 +75,7 @@ def digits(data_dir, models_dir):
     model = keras.Sequential(layers)
     model.compile("adam", "sparse_categorical_crossentropy")
     model.fit(pixels[~test], labels[~test], epochs=30, verbose=0)
-    return model, *(datasets.Split(pixels[rows], labels[rows]) for rows in (~test, test))
+    return model, *(Split(pixels[rows], labels[rows]) for rows in (~test, test))
 
 
 def by_compress(model, train, target, epochs, seed):
