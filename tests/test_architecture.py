@@ -20,7 +20,8 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"report"},
     {"finishing"},
     {"callbacks", "plots"},
-    {"evaluation", "compression"},
+    {"evaluation", "compression", "inspection"},
+    {"command_line"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}
