@@ -1,4 +1,4 @@
-"""From a plain Keras model to its self-compressing, weight-sharing or masked twin, and back."""
+"""From a plain Keras model to its self-compressing, weight-sharing or masked form, and back."""
 
 import dataclasses
 from collections.abc import Mapping
@@ -18,18 +18,18 @@ from scc_tf.convertible import (
     report_on,
     update_of,
 )
-from scc_tf.graph import clone_graph, copy_layer, copy_state, kernels_of
+from scc_tf.graph import clone_graph, copy_layer, copy_state
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import (
-    STOCK,
-    TWINS,
-    WEIGHT_SHARING,
-    EffectiveKernels,
+    CompressedKernels,
+    Masked,
     SelfCompressing,
     WeightSharing,
     check_format,
+    entry_of,
     kernel_constraints,
+    kernels_of,
 )
-from scc_tf.masked_layers import MASKED, UNMASKED, Masked, twin_of
 from scc_tf.safety.contract import contract_of
 from scc_tf.training import SelfCompressingModel
 from scc_tf.training.origin import Origin
@@ -38,54 +38,57 @@ __all__ = ["ConversionReport", "add_masks", "self_compress", "share_weights", "t
 
 EXPONENT_PER = ("channel", "kernel")
 ZEROS = ("pruned", "values")
+MOST_CLUSTERS = 2**16  # wider indices would save nothing
+_OWN_SETTINGS = ("initial_bit_depth", "rounding", "bias_exponent", "clusters")
 
 
-def _stock_of(layer):
-    """The stock class that a layer stands in for; its own class if it stands for none."""
-    base = UNMASKED.get(type(layer), type(layer))
-    return STOCK.get(base, base)
+def _is_compressed(layer):
+    return isinstance(layer, CompressedKernels | Masked)
 
 
 def _stock_config(layer):
-    """The configuration of a layer as the stock class takes it."""
-    own = ("initial_bit_depth", "rounding", "bias_exponent", "clusters")
-    return {k: v for k, v in layer.get_config().items() if k not in own}
+    return {name: value for name, value in layer.get_config().items() if name not in _OWN_SETTINGS}
 
 
-def _reason_to_skip(layer, excluded, family, include_frozen):
-    """Why a layer is not converted to ``"self-compressing"`` or ``"weight-sharing"``; None if it is."""
+def _reason_to_skip(layer, excluded, include_frozen, form):
+    """Why a layer does not get a form of its registry entry, such as ``"self_compressing"``; None if it does."""
+    entry = entry_of(layer)
     if id(layer) in excluded:
         return "excluded by the caller"
-    if isinstance(layer, SelfCompressing) and family == "self-compressing":
+    if isinstance(layer, SelfCompressing) and form == "self_compressing":
         return "already self-compressing"
     if isinstance(layer, WeightSharing):
         return "already weight-sharing"
-    if _stock_of(layer) not in TWINS:
-        return f"no {family} twin of {type(layer).__name__}"
+    if isinstance(layer, Masked) and form == "masked":
+        return "has masks already"
+    if entry is None or not entry.kernels:
+        return f"no {form.replace('_', '-')} form of {type(layer).__name__}"
     return reason_of_kernel(layer, include_frozen)
 
 
-def _latent(layer):
-    """The weights of a layer by name."""
-    return {w.name: w for w in layer.weights}
-
-
-def _effective(layer):
-    """The weights of a layer by name, kernels and bias as it uses them."""
-    values = _latent(layer)
-    if isinstance(layer, EffectiveKernels):
-        values |= {name: layer.effective(name) for name in layer.kernel_names}
-        values["bias"] = layer.effective_bias()
+def _values(layer, latent=False):
+    """The weights of a layer by name; kernels and bias as it computes with them, unless the latent ones are wanted."""
+    values = {weight.name: weight for weight in layer.weights}
+    if isinstance(layer, CompressedKernels) and not latent:
+        values |= {name: layer.quantized(name) for name in layer.kernel_names}
+        values["bias"] = layer.quantized_bias()
     return values
 
 
-def _copy_by_name(layer, values, other):
-    """Give another layer the values that are named, and what is frozen in the first one."""
-    flags = {weight.name: weight.trainable for weight in layer.weights}
-    for weight in other.weights:
-        if weight.name in values:
-            weight.assign(values[weight.name])
-            weight.trainable = flags.get(weight.name, weight.trainable)
+def _clone(model, converted, make, latent=False, model_class=keras.Model):
+    """``(clone, pairs of a layer and its clone)``; layers are made anew where ``converted(layer)``, or copied."""
+    clone, pairs = clone_graph(model, lambda la: make(la) if converted(la) else copy_layer(la), model_class)
+    for layer, new in pairs:
+        if not converted(layer):
+            copy_state(layer, new)
+            continue
+        values, flags = _values(layer, latent), {weight.name: weight.trainable for weight in layer.weights}
+        for weight in new.weights:
+            if weight.name in values:
+                weight.assign(values[weight.name])
+                weight.trainable = flags.get(weight.name, weight.trainable)
+    clone.contract = contract_of(model)
+    return clone, pairs
 
 
 def self_compress(
@@ -133,66 +136,48 @@ def self_compress(
         >>> compressed.conversion_report.converted
         ('dense',)
     """
-    # Keras hides what a layer says while it is being cloned
     check_format(initial_bit_depth, rounding, bias_exponent)
     check_choice("exponent_per", exponent_per, EXPONENT_PER)
     check_convertible(model)
     excluded = chosen_by(exclude, model)
-    extra = {"initial_bit_depth": initial_bit_depth, "rounding": rounding, "bias_exponent": bias_exponent}
+    settings = {"initial_bit_depth": initial_bit_depth, "rounding": rounding, "bias_exponent": bias_exponent}
 
-    def reason_to_skip(layer):
-        return _reason_to_skip(layer, excluded, "self-compressing", include_frozen)
+    def reason(layer):
+        return _reason_to_skip(layer, excluded, include_frozen, "self_compressing")
 
-    def clone_layer(layer):
-        if reason_to_skip(layer):
-            return copy_layer(layer)
-        twin = twin_of(layer)
-        twin = MASKED[twin] if isinstance(layer, Masked) else twin
-        return twin.from_config({**layer.get_config(), **extra})
+    def make(layer):
+        entry = entry_of(layer)
+        cls = entry.masked_self_compressing if isinstance(layer, Masked) else entry.self_compressing
+        return cls.from_config({**layer.get_config(), **settings})
 
-    compressed, pairs = clone_graph(model, clone_layer, SelfCompressingModel)
-    for layer, twin in pairs:
-        if reason_to_skip(layer):
-            copy_state(layer, twin)
-            continue
-        _copy_by_name(layer, _latent(layer), twin)
-        for fmt in twin.formats:
-            exponents = fmt.range_exponents(getattr(twin, fmt.name), initial_bit_depth)
-            common = keras.ops.full_like(exponents, keras.ops.max(exponents))
-            fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
-    words = "self_compress", "self-compress"
-    report = report_on(model, compressed, pairs, reason_to_skip, SelfCompressing, words)
-    errors = dict(error for layer, twin in pairs if not reason_to_skip(layer) for error in _start_errors(twin))
+    compressed, pairs = _clone(model, lambda la: not reason(la), make, latent=True, model_class=SelfCompressingModel)
+    compressed.contract = None  # its first fit makes one
+    formats = [fmt for layer, new in pairs if not reason(layer) for fmt in new.formats]
+    for fmt in formats:
+        exponents = fmt.range_exponents(fmt.kernel, initial_bit_depth)
+        common = keras.ops.full_like(exponents, keras.ops.max(exponents))
+        fmt.exponent.assign(common if exponent_per == "kernel" else exponents)
+    report = report_on(model, compressed, pairs, reason, SelfCompressing, ("self_compress", "self-compress"))
+    errors = {f"{fmt.layer.name}/{fmt.name}": _start_error(fmt) for fmt in formats}
     compressed.conversion_report = dataclasses.replace(report, start_errors=errors)
     compressed.origin = Origin(model)
     return compressed
 
 
-def _start_errors(layer):
-    """Pairs of a kernel's name, and how far quantizing takes it from where it was, relative to its norm."""
-    for fmt in layer.formats:
-        kernel = keras.ops.convert_to_numpy(getattr(layer, fmt.name)).astype(np.float32)
-        off = np.linalg.norm(keras.ops.convert_to_numpy(layer.quantized(fmt.name)) - kernel)
-        yield f"{layer.name}/{fmt.name}", float(off / max(np.linalg.norm(kernel), 1e-30))
+def _start_error(fmt):
+    """How far quantizing takes a kernel from where it was, relative to its norm."""
+    kernel = keras.ops.convert_to_numpy(fmt.kernel).astype(np.float32)
+    return float(np.linalg.norm(fmt.values() - kernel) / max(np.linalg.norm(kernel), 1e-30))
 
 
 def _clusters_by_name(clusters, model):
     """``{layer name: number of clusters}`` from what the caller passed."""
-    names = [layer.name for layer in model._flatten_layers()]
+    names = [layer.name for layer in all_layers(model)]
     counts = clusters if isinstance(clusters, Mapping) else dict.fromkeys(names, clusters)
-    counts = {name: check_count("clusters", count) for name, count in counts.items()}
+    counts = {name: check_count("clusters", count, most=MOST_CLUSTERS) for name, count in counts.items()}
     if unknown := set(counts) - set(names):
         raise ValueError(f"Expected clusters to name layers of the model. {received('clusters', sorted(unknown))}")
     return counts
-
-
-def _reason_not_to_share(layer, excluded, counts, include_frozen):
-    if reason := _reason_to_skip(layer, excluded, "weight-sharing", include_frozen):
-        return reason
-    if layer.name not in counts:
-        return "not named in clusters"
-    constraints = kernel_constraints(layer)
-    return f"has a {constraints[0]}, which shared weights cannot obey" if constraints else None
 
 
 def _codebook(kernel, zeros, **settings):
@@ -247,39 +232,37 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
     check_count("seed", seed, least=0)
     check_choice("zeros", zeros, ZEROS)
     if not isinstance(clusters, Mapping):
-        check_count("clusters", clusters)
+        check_count("clusters", clusters, most=MOST_CLUSTERS)
     check_convertible(model)
     counts = _clusters_by_name(clusters, model)
     excluded = chosen_by(exclude, model)
 
-    def reason_to_skip(layer):
-        return _reason_not_to_share(layer, excluded, counts, include_frozen)
+    def reason(layer):
+        if why := _reason_to_skip(layer, excluded, include_frozen, "weight_sharing"):
+            return why
+        if layer.name not in counts:
+            return "not named in clusters"
+        constraints = kernel_constraints(layer)
+        return f"has a {constraints[0]}, which shared weights cannot obey" if constraints else None
 
     def codebooks_of(layer):
         settings = {"zeros": zeros, "clusters": counts[layer.name], "start": start, "seed": seed}
         return {kernel.name: _codebook(kernel.values(), **settings) for kernel in kernels_of(layer)}
 
     # before the cloning, during which Keras hides what is raised
-    layers = {id(layer): layer for layer in model._flatten_layers() if not reason_to_skip(layer)}
-    codebooks = {key: codebooks_of(layer) for key, layer in layers.items()}
+    codebooks = {id(layer): codebooks_of(layer) for layer in all_layers(model) if not reason(layer)}
 
-    def clone_layer(layer):
-        if id(layer) not in codebooks:
-            return copy_layer(layer)
+    def make(layer):
         found = [len(centroids) for centroids, _ in codebooks[id(layer)].values()]
-        return WEIGHT_SHARING[_stock_of(layer)].from_config({**_stock_config(layer), "clusters": found})
+        return entry_of(layer).weight_sharing.from_config({**_stock_config(layer), "clusters": found})
 
-    sharing, pairs = clone_graph(model, clone_layer)
-    for layer, clone in pairs:
-        if id(layer) not in codebooks:
-            copy_state(layer, clone)
-            continue
-        _copy_by_name(layer, _effective(layer), clone)
-        for name, (centroids, indices) in codebooks[id(layer)].items():
-            clone.share(centroids, indices, name)
-    words = "share_weights", "share weights"
-    sharing.conversion_report = report_on(model, sharing, pairs, reason_to_skip, WeightSharing, words)
-    sharing.contract = contract_of(model)
+    sharing, pairs = _clone(model, lambda layer: id(layer) in codebooks, make)
+    for layer, new in pairs:
+        for name, (centroids, indices) in codebooks.get(id(layer), {}).items():
+            new.share(centroids, indices, name)
+    sharing.conversion_report = report_on(
+        model, sharing, pairs, reason, WeightSharing, ("share_weights", "share weights")
+    )
     return sharing
 
 
@@ -304,30 +287,7 @@ def to_plain(model):
         True
     """
     check_class(model)
-
-    def clone_layer(layer):
-        if _stock_of(layer) is type(layer):
-            return copy_layer(layer)
-        return _stock_of(layer).from_config(_stock_config(layer))
-
-    plain, pairs = clone_graph(model, clone_layer)
-    for layer, stock in pairs:
-        if _stock_of(layer) is type(layer):
-            copy_state(layer, stock)
-            continue
-        _copy_by_name(layer, _effective(layer), stock)
-    plain.contract = contract_of(model)
-    return plain
-
-
-def _reason_not_to_mask(layer, excluded, include_frozen):
-    if id(layer) in excluded:
-        return "excluded by the caller"
-    if isinstance(layer, Masked):
-        return "has masks already"
-    if type(layer) not in MASKED:
-        return f"no masks for {type(layer).__name__}"
-    return reason_of_kernel(layer, include_frozen)
+    return _clone(model, _is_compressed, lambda layer: entry_of(layer).stock.from_config(_stock_config(layer)))[0]
 
 
 def add_masks(model, exclude=(), *, include_frozen=False):
@@ -361,29 +321,24 @@ def add_masks(model, exclude=(), *, include_frozen=False):
     check_convertible(model)
     excluded = chosen_by(exclude, model)
 
-    def reason_to_skip(layer):
-        return _reason_not_to_mask(layer, excluded, include_frozen)
+    def reason(layer):
+        return _reason_to_skip(layer, excluded, include_frozen, "masked")
 
-    for layer in model._flatten_layers():
-        if (update := update_of(layer)) and reason_to_skip(layer) == update:
+    def make(layer):
+        entry = entry_of(layer)
+        cls = entry.masked_self_compressing if isinstance(layer, SelfCompressing) else entry.masked
+        return cls.from_config(layer.get_config())
+
+    for layer in all_layers(model):
+        if (update := update_of(layer)) and reason(layer) == update:
             raise ValueError(
                 f"Expected float kernels without updates to mask. Received: layer {layer.name!r}, {update}; name it in "
                 "exclude to leave it as it is"
             )
-
-    def clone_layer(layer):
-        return copy_layer(layer) if reason_to_skip(layer) else MASKED[type(layer)].from_config(layer.get_config())
-
     compresses = isinstance(model, SelfCompressingModel)
-    masked, pairs = clone_graph(model, clone_layer, SelfCompressingModel if compresses else keras.Model)
-    for layer, clone in pairs:
-        if reason_to_skip(layer):
-            copy_state(layer, clone)
-        else:
-            _copy_by_name(layer, _latent(layer), clone)
-    words = "add_masks", "have masks"
-    masked.conversion_report = report_on(model, masked, pairs, reason_to_skip, Masked, words)
+    model_class = SelfCompressingModel if compresses else keras.Model
+    masked, pairs = _clone(model, lambda la: not reason(la), make, latent=True, model_class=model_class)
+    masked.conversion_report = report_on(model, masked, pairs, reason, Masked, ("add_masks", "have masks"))
     if compresses:
         masked.starting_weights, masked.origin = model.starting_weights, model.origin
-    masked.contract = contract_of(model)
     return masked

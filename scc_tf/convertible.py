@@ -9,11 +9,12 @@ from absl import logging
 
 from scc_tf.allowed import ARRAYS, check_layer
 from scc_tf.arguments import received
-from scc_tf.graph import check_functional, is_graph, own_variables, shared_levels
+from scc_tf.graph import check_functional, is_graph, shared_levels
+from scc_tf.keras_private import all_layers, own_variables
 from scc_tf.layers import is_frozen
+from scc_tf.reports import Report
 
 __all__ = [
-    "_FROZEN",
     "ConversionReport",
     "check_class",
     "check_convertible",
@@ -24,12 +25,13 @@ __all__ = [
 ]
 
 _FROZEN = "frozen (trainable=False); include_frozen=True takes it too"
+_LAMBDA = "it is Python code; a layer class that is registered with keras.saving can be stored"
 _OF_THE_GRAPH = {"build", "build_from_config", "from_config", "get_build_config", "get_config", "summary"}
 _KNOWN = ("keras", "scc_tf", "tensorflow", "builtins")
 
 
-@dataclasses.dataclass(frozen=True)
-class ConversionReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class ConversionReport(Report):
     """What `self_compress`, `share_weights` or `add_masks` did.
 
     Attributes:
@@ -39,6 +41,8 @@ class ConversionReport:
         verb: what the converted layers now do.
         not_storable: ``{name: reason}`` for layers and operations that no packed file can hold: `scc_tf.save_packed`
             will refuse the model.
+        not_exportable: ``{name: reason}`` for inputs and layers that no ``.tflite`` can be made of:
+            `scc_tf.export_tflite` will refuse the model.
         start_errors: ``{layer name/kernel: fraction}``, what the first rounding costs: the distance of the quantized
             kernel from the one that was copied, relative to the latter (norms). What it costs on the safety set is the
             first check of `scc_tf.callbacks.SafetyMonitor`.
@@ -48,18 +52,24 @@ class ConversionReport:
     skipped: dict
     verb: str = "self-compress"
     not_storable: dict = dataclasses.field(default_factory=dict)
+    not_exportable: dict = dataclasses.field(default_factory=dict)
     start_errors: dict = dataclasses.field(default_factory=dict)
 
-    def __str__(self):
+    def parts(self):
         """One line for what was converted, one for each skipped layer, one for what the first rounding costs."""
         lines = [f"{len(self.converted)} layers {self.verb}: {', '.join(self.converted) or '-'}"]
-        lines += [f"skipped {name}: {reason}" for name, reason in self.skipped.items()]
-        lines += [f"no packed file can hold {name}: {reason}" for name, reason in self.not_storable.items()]
+        for what, found in self._remarks():
+            lines += [f"{what} {name}: {reason}" for name, reason in found.items()]
         if self.start_errors:
             worst, error = max(self.start_errors.items(), key=lambda item: item[1])
             least = 100 * min(self.start_errors.values())
             lines.append(f"kernels start {least:.1f} to {100 * error:.1f} % off the original, the most in {worst}")
-        return "\n".join(lines)
+        return lines
+
+    def _remarks(self):
+        yield "skipped layer", self.skipped
+        yield "no packed file can hold", self.not_storable
+        yield "no .tflite can be made of", self.not_exportable
 
 
 def check_class(model):
@@ -85,7 +95,7 @@ def check_convertible(model):
         ValueError: see above; the message names the layer.
     """
     check_class(model)
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         for variable in own_variables(layer):
             _check_numbers(layer, variable)
 
@@ -122,7 +132,7 @@ def chosen_by(exclude, model):
     Raises:
         ValueError: if it is none of these, or a name is unknown.
     """
-    layers = model._flatten_layers()
+    layers = all_layers(model)
     if callable(exclude):
         chosen = [layer for layer in layers if exclude(layer)]
     else:
@@ -132,7 +142,7 @@ def chosen_by(exclude, model):
         chosen = [layer for layer in layers if layer.name in names]
         if unknown := names - {layer.name for layer in chosen}:
             raise ValueError(f"Expected exclude to name layers of the model. Received: exclude={sorted(unknown)}")
-    return {id(inner) for layer in chosen for inner in layer._flatten_layers()}
+    return {id(inner) for layer in chosen for inner in all_layers(layer)}
 
 
 def update_of(layer):
@@ -150,12 +160,25 @@ def reason_of_kernel(layer, include_frozen):
 def _not_storable(model):
     """Why a packed file cannot hold some layers and operations of a model, by name."""
     found = {name: f"shared by {', '.join(owners)}" for name, owners in shared_levels(model).items()}
-    for operation in (each for graph in model._flatten_layers() if is_graph(graph) for each in graph.operations):
+    for operation in (each for graph in all_layers(model) if is_graph(graph) for each in graph.operations):
         if not is_graph(operation):
             try:
                 check_layer(_without_arrays(keras.saving.serialize_keras_object(operation)))
             except (ValueError, NotImplementedError) as error:
-                found[operation.name] = " ".join(str(error).split())[:300]
+                found[operation.name] = _LAMBDA if type(operation) is keras.layers.Lambda else _one_line(error)
+    return found
+
+
+def _one_line(error):
+    return " ".join(str(error).split())[:300]
+
+
+def _not_exportable(model):
+    """Why `scc_tf.export_tflite` will refuse a model, by the names of inputs and layers."""
+    found = {t.name: f"its size is open: {tuple(t.shape)}" for t in model.inputs if None in t.shape[1:]}
+    for layer in all_layers(model, include_self=False):
+        if layer.weights and layer.compute_dtype != "float32" and not is_graph(layer):
+            found[layer.name] = f"it computes in {layer.compute_dtype}; with the dtype policy float32 it can be"
     return found
 
 
@@ -166,14 +189,14 @@ def _without_arrays(value):
 
 
 def report_on(model, clone, pairs, reason_to_skip, family, words):
-    """The `ConversionReport` of a conversion; what was skipped is logged as warnings.
+    """The `ConversionReport` of a conversion; all but what was converted is logged as warnings.
 
     Args:
         model: the model that was converted.
         clone: what it became.
         pairs: ``(layer, its clone)``.
         reason_to_skip: function ``layer -> str or None``.
-        family: class of the clones that were converted.
+        family: class of the clones that are what they should be, were they so before or not.
         words: name of the conversion, and what the clones do.
 
     Raises:
@@ -187,12 +210,12 @@ def report_on(model, clone, pairs, reason_to_skip, family, words):
         skipped={name: reason for name, reason in reasons if reason is not None},
         verb=verb,
         not_storable=_not_storable(clone),
+        not_exportable=_not_exportable(clone),
     )
-    if not any(isinstance(twin, family) for _, twin in pairs):
+    if not any(isinstance(layer, family) for layer in all_layers(clone)):
         why = "; ".join(f"{name}: {reason}" for name, reason in report.skipped.items()) or "no layer with a kernel"
         raise ValueError(f"Expected at least one layer that can {verb}. Received: {model.name!r}: {why}")
-    for name, reason in report.skipped.items():
-        logging.warning("%s skipped layer %s: %s", function, name, reason)
-    for name, reason in report.not_storable.items():
-        logging.warning("no packed file can hold %s: %s", name, reason)
+    for what, found in report._remarks():
+        for name, reason in found.items():
+            logging.warning("%s: %s %s: %s", function, what, name, reason)
     return report

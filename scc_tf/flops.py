@@ -7,8 +7,8 @@ import math
 import keras
 import numpy as np
 
-from scc_tf.graph import check_functional, kernels_of, walk
-from scc_tf.layers import einsum_letters
+from scc_tf.graph import check_functional, walk
+from scc_tf.layers import kernels_of
 
 __all__ = ["KernelOperations", "OperationCount", "count_operations", "count_trainable"]
 
@@ -113,8 +113,9 @@ def count_operations(model):
     def visit(layer, inputs, values, outputs):
         del values
         found = kernels_of(layer)
+        channels = found[-1].channels if found else None
         for layout in found:
-            positions = _positions(layout, found[-1], inputs[0].shape, outputs[0].shape)
+            positions = layout.spec.positions(layout, inputs[0].shape, outputs[0].shape, channels)
             nonzero = int(np.count_nonzero(layout.values()))
             operations = positions * math.prod(layout.shape), positions * nonzero
             kernels.append(KernelOperations(layer.name, layout.name, *operations))
@@ -129,22 +130,3 @@ def count_operations(model):
 def _has_kernel(layer):
     weights = getattr(layer, "weights", ())  # an operation such as x + y has none
     return not isinstance(layer, _LOOK_UPS) and any(len(w.shape) >= 2 for w in weights)
-
-
-def _positions(layout, last, input_shape, output_shape):
-    """How often each weight of a kernel is used; ``last`` is the last kernel of the same layer."""
-    layer = layout.layer
-    if isinstance(layer, keras.layers.EinsumDense):
-        letters, kernel, _ = einsum_letters(layer.equation)
-        read = math.prod(size for letter, size in zip(kernel, layout.shape, strict=True) if letter in letters)
-        return _elements(input_shape, layer) // read
-    if isinstance(layer, keras.layers.Dense | keras.layers.Conv2DTranspose):
-        return _elements(input_shape, layer) // layout.inputs
-    return _elements(output_shape, layer) // last.channels
-
-
-def _elements(shape, layer):
-    """Numbers in one example of a tensor."""
-    if None in shape[1:]:
-        raise ValueError(f"Expected a model with inputs of fixed size. Received: {shape} at layer {layer.name!r}")
-    return math.prod(shape[1:])

@@ -3,6 +3,8 @@
 import keras
 import numpy as np
 
+from scc_tf.keras_private import forget_built, track_variable, trained_by
+
 __all__ = ["carry_optimizer", "move_optimizer", "optimizer_parts", "optimizer_slots"]
 
 _AXIS_LESS = {"_r": -1, "_c": -2}  # Adafactor's means over one axis of a variable: they have all other axes
@@ -61,7 +63,7 @@ def move_optimizer(optimizer, variables, cuts):
     """
     before = [_Holding(part) for part in optimizer_parts(optimizer)]
     for holding in before:
-        holding.let_go()
+        forget_built(holding.part)
     optimizer.build(variables)
     for holding in before:
         holding.carry_to(holding.part, cuts)
@@ -77,8 +79,8 @@ class _Holding:
     def __init__(self, part):
         self.part = part
         self.attributes = dict(vars(part))
-        self.variables = list(part._variables)
-        self.place = {id(v): i for i, v in enumerate(part._trainable_variables)}
+        trained, self.variables = trained_by(part)
+        self.place = {id(v): i for i, v in enumerate(trained)}
 
     def slots(self, variable):
         """``{attribute: slot}`` of a trainable variable."""
@@ -92,17 +94,6 @@ class _Holding:
         }
         return {name: values[place] for name, values in lists.items() if id(values[place]) in own}
 
-    def let_go(self):
-        """Take the optimizer back to where it was before ``build``; Keras has no public way."""
-        part = self.part
-        tracker = vars(part).pop("_tracker")  # without it, an attribute is not tracked
-        part._variables = [v for v in self.variables if v is part._iterations or v is part._learning_rate]
-        tracker.config["variables"] = (tracker.config["variables"][0], part._variables)
-        tracker.stored_ids["variables"] = {id(v) for v in part._variables}  # a list that shrinks cannot be exported
-        part._tracker = tracker
-        part._trainable_variables_indices = {}
-        part.built = False
-
     def carry_to(self, part, cuts):
         """Give a built optimizer of the same class what this one holds."""
         for name, old in self.attributes.items():
@@ -111,8 +102,8 @@ class _Holding:
                 continue
             if new is not old:
                 new.assign(old)
-            elif all(old is not variable for variable in part._variables):
-                part._track_variable(old)  # one of ``__init__``: ``build`` did not make it anew
+            else:
+                track_variable(part, old)
         fresh = _Holding(part)
         for cut in cuts:
             old_slots, new_slots = self.slots(cut.old), fresh.slots(cut.new)

@@ -83,7 +83,7 @@ class _KernelRate:
         self.momentum = momentum
         self.values = ValueCosts(momentum, zeros=False)
         fmt = self.format
-        rows = [1 if axis in fmt.channel_axes else size for axis, size in enumerate(fmt.kernel_shape)]
+        rows = [1 if axis in fmt.channel_axes else size for axis, size in enumerate(fmt.shape)]
         self._per_row = keras.Variable(ops.zeros(rows), trainable=False, dtype="float32")
         self._per_channel = keras.Variable(ops.zeros(fmt.broadcast_shape), trainable=False, dtype="float32")
 

@@ -7,9 +7,8 @@ from keras import ops
 
 from scc_tf.coding import entropy_bits
 from scc_tf.export import packed_bytes
-from scc_tf.graph import check_functional, kernels_of
-from scc_tf.layers import SelfCompressing, WeightSharing, self_compressing_layers
-from scc_tf.masked_layers import Masked
+from scc_tf.graph import check_functional
+from scc_tf.layers import Masked, SelfCompressing, WeightSharing, kernels_of, self_compressing_layers
 from scc_tf.reports import Report, Table
 from scc_tf.size import compressing_kernels
 

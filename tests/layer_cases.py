@@ -35,7 +35,7 @@ class Case:
 
     @property
     def stock(self):
-        return layers.STOCK[self.twin]
+        return self.twin.entry.stock
 
     @property
     def self_compresses(self):
@@ -74,13 +74,13 @@ class Case:
         layer = self.stock(**self.arguments, **extra)
         layer.build((None, *self.input_shape))
         for weight in layer.weights:
-            weight.assign(like.effective_bias() if weight.name == "bias" else like.effective(weight.name))
+            weight.assign(like.quantized_bias() if weight.name == "bias" else like.quantized(weight.name))
         return layer
 
     def weight_sharing(self):
         """The same case for the weight-sharing layer, which takes no constraints on kernels."""
         arguments = {k: v for k, v in self.arguments.items() if k != "kernel_constraint"}
-        return dataclasses.replace(self, twin=layers.WEIGHT_SHARING[self.stock], arguments=arguments)
+        return dataclasses.replace(self, twin=self.twin.entry.weight_sharing, arguments=arguments)
 
 
 REGULARIZED = {

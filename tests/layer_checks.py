@@ -16,18 +16,18 @@ def has_bias(layer):
 # Both families
 
 
-def check_it_multiplies_by_the_effective_kernel(case):
+def check_it_multiplies_by_the_quantized_kernel(case):
     layer = case.trained_layer()
     stock = case.stock_layer(layer)
     np.testing.assert_array_equal(layer(case.inputs()), stock(case.inputs()))
     for name in layer.kernel_names:
-        kernel, effective = getattr(layer, name), np.asarray(layer.effective(name))
-        assert effective.dtype == np.float32
-        assert effective.shape == kernel.shape
+        kernel, quantized = getattr(layer, name), np.asarray(layer.quantized(name))
+        assert quantized.dtype == np.float32
+        assert quantized.shape == kernel.shape
         if case.self_compresses:
-            assert np.abs(kernel - effective).max() > 1e-3
+            assert np.abs(kernel - quantized).max() > 1e-3
         else:
-            np.testing.assert_array_equal(np.asarray(kernel), effective)
+            np.testing.assert_array_equal(np.asarray(kernel), quantized)
 
 
 def check_the_configuration_keeps_every_argument(case):
@@ -71,12 +71,12 @@ def check_mixed_precision_has_the_same_kernel(case, policy):
     layer.set_weights(reference.get_weights())
     for name in layer.kernel_names:
         assert getattr(layer, name).dtype == "float32"
-        assert keras.backend.standardize_dtype(layer.effective(name).dtype) == "float32"
-        np.testing.assert_array_equal(layer.effective(name), reference.effective(name))
+        assert keras.backend.standardize_dtype(layer.quantized(name).dtype) == "float32"
+        np.testing.assert_array_equal(layer.quantized(name), reference.quantized(name))
     assert {w.dtype for w in layer.weights} <= {"float32", "int32"}
     if has_bias(reference) and case.self_compresses:
         assert layer.has_quantized_bias
-        np.testing.assert_array_equal(layer.effective_bias(), 2.0**reference.bias_exponent)
+        np.testing.assert_array_equal(layer.quantized_bias(), 2.0**reference.bias_exponent)
     stock = case.stock_layer(layer, dtype=policy)
     outputs = layer(case.inputs())
     assert keras.backend.standardize_dtype(outputs.dtype) == layer.compute_dtype != "float32"
@@ -157,16 +157,16 @@ def check_the_bias_is_rounded_and_its_gradient_is_not(case):
     assert not as_it_is.has_quantized_bias
     assert layer.has_quantized_bias == has_bias(layer)
     if not has_bias(layer):
-        assert layer.effective_bias() is None
+        assert layer.quantized_bias() is None
         return
-    np.testing.assert_array_equal(as_it_is.effective_bias(), as_it_is.bias)
+    np.testing.assert_array_equal(as_it_is.quantized_bias(), as_it_is.bias)
     np.testing.assert_array_equal(layer.bias, as_it_is.bias)
-    np.testing.assert_array_equal(layer.effective_bias(), np.round(4 * np.asarray(layer.bias)) / 4)
-    assert np.abs(np.asarray(layer.effective_bias()) - np.asarray(layer.bias)).max() > 1e-3
+    np.testing.assert_array_equal(layer.quantized_bias(), np.round(4 * np.asarray(layer.bias)) / 4)
+    assert np.abs(np.asarray(layer.quantized_bias()) - np.asarray(layer.bias)).max() > 1e-3
     with tf.GradientTape() as tape:
-        loss = tf.reduce_sum(layer.effective_bias() ** 2)
+        loss = tf.reduce_sum(layer.quantized_bias() ** 2)
     gradient = tape.gradient(loss, layer.bias.value)
-    np.testing.assert_allclose(gradient, 2 * np.asarray(layer.effective_bias()), rtol=1e-6)
+    np.testing.assert_allclose(gradient, 2 * np.asarray(layer.quantized_bias()), rtol=1e-6)
 
 
 # Weight-sharing layers
@@ -177,7 +177,7 @@ def check_a_fresh_layer_has_evenly_spaced_centroids(case):
     for shared in layer.shared_kernels:
         weights, centroids = np.asarray(shared), np.asarray(shared.centroids)
         np.testing.assert_allclose(np.diff(centroids), np.ptp(centroids) / 4, rtol=1e-4)
-        assert weights.shape == shared.indices.shape == shared.kernel_shape
+        assert weights.shape == shared.indices.shape == shared.shape
         assert set(np.unique(shared.indices)) >= {1, 5}  # the ends, and no zeros
         assert np.asarray(shared.indices).min() > 0
         assert np.asarray(shared.indices).max() == 5
@@ -199,7 +199,7 @@ def check_the_gradient_of_a_centroid_is_the_sum_over_its_cluster(case):
 
 
 BOTH = [
-    check_it_multiplies_by_the_effective_kernel,
+    check_it_multiplies_by_the_quantized_kernel,
     check_the_configuration_keeps_every_argument,
     check_the_output_shape_is_inferred,
 ]

@@ -9,7 +9,7 @@ from keras import ops
 
 import scc_tf
 from scc_tf import layers
-from scc_tf.layers import TWINS, SelfCompressing
+from scc_tf.layers import SelfCompressing, entries, entry_of
 
 
 def arrays(model):
@@ -77,10 +77,10 @@ def test_every_layer_that_has_a_twin_is_converted():
     assert isinstance(model, scc_tf.SelfCompressingModel)
     assert model.name == plain.name
     assert [type(layer) for layer in model.layers[1:]] == [
-        TWINS.get(type(layer), type(layer)) for layer in plain.layers
+        (entry_of(layer) and entry_of(layer).self_compressing) or type(layer) for layer in plain.layers
     ]
     twins = [layer for layer in model.layers if isinstance(layer, SelfCompressing)]
-    assert {type(layer) for layer in twins} == set(TWINS.values())
+    assert {type(layer) for layer in twins} == {entry.self_compressing for entry in entries()}
     assert model.conversion_report.converted == tuple(layer.name for layer in twins)
     assert model.conversion_report.skipped == {}
     assert {(layer.initial_bit_depth, layer.rounding) for layer in twins} == {(20.0, "floor")}
@@ -286,13 +286,13 @@ def test_the_report_gives_reasons_and_the_log_warns(caplog):
         model = scc_tf.self_compress(plain, exclude=["kept"])
     report = model.conversion_report
     assert [record.getMessage() for record in caplog.records] == [
-        f"self_compress skipped layer {name}: {reason}" for name, reason in report.skipped.items()
+        f"self_compress: skipped layer {name}: {reason}" for name, reason in report.skipped.items()
     ]
     assert report.converted == ("head",)
     assert report.skipped == {
-        "embedding": "no self-compressing twin of Embedding",
-        "wrapped": "no self-compressing twin of TimeDistributed",
-        "lstm": "no self-compressing twin of LSTM",
+        "embedding": "no self-compressing form of Embedding",
+        "wrapped": "no self-compressing form of TimeDistributed",
+        "lstm": "no self-compressing form of LSTM",
         "kept": "excluded by the caller",
         "twin": "already self-compressing",
         "lora": "has a LoRA update",
@@ -300,7 +300,7 @@ def test_the_report_gives_reasons_and_the_log_warns(caplog):
     }
     assert str(report).splitlines()[:2] == [
         "1 layers self-compress: head",
-        "skipped embedding: no self-compressing twin of Embedding",
+        "skipped layer embedding: no self-compressing form of Embedding",
     ]
     tokens = np.array([[1, 2, 3, 4, 5]])
     np.testing.assert_allclose(model(tokens), plain(tokens), atol=0.05)

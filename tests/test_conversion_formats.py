@@ -73,7 +73,7 @@ def test_every_bias_is_rounded_and_kept_as_it_is(compressed):
         assert layer.has_quantized_bias == (layer.bias is not None)
         if layer.has_quantized_bias:
             np.testing.assert_array_equal(layer.bias, plain[layer.name])
-            assert on_grid(np.asarray(layer.effective_bias()))
+            assert on_grid(np.asarray(layer.quantized_bias()))
             assert not on_grid(np.asarray(layer.bias))
 
 

@@ -181,3 +181,37 @@ def test_arguments_are_refused_by_name(name, value):
 @pytest.mark.parametrize("clusters", [0, 1.5, True, "4", None, {"first": 0}])
 def test_clusters_are_refused_by_name(clusters):
     _refused(lambda: scc_tf.share_weights(_two_layers(), clusters), "clusters")
+
+
+def test_an_activation_without_a_registered_name_is_refused():
+    def mine(x):
+        return x
+
+    for function, name in ((lambda x: x, "<lambda>"), (mine, "mine")):
+        model = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation=function, name="odd"), layers.Dense(2)])
+        for convert in (*CONVERSIONS.values(), lambda model: scc_tf.cluster_filters(model, 2)):
+            _refused(lambda convert=convert, model=model: convert(model), "'odd'", f"activation={name}")
+
+
+@keras.saving.register_keras_serializable(package="tests")
+def registered(x):
+    return 2 * x
+
+
+@pytest.mark.parametrize("activation", [registered, keras.ops.relu, layers.LeakyReLU(0.2)], ids=["own", "ops", "layer"])
+def test_an_activation_that_keras_can_name_is_kept(activation):
+    model = keras.Sequential([keras.Input((4,)), layers.Dense(4, activation=activation), layers.Dense(2)])
+    inputs = np.linspace(-1, 1, 8).reshape(2, 4)
+    for convert in (scc_tf.add_masks, lambda model: scc_tf.self_compress(model, 24)):
+        np.testing.assert_allclose(convert(model)(inputs), model(inputs), atol=1e-5)
+
+
+def test_what_cannot_become_a_tflite_file_is_told_before_training(caplog):
+    half = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype="mixed_float16", name="half")])
+    open_size = keras.Sequential([keras.Input((None, 4), name="sequence"), layers.Dense(2)])
+    for convert in CONVERSIONS.values():
+        assert "half" in convert(half).conversion_report.not_exportable
+        assert "float16" in str(convert(half).conversion_report)
+        assert convert(open_size).conversion_report.not_exportable.keys() == {"sequence"}
+        assert convert(_two_layers()).conversion_report.not_exportable == {}
+    assert "no .tflite can be made of sequence: its size is open" in caplog.text

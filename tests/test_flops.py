@@ -83,7 +83,7 @@ def test_tensorflows_profiler_agrees(name, capfd):
 def test_every_kernel_of_the_zoo_is_counted(name):
     model = NETWORKS[name]()
     found = count_operations(model)
-    owners = {layer.name for layer in model._flatten_layers() if scc_tf.graph.kernels_of(layer)}
+    owners = {layer.name for layer in model._flatten_layers() if scc_tf.layers.kernels_of(layer)}
     of_attention = {"query", "key", "value", "attention_output"}
     assert {k.layer for k in found.kernels} == owners - of_attention
     assert found.uncounted == (("multi_head_attention",) if name == "unknown" else ())

@@ -12,10 +12,10 @@ one_of_each = pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case
 
 
 def test_every_twin_is_tested():
-    assert {case.twin for case in CASES} == set(layers.TWINS.values())
-    for stock, twin in layers.TWINS.items():
-        assert issubclass(twin, layers.SelfCompressing)
-        assert issubclass(twin, stock)
+    assert {case.twin for case in CASES} == {entry.self_compressing for entry in layers.entries()}
+    for entry in layers.entries():
+        assert issubclass(entry.self_compressing, layers.SelfCompressing)
+        assert issubclass(entry.self_compressing, entry.stock)
 
 
 @pytest.mark.slow
@@ -52,7 +52,7 @@ def test_mixed_precision(case, policy):
 )
 def test_channels_first_where_tensorflow_can_do_it_on_a_cpu(case):
     case.arguments["data_format"] = "channels_first"
-    layer_checks.check_it_multiplies_by_the_effective_kernel(case)
+    layer_checks.check_it_multiplies_by_the_quantized_kernel(case)
 
 
 def model_of_every_twin():
@@ -71,7 +71,7 @@ def model_of_every_twin():
             layers.Dense(2, **bits),
         ]
     )
-    assert {type(layer) for layer in model.layers} >= set(layers.TWINS.values())
+    assert {type(layer) for layer in model.layers} >= {entry.self_compressing for entry in layers.entries()}
     return model
 
 

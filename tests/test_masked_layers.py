@@ -4,7 +4,7 @@ import pytest
 import toy_problem as toy
 
 import scc_tf
-from scc_tf.masked_layers import MASKED, Masked, twin_of
+from scc_tf.layers import Masked, entries, entry_of
 
 k = keras.layers
 STACKS = {
@@ -47,7 +47,7 @@ def data(model, count=16):
 
 
 def test_every_layer_that_compresses_has_a_masked_form():
-    assert {cls.__name__ for cls in MASKED.values()} == {
+    assert {cls.__name__ for entry in entries() for cls in (entry.masked, entry.masked_self_compressing)} == {
         f"{prefix}{name}" for name in STACKS for prefix in ("Masked", "MaskedSelfCompressing")
     }
 
@@ -62,7 +62,7 @@ def test_new_masks_change_nothing_and_pruned_entries_are_zero(name, compressed):
     np.testing.assert_allclose(masked(x), model(x), atol=1e-6)
     layer = masked.get_layer("it")
     assert isinstance(layer, Masked)
-    assert twin_of(layer) is not None
+    assert entry_of(layer).stock is STACKS[name][1]
     for kernel, keep in prune(layer).items():
         values = np.asarray(getattr(layer, kernel))
         np.testing.assert_array_equal(values, np.where(keep, np.asarray(getattr(model.get_layer("it"), kernel)), 0))

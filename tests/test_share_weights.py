@@ -4,7 +4,7 @@ import pytest
 
 import scc_tf
 from scc_tf import coding
-from scc_tf.layers import WEIGHT_SHARING, WeightSharing, weight_sharing_layers
+from scc_tf.layers import WeightSharing, entry_of, weight_sharing_layers
 
 k = keras.layers
 
@@ -55,7 +55,9 @@ def shared(chain):
 @pytest.mark.slow
 def test_every_kernel_is_shared_as_the_coding_says(chain, shared):
     assert type(shared) is type(keras.Model(chain.inputs, chain.outputs))
-    assert [type(la) for la in shared.layers[1:]] == [WEIGHT_SHARING.get(type(la), type(la)) for la in chain.layers]
+    assert [type(la) for la in shared.layers[1:]] == [
+        (entry_of(la) and entry_of(la).weight_sharing) or type(la) for la in chain.layers
+    ]
     assert shared.conversion_report.skipped == {}
     assert str(shared.conversion_report).startswith("8 layers share weights: conv, depthwise, ")
     for layer in weight_sharing_layers(shared):
@@ -130,9 +132,9 @@ def test_what_is_skipped(caplog):
     model = scc_tf.share_weights(plain)
     assert model.conversion_report.skipped == {
         "constrained": "has a kernel_constraint, which shared weights cannot obey",
-        "prelu": "no weight-sharing twin of PReLU",
+        "prelu": "no weight-sharing form of PReLU",
     }
-    assert "share_weights skipped layer prelu" in caplog.text
+    assert "share_weights: skipped layer prelu" in caplog.text
     assert scc_tf.share_weights(model).conversion_report.skipped["head"] == "already weight-sharing"
     compressed = scc_tf.self_compress(model)  # the constrained one still can
     assert compressed.conversion_report.skipped["head"] == "already weight-sharing"
@@ -145,8 +147,9 @@ def test_what_is_skipped(caplog):
     ("arguments", "message"),
     [
         ({"clusters": 0}, "clusters=0"),
-        ({"clusters": {"conv": 0}}, "Expected clusters to be a whole number of at least 1"),
+        ({"clusters": {"conv": 0}}, "Expected clusters to be a whole number from 1"),
         ({"clusters": {"convv": 3}}, r"name layers of the model. Received: clusters=\['convv'\]"),
+        ({"clusters": 10**6}, "from 1 to 65536. Received: clusters=1000000"),
         ({"clusters": {}}, "at least one layer that can share weights"),
         ({"start": "best"}, "start='best'"),
         ({"zeros": "kept"}, "zeros='kept'"),

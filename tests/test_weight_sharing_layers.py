@@ -8,7 +8,7 @@ from layer_cases import CASES, ONE_OF_EACH
 
 import scc_tf
 from scc_tf import layers
-from scc_tf.layers import WEIGHT_SHARING, WeightSharing, WeightSharingConv2D, WeightSharingDense, weight_sharing_layers
+from scc_tf.layers import WeightSharing, WeightSharingConv2D, WeightSharingDense, weight_sharing_layers
 
 ONE_OF_EACH = [case.weight_sharing() for case in ONE_OF_EACH]
 OTHERS = [case.weight_sharing() for case in CASES if case.weight_sharing() not in ONE_OF_EACH]
@@ -19,8 +19,8 @@ one_of_each = pytest.mark.parametrize("case", ONE_OF_EACH, ids=lambda case: case
 
 
 def test_every_stock_layer_has_one():
-    assert set(WEIGHT_SHARING) == set(layers.TWINS)
-    for stock, twin in WEIGHT_SHARING.items():
+    for entry in layers.entries():
+        stock, twin = entry.stock, entry.weight_sharing
         assert issubclass(twin, WeightSharing)
         assert issubclass(twin, stock)
         assert twin.__name__ == f"WeightSharing{stock.__name__}"

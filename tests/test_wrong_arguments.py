@@ -111,7 +111,7 @@ ROWS = {
     ),
     "to_plain": (lambda n: (scc_tf.to_plain, {"model": n.small}), {"model": "model"}),
     "cluster_filters": (
-        lambda n: (scc_tf.cluster_filters, {"model": n.plain, "clusters": 2, "images": X}),
+        lambda n: (scc_tf.cluster_filters, {"model": n.plain, "clusters": 2, "inputs": X}),
         {"model": "model", "clusters": "clusters", "space": "unknown", "merge": "unknown"},
     ),
     "ClusterBudget": (
@@ -329,8 +329,8 @@ ROWS = {
         {"model": "model", "kept": "unknown"},
     ),
     "batch_statistics.reestimate_batch_statistics": (
-        lambda n: (batch_statistics.reestimate_batch_statistics, {"model": n.plain, "images": X}),
-        {"model": "model", "images": "array", "batch_size": "count or None"},
+        lambda n: (batch_statistics.reestimate_batch_statistics, {"model": n.plain, "inputs": X}),
+        {"model": "model", "inputs": "array", "batch_size": "count or None"},
     ),
     "rounding.round_exponents": (
         lambda n: (rounding.round_exponents, {"model": n.small}),

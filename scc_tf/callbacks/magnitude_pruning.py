@@ -6,8 +6,7 @@ from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.callbacks.resumable import Resumable
-from scc_tf.layers import is_frozen
-from scc_tf.masked_layers import Masked
+from scc_tf.layers import Masked, is_frozen
 from scc_tf.pruning import global_masks, quality_mask
 from scc_tf.tfmot import mask_of, sparsity_at
 

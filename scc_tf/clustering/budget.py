@@ -3,7 +3,6 @@
 import dataclasses
 import math
 import operator
-from typing import NamedTuple
 
 import keras
 import numpy as np
@@ -32,7 +31,7 @@ class ClusterBudget:
     fractions: tuple = (0.875, 0.75, 0.5, 0.25, 0.125)
 
     def __post_init__(self):
-        """Refuse what is no budget."""
+        """Check the fields."""
         given = [name for name in ("parameters", "multiply_accumulates") if getattr(self, name) is not None]
         if len(given) != 1:
             raise ValueError(f"Expected either parameters or multiply_accumulates. Received: {self}")
@@ -47,7 +46,7 @@ class ClusterBudget:
         return sorted({channels, *(max(math.floor(f * channels), 1) for f in self.fractions)}, reverse=True)
 
     def cost(self, costs):
-        """The function ``counts -> int`` that the budget limits, of `scc_tf.clustering.costs.ChainCosts`."""
+        """The function ``counts -> int`` that the budget limits, of `ChainCosts`."""
         return costs.multiply_accumulates if self.parameters is None else costs.parameters
 
     @property
@@ -56,14 +55,7 @@ class ClusterBudget:
         return self.multiply_accumulates if self.parameters is None else self.parameters
 
     def check(self, costs):
-        """Refuse a budget that cannot be kept, before anything is measured for it.
-
-        Args:
-            costs: `scc_tf.clustering.costs.ChainCosts` of the model.
-
-        Raises:
-            ValueError: if the smallest numbers of clusters cost more.
-        """
+        """Raise a ValueError if even the smallest numbers of clusters cost more, by the `ChainCosts` of a model."""
         check_limit([self.options(channels) for channels in costs.full], self.cost(costs), self.limit)
 
 
@@ -74,11 +66,11 @@ def check_limit(options, cost, limit):
         raise ValueError(f"Expected a budget of at least {least}, the smallest numbers of clusters. Received: {limit}")
 
 
-def chain_errors(images, options, clustered):
+def chain_errors(inputs, options, clustered):
     """How much the outputs of a model change when one chain alone is clustered.
 
     Args:
-        images: inputs ``(N, …)``.
+        inputs: of the model ``(N, …)``.
         options: one list of numbers of clusters per chain, all its channels first.
         clustered: function ``counts -> model``, one number per chain. The model with all its channels is made by it as
             well: what it does to batch statistics is no error.
@@ -88,20 +80,20 @@ def chain_errors(images, options, clustered):
         answer, for each option; 0 for the first one.
     """
     full = [chain[0] for chain in options]
-    wanted = _outputs(clustered(full), images)
+    wanted = _outputs(clustered(full), inputs)
     deviation = max(np.square(wanted - wanted.mean(axis=0)).sum(), np.finfo(float).tiny)
     errors = []
     for number, counts in enumerate(options):
         own = [0.0]
         for count in counts[1:]:
-            changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), images)
+            changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), inputs)
             own.append(float(np.square(changed - wanted).sum() / deviation))
         errors.append(own)
     return errors
 
 
-def _outputs(model, images):
-    answers = keras.tree.flatten(outputs(model, images))
+def _outputs(model, inputs):
+    answers = keras.tree.flatten(outputs(model, inputs))
     return np.concatenate([values.reshape(len(values), -1) for values in answers], axis=1).astype(np.float64)
 
 
@@ -131,35 +123,31 @@ def spread(options, errors, cost, limit):
     check_limit(options, cost, limit)
     places, now = [0] * len(options), cost([numbers[0] for numbers in options])
     while now > limit:
-        smaller = _moves(options, errors, cost, places, operator.lt)
-        _, now, places = min(smaller, key=lambda move: move.rate(now))
+        _, now, places = min(_moves(options, errors, cost, places, operator.lt), key=lambda move: _rate(move, now))
     while True:
         larger = _moves(options, errors, cost, places, operator.gt)
-        better = [move for move in larger if move.cost <= limit and move.error < 0]
+        better = [move for move in larger if move[1] <= limit and move[0] < 0]
         if not better:
             return _counts(options, places)
-        _, now, places = min(better, key=lambda move: move.rate(now))
-
-
-class _Move(NamedTuple):
-    """Another option for one chain."""
-
-    error: float  # change of the error
-    cost: float  # after it
-    places: list  # of the options, likewise
-
-    def rate(self, now):
-        """Change of the error per cost that is saved or spent, where the cost is ``now``."""
-        return self.error / max(abs(self.cost - now), 1e-12)
+        _, now, places = min(better, key=lambda move: _rate(move, now))
 
 
 def _moves(options, errors, cost, places, compare):
-    """Yield a `_Move` for every chain and every option whose place compares so with that of the chain now."""
+    """Yield ``(change of the error, cost after it, places after it)`` for every other option of one chain.
+
+    Those whose place compares so with that of the chain now.
+    """
     for chain, now in enumerate(places):
         for place in range(len(options[chain])):
             if compare(now, place):
                 moved = [*places[:chain], place, *places[chain + 1 :]]
-                yield _Move(errors[chain][place] - errors[chain][now], cost(_counts(options, moved)), moved)
+                yield errors[chain][place] - errors[chain][now], cost(_counts(options, moved)), moved
+
+
+def _rate(move, now):
+    """Change of the error per cost that is saved or spent, where the cost is ``now``."""
+    error, cost, _ = move
+    return error / max(abs(cost - now), 1e-12)
 
 
 def _counts(options, places):

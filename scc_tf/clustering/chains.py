@@ -5,13 +5,13 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, is_elementwise
-from scc_tf.surgery.flow import Flow, KernelStep, RouteStep
+from scc_tf.graph import Flow, KernelStep, RouteStep
+from scc_tf.layers import entry_of, is_elementwise
+from scc_tf.layers.passing import HOMOGENEOUS
 
 __all__ = ["Chain", "Reader", "find_chains", "kernel_values"]
 
 _PRODUCERS = (keras.layers.Conv1D, keras.layers.Conv2D, keras.layers.Dense)  # kernels (..., inputs, channels)
-_HOMOGENEOUS = (None, keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
 
 
 @dataclasses.dataclass(frozen=True)
@@ -19,28 +19,23 @@ class Reader:
     """A kernel that reads the channels of a chain.
 
     Attributes:
-        layout: `scc_tf.graph.KernelLayout`.
+        layer: whose kernel it is.
         inputs: int array ``(C, P)``: for every channel, the inputs of the kernel that it is; ``P`` is 1, or the number
             of positions where a Flatten stands before it.
     """
 
-    layout: KernelLayout
+    layer: keras.layers.Layer
     inputs: np.ndarray
-
-    @property
-    def fan_in(self):
-        """Weights of the kernel for each of its outputs."""
-        return int(np.prod(self.layout.layer.kernel.shape[:-1]))
 
     def slices(self):
         """The weights that every channel is multiplied by, ``(C, P, …)``."""
-        return np.moveaxis(kernel_values(self.layout.layer), -2, 0)[self.inputs]
+        return np.moveaxis(kernel_values(self.layer), -2, 0)[self.inputs]
 
     def assign(self, slices):
         """Give every channel other weights, in the shape of `slices`."""
-        rows = np.moveaxis(kernel_values(self.layout.layer), -2, 0).copy()
+        rows = np.moveaxis(kernel_values(self.layer), -2, 0).copy()
         rows[self.inputs] = slices
-        self.layout.layer.kernel.assign(np.moveaxis(rows, 0, -2))
+        self.layer.kernel.assign(np.moveaxis(rows, 0, -2))
 
 
 @dataclasses.dataclass(frozen=True)
@@ -48,32 +43,27 @@ class Chain:
     """A convolution or Dense layer whose channels meet nobody else's until other kernels read them.
 
     Attributes:
-        layout: `scc_tf.graph.KernelLayout` of its kernel, ``C`` channels.
+        layer: the convolution or Dense layer, with ``C`` channels.
         norm: the BatchNormalization that follows at once, or None.
         readers: tuple of `Reader`.
         homogeneous: whether a positive factor of a channel passes through what stands between the two: ReLU and its
             leaky form, pooling, dropout.
     """
 
-    layout: KernelLayout
+    layer: keras.layers.Layer
     norm: keras.layers.BatchNormalization | None
     readers: tuple
     homogeneous: bool
 
     @property
-    def layer(self):
-        """The convolution or Dense layer."""
-        return self.layout.layer
-
-    @property
     def name(self):
-        """Of that layer."""
+        """Of the layer."""
         return self.layer.name
 
     @property
     def channels(self):
         """``C``."""
-        return self.layout.channels
+        return self.layer.kernel.shape[-1]
 
     def filters(self):
         """The kernel's filters, flattened, float64 ``(C, F)``."""
@@ -115,78 +105,56 @@ def find_chains(model):
         >>> [chain.name for chain in find_chains(model)]
         ['a']
     """
-    return _Search(model).chains()
+    search = _Search(model)
+    found = (search.chain(step) for step in search.flow.steps if isinstance(step, KernelStep))
+    return [chain for chain in found if chain]
 
 
 class _Search:
     def __init__(self, model):
         self.flow = Flow(model)
-        self._readers = {}  # id of a signal -> the steps that read it
-        self._calls = {}  # id of a layer -> number of its steps
+        self.readers, self.calls = {}, {}  # id of a signal -> the steps that read it; id of a layer -> its steps
         for step in self.flow.steps:
-            for signal in {id(s): s for s in _sources(step)}.values():
-                self._readers.setdefault(id(signal), []).append(step)
-            self._calls[id(step.layer)] = self._calls.get(id(step.layer), 0) + 1
-        self._outputs = {id(signal) for signal in self.flow.outputs}
+            for signal in {id(s): s for s in step.sources}.values():
+                self.readers.setdefault(id(signal), []).append(step)
+            self.calls[id(step.layer)] = self.calls.get(id(step.layer), 0) + 1
+        self.outputs = {id(signal) for signal in self.flow.outputs}
 
-    def chains(self):
-        found = (self._chain(step) for step in self.flow.steps if isinstance(step, KernelStep))
-        return [chain for chain in found if chain]
-
-    def _chain(self, producer):
-        if not self._is_plain_kernel(producer) or not is_elementwise(producer.layer):
+    def chain(self, producer):
+        if not self.is_plain_kernel(producer) or not is_elementwise(producer.layer):
             return None
         activation = producer.layer.activation
-        norm, homogeneous, signal = None, activation in _HOMOGENEOUS, producer.target
-        while (step := self._only_route(signal)) is not None:
+        norm, homogeneous, signal = None, activation in HOMOGENEOUS, producer.target
+        while (step := self.only_route(signal)) is not None:
             if isinstance(step.layer, keras.layers.BatchNormalization):
                 if signal is not producer.target or activation is not keras.activations.linear:
                     return None  # what was merged before it would meet other statistics
                 norm = step.layer
             elif step.layer.weights:
                 return None
-            homogeneous = homogeneous and _is_homogeneous(step.layer)
+            homogeneous = homogeneous and entry_of(step.layer).is_homogeneous(step.layer)
             signal = step.target
-        readers = self._readers.get(id(signal), [])
-        if not readers or id(signal) in self._outputs or not all(self._reads(step, signal) for step in readers):
+        readers = self.readers.get(id(signal), [])
+        reading = all(self.is_plain_kernel(step) and step.known_input for step in readers)
+        if not readers or not reading or id(signal) in self.outputs:
             return None
         channels = self.flow.atoms[id(producer.layer), producer.layout.name]
-        positions = [np.argsort(self._numbers(channels, signal), kind="stable").reshape(len(channels), -1)]
-        return Chain(producer.layout, norm, tuple(Reader(s.layout, *positions) for s in readers), homogeneous)
-
-    @staticmethod
-    def _numbers(channels, signal):
-        """The channel of the producer that each channel of a later signal is."""
         order = np.argsort(channels)
-        return order[np.searchsorted(channels, signal.atoms, sorter=order)]
+        numbers = order[np.searchsorted(channels, signal.atoms, sorter=order)]  # whose channel each later one is
+        inputs = np.argsort(numbers, kind="stable").reshape(len(channels), -1)
+        return Chain(producer.layer, norm, tuple(Reader(step.layer, inputs) for step in readers), homogeneous)
 
-    def _only_route(self, signal):
-        """The layer that reads a signal, if it is one alone that keeps its channels apart, and all of them."""
-        steps = self._readers.get(id(signal), [])
-        if len(steps) != 1 or not isinstance(steps[0], RouteStep) or id(signal) in self._outputs:
+    def only_route(self, signal):
+        """The step that reads a signal, if it is one alone that keeps its channels apart, and all of them."""
+        steps = self.readers.get(id(signal), [])
+        if len(steps) != 1 or not isinstance(steps[0], RouteStep) or id(signal) in self.outputs:
             return None
         step = steps[0]
-        alone = len(step.sources) == 1 and self._calls[id(step.layer)] == 1
+        alone = len(step.sources) == 1 and self.calls[id(step.layer)] == 1
         apart = len(step.channels.sources[0]) == 1 and np.isin(step.target.atoms, signal.atoms).all()
         return step if alone and apart else None
 
-    def _is_plain_kernel(self, step):
+    def is_plain_kernel(self, step):
         layer = step.layer
         plain = type(layer) in _PRODUCERS and getattr(layer, "data_format", None) != "channels_first"
-        return plain and step.layout.groups == 1 and self._calls[id(layer)] == 1
-
-    def _reads(self, step, signal):
-        return isinstance(step, KernelStep) and self._is_plain_kernel(step) and step.known_input
-
-
-def _sources(step):
-    return [step.source] if isinstance(step, KernelStep) else step.sources
-
-
-def _is_homogeneous(layer):
-    """Whether a positive factor passes through."""
-    if isinstance(layer, keras.layers.ReLU):
-        return layer.max_value is None and layer.threshold == 0
-    if isinstance(layer, keras.layers.ELU | keras.layers.Rescaling):
-        return False
-    return getattr(layer, "activation", None) in _HOMOGENEOUS
+        return plain and isinstance(step, KernelStep) and step.layout.groups == 1 and self.calls[id(layer)] == 1

@@ -24,13 +24,11 @@ class ChainCosts:
     def __init__(self, model, chains):
         self.full = [chain.channels for chain in chains]
         self._model = model
-        self._kernels = {}  # id of a layer -> [layer, its own chain, the chain that it reads]
-        self._per_channel = []
+        self._chains_of = {}  # layer -> numbers of its own chain and of the one that it reads
+        self._per_channel = []  # trainable vectors of each chain
         for number, chain in enumerate(chains):
-            self._kernels.setdefault(id(chain.layer), [chain.layer, None, None])[1] = number
-            for reader in chain.readers:
-                layer = reader.layout.layer
-                self._kernels.setdefault(id(layer), [layer, None, None])[2] = number
+            for layer in (chain.layer, *(reader.layer for reader in chain.readers)):
+                self._chains_of.setdefault(layer, []).append(number)
             vectors = [chain.layer.bias, *(() if chain.norm is None else (chain.norm.gamma, chain.norm.beta))]
             self._per_channel.append(sum(v is not None and v.trainable for v in vectors))
 
@@ -54,8 +52,7 @@ class ChainCosts:
 
     def _removed(self, counts, factor):
         removed = 0
-        for layer, *chains in self._kernels.values():
-            numbers = [number for number in chains if number is not None]
+        for layer, numbers in self._chains_of.items():
             before, after = (math.prod(sizes[n] for n in numbers) for sizes in (self.full, counts))
             removed += math.prod(layer.kernel.shape) // before * (before - after) * factor(layer)
         return removed

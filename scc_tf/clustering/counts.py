@@ -11,14 +11,7 @@ _FORMS = "Expected clusters to be a whole number from 1, a dictionary or sequenc
 
 
 def check_clusters(clusters):
-    """Refuse what is no number of clusters, whatever the model.
-
-    Args:
-        clusters: see `chain_counts`.
-
-    Raises:
-        ValueError: if a number is no whole number from 1 on.
-    """
+    """Raise a ValueError for what is no number of clusters, whatever the model; see `chain_counts`."""
     counts = clusters.values() if isinstance(clusters, Mapping) else clusters
     counts = [counts] if isinstance(counts, Integral | str) or not isinstance(counts, Iterable) else counts
     if not all(isinstance(count, Integral) and not isinstance(count, bool) and count >= 1 for count in counts):
@@ -26,14 +19,7 @@ def check_clusters(clusters):
 
 
 def stages(chains):
-    """The stages of a model: runs of chains with equally many channels.
-
-    Args:
-        chains: list of `scc_tf.clustering.chains.Chain`.
-
-    Returns:
-        The number of its stage for every chain, from 0 on.
-    """
+    """The number of its stage, from 0 on, for every `Chain`: a stage is a run of chains with equally many channels."""
     numbers = []
     for place, chain in enumerate(chains):
         new = place > 0 and chain.channels != chains[place - 1].channels
@@ -60,28 +46,22 @@ def chain_counts(chains, clusters):
     if not chains:
         raise ValueError("Expected a model with a convolution whose channels only other kernels read. Received: none")
     if isinstance(clusters, Mapping):
-        counts = _by_name(chains, clusters)
+        names = [chain.name for chain in chains]
+        if unknown := [name for name in clusters if names.count(name) != 1]:
+            raise ValueError(f"Expected names of chains, each once in the model, of {names}. Received: {unknown}")
+        counts = [clusters.get(chain.name, chain.channels) for chain in chains]
     elif isinstance(clusters, Integral):
         counts = [min(clusters, chain.channels) for chain in chains]
-    elif isinstance(clusters, Sequence) and not isinstance(clusters, str):
-        numbers = stages(chains)
-        if len(clusters) == len(chains):
-            numbers = range(len(chains))
-        elif len(clusters) != numbers[-1] + 1:
+    elif isinstance(clusters, Sequence):
+        per_stage = stages(chains)
+        if len(clusters) not in (len(chains), per_stage[-1] + 1):
             raise ValueError(
-                f"Expected one number per chain, {len(chains)}, or per stage, {numbers[-1] + 1}. Received: {clusters}"
+                f"Expected one number per chain, {len(chains)}, or per stage, {per_stage[-1] + 1}. Received: {clusters}"
             )
-        counts = [clusters[number] for number in numbers]
+        counts = clusters if len(clusters) == len(chains) else [clusters[stage] for stage in per_stage]
     else:
         raise ValueError(_FORMS + received("clusters", clusters))
     for chain, count in zip(chains, counts, strict=True):
-        if not isinstance(count, Integral) or not 1 <= count <= chain.channels:
+        if count > chain.channels:
             raise ValueError(f"Expected from 1 to {chain.channels} clusters for {chain.name!r}. Received: {count!r}")
     return [int(count) for count in counts]
-
-
-def _by_name(chains, clusters):
-    names = [chain.name for chain in chains]
-    if unknown := [name for name in clusters if names.count(name) != 1]:
-        raise ValueError(f"Expected names of chains, each once in the model, of {names}. Received: {unknown}")
-    return [clusters.get(chain.name, chain.channels) for chain in chains]

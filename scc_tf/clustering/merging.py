@@ -7,7 +7,7 @@ from scc_tf.pruning import first_members, fit_scales, group_filters, merge_membe
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.removal import cut_channels
 
-__all__ = ["MERGES", "SPACES", "cut_chains", "effective_filters", "merge_chain", "silence"]
+__all__ = ["MERGES", "SPACES", "cut_chains", "merge_chain", "normalized_filters", "silence"]
 
 SPACES = ("responses", "effective", "raw")
 MERGES = ("fitted", "scaled", "sum", "mean")
@@ -28,7 +28,7 @@ def cut_chains(model, kept):
     """
     for chain, mask in kept:
         silence(chain, mask)
-    masks = {(id(chain.layer), chain.layout.name): mask for chain, mask in kept}
+    masks = {(id(chain.layer), "kernel"): mask for chain, mask in kept}
     smaller, report, _ = cut_channels(model, make_plan(model, masks, zeros_read=False))
     if report.kept_dead:
         raise ValueError(f"Expected a model that can be cut. Received: {report.kept_dead}")
@@ -36,19 +36,14 @@ def cut_chains(model, kept):
 
 
 def silence(chain, kept):
-    """Let what reads the channels of a chain read nothing of those that go.
-
-    Args:
-        chain: of a model whose readers may be overwritten: a copy.
-        kept: bool array ``(C,)``; True stays.
-    """
+    """Let what reads the channels of a chain of a copy read nothing of those that are not kept."""
     for reader in chain.readers:
         slices = reader.slices()
         slices[~kept] = 0
         reader.assign(slices)
 
 
-def effective_filters(chain):
+def normalized_filters(chain):
     """What each channel of a chain adds up, its normalization included: ``s w`` and ``s b + t``.
 
     ``s = gamma / sqrt(variance + epsilon)`` and ``t = beta - s mean``; without normalization 1 and 0. Where the filters
@@ -74,16 +69,15 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
         space: see `scc_tf.cluster_filters`.
         merge: likewise; "fitted" is "scaled" here, and `scc_tf.clustering.fitting.fit_readers` goes on from that.
         weighted: likewise.
-        responses: float ``(C, S)`` of `scc_tf.clustering.responses.channel_responses`, for the space "responses".
+        responses: float ``(C, S)`` of `scc_tf.clustering.activations.channel_responses`, for the space "responses".
 
     Returns:
         int64 labels ``(C,)``.
     """
     slices = [reader.slices() for reader in chain.readers]
     weights = sum((s**2).reshape(chain.channels, -1).sum(axis=1) for s in slices) if weighted else None
-    points = {"raw": chain.filters, "effective": lambda: effective_filters(chain), "responses": lambda: responses}[
-        space
-    ]()
+    of_space = {"raw": chain.filters, "effective": lambda: normalized_filters(chain), "responses": lambda: responses}
+    points = of_space[space]()
     # where a normalization follows, filters that are multiples of each other are not: it takes factors out
     scaled = merge in ("fitted", "scaled") and chain.homogeneous and (space != "raw" or chain.norm is None)
     labels = group_filters(points, count, weights, scaled)
@@ -94,7 +88,7 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
     if space == "raw":
         _write_raw(chain, first, lambda values: merge_members(values, labels, weights=weights))
     else:
-        _write_effective(chain, first, lambda values: merge_members(values, labels, scales, weights))
+        _write_normalized(chain, first, lambda values: merge_members(values, labels, scales, weights))
     for reader, values in zip(chain.readers, slices, strict=True):
         sums = sum_readers(values, labels, scales)
         if merge == "mean":
@@ -105,13 +99,13 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
     return labels
 
 
-def _write_effective(chain, first, merged):
-    """The merged channel computes the merged effective filter, and where batches have statistics, it keeps their shape.
+def _write_normalized(chain, first, merged):
+    """The merged channel computes the merged normalized filter; where batches have statistics, it keeps their shape.
 
     Its scale gamma is the members' mean, not what is left of it when filters that differ are averaged: once the
     statistics are re-estimated, the channel varies as much as its members did.
     """
-    together = merged(effective_filters(chain))
+    together = merged(normalized_filters(chain))
     weights, constants = together[:, :-1], together[:, -1]
     filters, bias = chain.filters(), _values(chain.layer.bias, chain.channels, 0)
     if chain.norm is None:

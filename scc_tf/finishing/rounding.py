@@ -83,7 +83,7 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
     for layer in self_compressing_layers(model):
         done |= {id(v) for fmt in layer.formats for v in (fmt.bit_depth, fmt.exponent)}
         if layer.has_quantized_bias and id(layer.bias) not in done:
-            layer.bias.assign(layer.effective_bias())
+            layer.bias.assign(layer.quantized_bias())
             done.add(id(layer.bias))
     deviations, kept = _deviations(model), []
     for variable in model.weights:

@@ -4,17 +4,40 @@ import keras
 
 from scc_tf.graph.state import copy_state
 from scc_tf.graph.walk import check_functional, is_graph
+from scc_tf.keras_private import all_layers, copy_lambda, copy_operation
 
 __all__ = ["clone_graph", "copy_layer", "copy_model"]
 
 _KERAS_BUILD = keras.layers.Layer.build_from_config
 
 
+def _check_activations(model):
+    """Refuse functions that Keras cannot name, and so cannot give to a copy."""
+    for layer in all_layers(model):
+        for name in ("activation", "recurrent_activation"):
+            function = getattr(layer, name, None)
+            if callable(function) and not isinstance(function, keras.Layer) and not _is_known(function):
+                raise ValueError(
+                    "Expected activations that Keras knows by name: register your own by "
+                    "@keras.saving.register_keras_serializable(). "
+                    f"Received: layer {layer.name!r} with {name}={getattr(function, '__name__', function)}"
+                )
+
+
+def _is_known(function):
+    if getattr(function, "__name__", None) == "<lambda>":  # which Keras would warn of
+        return False
+    try:
+        keras.activations.get(keras.activations.serialize(function))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
 def copy_layer(layer):
     """A fresh layer of the same configuration."""
-    if type(layer) is keras.layers.Lambda:  # Keras does not load Python code unasked; this code is here already
-        config = keras.layers.Layer.get_config(layer)
-        return keras.layers.Lambda(layer.function, layer._output_shape, layer.mask, layer.arguments, **config)
+    if type(layer) is keras.layers.Lambda:
+        return copy_lambda(layer)
     try:
         fresh = layer.__class__.from_config(layer.get_config())
     except Exception as error:  # whatever a class makes of settings that it did not give itself
@@ -58,15 +81,6 @@ class _Nested:
         return self.clone(*args, **kwargs)
 
 
-def _copy_operation(operation):
-    try:
-        return operation.__class__.from_config(operation.get_config())
-    except NotImplementedError:  # it was made with arrays, of which Keras makes no configuration
-        fresh = object.__new__(type(operation))
-        vars(fresh).update({**vars(operation), "_inbound_nodes": [], "_outbound_nodes": []})
-        return fresh
-
-
 def copy_model(model):
     """A plain functional copy of a model with its weights, not compiled; see `clone_graph`."""
     copied, pairs = clone_graph(model, copy_layer)
@@ -91,9 +105,11 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
         fresh; what is frozen is frozen.
 
     Raises:
-        ValueError: if the model is not a Keras model, a subclassed one, or not built.
+        ValueError: if the model is not a Keras model, a subclassed one, or not built; if a layer has an activation that
+            is not registered.
     """
     check_functional(model)
+    _check_activations(model)
     clones, pairs, nested = {}, [], []
 
     def once(operation):
@@ -106,7 +122,7 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
             nested.append(_Nested(operation, cloned))
             return nested[-1]
         if not isinstance(operation, keras.Layer):  # an operation such as x + y
-            return _copy_operation(operation)
+            return copy_operation(operation)
         pairs.append((operation, clone_layer(operation)))
         return pairs[-1][1]
 

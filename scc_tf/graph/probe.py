@@ -4,6 +4,7 @@ import keras
 import numpy as np
 
 from scc_tf.graph.walk import check_functional, walk
+from scc_tf.keras_private import all_layers
 
 __all__ = ["probe_inputs"]
 
@@ -55,7 +56,7 @@ def _readers(model):
     def visit(operation, tensors, values, outputs):
         del tensors
         reaching = set().union(*values) if values else set()
-        inner = operation._flatten_layers() if isinstance(operation, keras.Layer) else [operation]
+        inner = all_layers(operation) if isinstance(operation, keras.Layer) else [operation]
         for place in reaching:
             readers[place].extend(inner)
         return [set() if getattr(operation, "weights", None) else reaching] * len(outputs)

@@ -9,12 +9,14 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph.kernels import KernelLayout, kernels_of
-from scc_tf.graph.routes import channel_axis, is_elementwise, route
-from scc_tf.graph.walk import check_functional, walk
-from scc_tf.layers import SelfCompressing
+from scc_tf.graph.flow import Flow, KernelStep, RouteStep, keeps_apart
+from scc_tf.graph.walk import check_functional
+from scc_tf.keras_private import all_layers
+from scc_tf.layers import KernelLayout, SelfCompressing, kernels_of
 
 __all__ = ["KernelNode", "trace_kernels"]
+
+_NEVER_DIES, _NONE = -1, -2  # in place of a producer; the second: a zero that was padded beside the channels
 
 
 @dataclasses.dataclass
@@ -50,89 +52,6 @@ class KernelNode:
         return np.append(alive, True)[self.inputs].any(axis=0)
 
 
-@dataclasses.dataclass(frozen=True)
-class _Alive:
-    """The producers ``(A, C)`` of a tensor's channels, their axis, and whether zeros pad the positions."""
-
-    producers: np.ndarray
-    axis: int
-    padded: bool = False
-
-
-def _never_dying(count):
-    return np.full((1, count), -1)
-
-
-def _immortal(tensor):
-    rank = len(tensor.shape)
-    return _Alive(_never_dying(tensor.shape[-1] or 1 if rank else 1), rank - 1)
-
-
-def _stack(arrays):
-    """Producers of a channel that is alive while it is in any of ``arrays`` ``(A_k, C)``."""
-    return np.unique(np.concatenate(arrays), axis=0)
-
-
-_NONE = -2  # no producer: a zero that was padded beside the channels
-
-
-def _gathered(channels, inputs):
-    """Producers ``(A, C)`` of channels that are made from those of ``inputs``."""
-    rows = [
-        np.where(picked >= 0, value.producers[:, picked], _NONE)
-        for value, sources in zip(inputs, channels.sources, strict=True)
-        for picked in sources
-    ]
-    rows = np.concatenate(rows)
-    known = rows != _NONE
-    first = np.take_along_axis(rows, known.argmax(axis=0)[None], axis=0)
-    return np.unique(np.where(known, rows, first), axis=0)
-
-
-class _Tracer:
-    def __init__(self):
-        self.nodes = {}  # (id of the layer, kernel name) -> KernelNode, in the order of the forward pass
-        self.offset = 0
-
-    def visit(self, layer, tensors, inputs, outputs):
-        if isinstance(layer, SelfCompressing) and kernels_of(layer):
-            return [self.visit_twin(layer, tensors[0], inputs[0], outputs[0])]
-        axes = [value.axis for value in inputs]
-        if len(outputs) == 1 and (channels := route(layer, tensors, axes, outputs[0])):
-            counts = [value.producers.shape[1] for value in inputs]
-            if counts == [t.shape[a] for t, a in zip(tensors, axes, strict=True)]:
-                padded = channels.padded or any(value.padded for value in inputs)
-                return [_Alive(_gathered(channels, inputs), channels.axis, padded)]
-        if isinstance(layer, keras.Layer):  # a wrapper or a subclassed model: its kernels count all the same
-            for inner in layer._flatten_layers(include_self=False):
-                for kernel in kernels_of(inner) if isinstance(inner, SelfCompressing) else ():
-                    self.visit_kernel(kernel, None, padded=False)
-        return [_immortal(t) for t in outputs]
-
-    def visit_twin(self, layer, tensor, value, output):
-        kernels = kernels_of(layer)
-        producers = value.producers if kernels[0].reads_channels(len(tensor.shape), value.axis) else None
-        for kernel in kernels:
-            producers = self.visit_kernel(kernel, producers, value.padded)
-        if not is_elementwise(layer) or not kernels[-1].writes_channels():
-            return _immortal(output)
-        return _Alive(producers, channel_axis(layer, len(output.shape)))
-
-    def visit_kernel(self, kernel, inputs, padded):
-        if inputs is None or inputs.shape[1] != kernel.inputs:  # not the channels: assume that they never die
-            inputs = _never_dying(kernel.inputs)
-        inputs = np.maximum(inputs, -1)  # a padded zero that nothing was added to is read all the same
-        key = id(kernel.layer), kernel.name
-        node = self.nodes.get(key)
-        if node is None:
-            node = self.nodes[key] = KernelNode(kernel, self.offset, inputs, kernel.exact and not padded)
-            self.offset += kernel.channels
-        else:  # a shared layer: the input is alive if it is alive in any of the calls
-            node.inputs = _stack([node.inputs, inputs])
-            node.exact = node.exact and not padded
-        return np.arange(node.offset, node.offset + kernel.channels)[None]
-
-
 def trace_kernels(model):
     """Find the self-compressing kernels of a model and the producers of their inputs.
 
@@ -150,5 +69,59 @@ def trace_kernels(model):
     """
     check_functional(model)
     tracer = _Tracer()
-    walk(model, [_immortal(t) for t in model.inputs], tracer.visit)
+    for step in Flow(model).steps:
+        tracer.follow(step)
     return list(tracer.nodes.values())
+
+
+class _Tracer:
+    def __init__(self):
+        self.nodes = {}  # (id of the layer, kernel name) -> KernelNode, in the order of the forward pass
+        self.offset = 0
+        self.producers = {}  # id of a signal -> (A, C), where any producer may die
+        self.padded = set()  # ids of signals whose positions were padded with zeros
+
+    def follow(self, step):
+        if isinstance(step, RouteStep):
+            self.producers[id(step.target)] = self._gathered(step)
+            if step.channels.padded or any(id(signal) in self.padded for signal in step.sources):
+                self.padded.add(id(step.target))
+        elif isinstance(step, KernelStep) and isinstance(step.layer, SelfCompressing):
+            inputs = self._of(step.source) if step.known_input else None
+            made = self._visit(step.layout, inputs, id(step.source) in self.padded)
+            if not step.is_last or keeps_apart(step.layer, step.layout):
+                self.producers[id(step.target)] = made
+        elif not isinstance(step, KernelStep) and isinstance(step.layer, keras.Layer):
+            for inner in all_layers(step.layer, include_self=False):  # of a wrapper or a subclassed model
+                for layout in kernels_of(inner) if isinstance(inner, SelfCompressing) else ():
+                    self._visit(layout, None, padded=False)
+
+    def _of(self, signal):
+        return self.producers.get(id(signal), np.full((1, len(signal.atoms)), _NEVER_DIES))
+
+    def _gathered(self, step):
+        """Producers ``(A, C)`` of channels that are made from those of several signals."""
+        rows = np.concatenate(
+            [
+                np.where(picked >= 0, self._of(signal)[:, picked], _NONE)
+                for signal, sources in zip(step.sources, step.channels.sources, strict=True)
+                for picked in sources
+            ]
+        )
+        known = rows != _NONE
+        first = np.take_along_axis(rows, known.argmax(axis=0)[None], axis=0)
+        return np.unique(np.where(known, rows, first), axis=0)
+
+    def _visit(self, layout, inputs, padded):
+        if inputs is None:  # not the channels: assume that they never die
+            inputs = np.full((1, layout.inputs), _NEVER_DIES)
+        inputs = np.maximum(inputs, _NEVER_DIES)  # a padded zero that nothing was added to is read all the same
+        node = self.nodes.get((id(layout.layer), layout.name))
+        if node is None:
+            node = KernelNode(layout, self.offset, inputs, layout.exact and not padded)
+            self.nodes[id(layout.layer), layout.name] = node
+            self.offset += layout.channels
+        else:  # a shared layer: the input is alive if it is alive in any of the calls
+            node.inputs = np.unique(np.concatenate([node.inputs, inputs]), axis=0)
+            node.exact = node.exact and not padded
+        return np.arange(node.offset, node.offset + layout.channels)[None]

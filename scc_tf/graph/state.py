@@ -12,12 +12,13 @@ from pathlib import Path
 import keras
 import numpy as np
 
+from scc_tf.keras_private import all_layers, own_variables, seed_states
+
 __all__ = [
     "LayerState",
     "copy_running_state",
     "copy_state",
     "has_own_state",
-    "own_variables",
     "running_state",
     "state_of",
 ]
@@ -103,16 +104,6 @@ def _array(value):
     return np.array(keras.ops.convert_to_numpy(value))
 
 
-def own_variables(layer):
-    """The weights of a layer that belong to none of its inner layers."""
-    variables = [*layer._trainable_variables, *layer._non_trainable_variables]
-    if getattr(
-        layer, "quantization_mode", None
-    ):  # their order tells whether the layer was built before it was quantized
-        return sorted(variables, key=lambda variable: variable.name)
-    return variables
-
-
 def state_of(layer):
     """The `LayerState` of a layer.
 
@@ -143,7 +134,7 @@ def copy_state(layer, copy):
     Raises:
         ValueError: if the copy has other inner layers or variables; the message names the layer.
     """
-    layers, copies = layer._flatten_layers(), copy._flatten_layers()
+    layers, copies = all_layers(layer), all_layers(copy)
     for inner, twin in _in_pairs(layer, layers, copies):
         pairs = _in_pairs(inner, own_variables(inner), _as_named(own_variables(inner), own_variables(twin)))
         twin.trainable = inner.trainable
@@ -163,8 +154,8 @@ def running_state(layer):
     They are the states of random generators, and what stateful recurrent layers know of the batch before.
     """
     found = []
-    for inner in layer._flatten_layers():
-        found += [generator.state for generator in inner._seed_generators]
+    for inner in all_layers(layer):
+        found += seed_states(inner)
         found += [state for state in keras.tree.flatten(getattr(inner, "states", None)) if hasattr(state, "assign")]
     return found
 

@@ -3,6 +3,7 @@
 import keras
 
 from scc_tf.arguments import received
+from scc_tf.keras_private import all_layers, producing_call
 
 __all__ = ["check_functional", "is_graph", "shared_levels", "walk"]
 
@@ -33,7 +34,7 @@ def check_functional(model):
 def shared_levels(model):
     """The layers that several models of one have, by themselves: ``{layer name: [names of the models]}``."""
     owners = {}
-    for owner in (layer for layer in model._flatten_layers() if is_graph(layer)):
+    for owner in (layer for layer in all_layers(model) if is_graph(layer)):
         for layer in owner.layers:
             owners.setdefault(id(layer), (layer.name, []))[1].append(owner.name)
     return {name: models for name, models in owners.values() if len(models) > 1}
@@ -58,15 +59,11 @@ def walk(model, arguments, visit):
         if id(waiting[-1]) in known:
             waiting.pop()
             continue
-        operation, node_index, _ = waiting[-1]._keras_history
-        node = operation._inbound_nodes[node_index]
-        if missing := [t for t in node.input_tensors if id(t) not in known]:
+        operation, inputs, outputs = producing_call(waiting[-1])
+        if missing := [t for t in inputs if id(t) not in known]:
             waiting.extend(reversed(missing))
             continue
-        inputs = [known[id(t)] for t in node.input_tensors]
-        if is_graph(operation):
-            outputs = walk(operation, inputs, visit)
-        else:
-            outputs = visit(operation, node.input_tensors, inputs, node.output_tensors)
-        known.update((id(t), value) for t, value in zip(node.output_tensors, outputs, strict=True))
+        values = [known[id(t)] for t in inputs]
+        made = walk(operation, values, visit) if is_graph(operation) else visit(operation, inputs, values, outputs)
+        known.update((id(t), value) for t, value in zip(outputs, made, strict=True))
     return [known[id(t)] for t in model.outputs]

@@ -1,50 +1,38 @@
-"""Two families of compressed layers: self-compressing twins of the Keras layers, and those that share weights."""
+"""Compressed Keras layers: self-compressing (`Dense`, …), weight-sharing and masked ones, and their registry."""
 
-from scc_tf.layers.axes import KernelAxes, einsum_letters
-from scc_tf.layers.effective import EffectiveKernels
-from scc_tf.layers.frozen import frozen_variables, is_frozen
-from scc_tf.layers.self_compressing import (
-    TWINS,
-    ChannelFormat,
+from scc_tf.layers.compressed import CompressedKernels
+from scc_tf.layers.conv import (
     Conv1D,
     Conv2D,
     Conv2DTranspose,
-    Dense,
     DepthwiseConv2D,
-    EinsumDense,
-    SelfCompressing,
     SeparableConv2D,
-    check_format,
-    self_compressing_layers,
-)
-from scc_tf.layers.weight_sharing import (
-    WEIGHT_SHARING,
-    SharedKernel,
-    WeightSharing,
     WeightSharingConv1D,
     WeightSharingConv2D,
     WeightSharingConv2DTranspose,
-    WeightSharingDense,
     WeightSharingDepthwiseConv2D,
-    WeightSharingEinsumDense,
     WeightSharingSeparableConv2D,
-    kernel_constraints,
-    weight_sharing_layers,
 )
+from scc_tf.layers.dense import Dense, EinsumDense, WeightSharingDense, WeightSharingEinsumDense
+from scc_tf.layers.frozen import frozen_variables, is_frozen
+from scc_tf.layers.masked import Masked
+from scc_tf.layers.passing import Channels, channel_axis, is_elementwise, route
+from scc_tf.layers.registry import KernelLayout, entries, entry_of, kernels_of, layout_of
+from scc_tf.layers.self_compressing import ChannelFormat, SelfCompressing, check_format, self_compressing_layers
+from scc_tf.layers.weight_sharing import SharedKernel, WeightSharing, kernel_constraints, weight_sharing_layers
 
 __all__ = [
-    "STOCK",
-    "TWINS",
-    "WEIGHT_SHARING",
     "ChannelFormat",
+    "Channels",
+    "CompressedKernels",
     "Conv1D",
     "Conv2D",
     "Conv2DTranspose",
     "Dense",
     "DepthwiseConv2D",
-    "EffectiveKernels",
     "EinsumDense",
-    "KernelAxes",
+    "KernelLayout",
+    "Masked",
     "SelfCompressing",
     "SeparableConv2D",
     "SharedKernel",
@@ -56,13 +44,17 @@ __all__ = [
     "WeightSharingDepthwiseConv2D",
     "WeightSharingEinsumDense",
     "WeightSharingSeparableConv2D",
+    "channel_axis",
     "check_format",
-    "einsum_letters",
+    "entries",
+    "entry_of",
     "frozen_variables",
+    "is_elementwise",
     "is_frozen",
     "kernel_constraints",
+    "kernels_of",
+    "layout_of",
+    "route",
     "self_compressing_layers",
     "weight_sharing_layers",
 ]
-
-STOCK = {layer: stock for family in (TWINS, WEIGHT_SHARING) for stock, layer in family.items()}

@@ -1,5 +1,7 @@
 """Which layers a user has frozen."""
 
+from scc_tf.keras_private import all_layers, own_trainable_variables
+
 __all__ = ["frozen_variables", "is_frozen"]
 
 
@@ -17,7 +19,7 @@ def is_frozen(layer):
         >>> is_frozen(keras.layers.Dense(2, trainable=False))
         True
     """
-    kernels = [variable for variable in layer._trainable_variables if len(variable.shape) >= 2]
+    kernels = [variable for variable in own_trainable_variables(layer) if len(variable.shape) >= 2]
     return not layer.trainable or not all(kernel.trainable for kernel in kernels)
 
 
@@ -28,7 +30,7 @@ def frozen_variables(model):
     if they were trainable.
     """
     found = set()
-    for layer in model._flatten_layers():
-        own = layer.weights if is_frozen(layer) else [v for v in layer._trainable_variables if not v.trainable]
+    for layer in all_layers(model):
+        own = layer.weights if is_frozen(layer) else [v for v in own_trainable_variables(layer) if not v.trainable]
         found.update(id(variable) for variable in own)
     return found

@@ -1,7 +1,7 @@
-"""Self-compressing twins of the Keras layers: every output channel learns its own bit depth and exponent.
+"""Self-compressing layers: every output channel learns its own bit depth and exponent.
 
-A twin takes every argument of the stock layer and three more, and is a drop-in for it. ``layer.kernel`` stays the
-latent float kernel; the forward pass multiplies by ``layer.quantized("kernel")``. One `ChannelFormat` per kernel
+Such a layer takes every argument of the stock layer and three more, and is a drop-in for it. ``layer.kernel`` stays
+the latent float kernel; the forward pass multiplies by ``layer.quantized("kernel")``. One `ChannelFormat` per kernel
 holds the bit depths and exponents, flat, one entry per output channel in the order of the kernel.
 """
 
@@ -11,48 +11,42 @@ import keras
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number
-from scc_tf.layers.axes import KernelAxes
-from scc_tf.layers.effective import (
-    EffectiveConv1D,
-    EffectiveConv2D,
-    EffectiveConv2DTranspose,
-    EffectiveDense,
-    EffectiveDepthwiseConv2D,
-    EffectiveEinsumDense,
-    EffectiveKernels,
-    EffectiveSeparableConv2D,
-)
+from scc_tf.keras_private import all_layers
+from scc_tf.layers.compressed import CompressedKernels
+from scc_tf.layers.registry import KernelLayout
 from scc_tf.quantization import ROUNDINGS, integer_codes, quantize, range_exponent, round_ste
 
-__all__ = [
-    "TWINS",
-    "ChannelFormat",
-    "Conv1D",
-    "Conv2D",
-    "Conv2DTranspose",
-    "Dense",
-    "DepthwiseConv2D",
-    "EinsumDense",
-    "SelfCompressing",
-    "SeparableConv2D",
-    "check_format",
-    "self_compressing_layers",
-]
+__all__ = ["ChannelFormat", "SelfCompressing", "check_format", "self_compressing_layers"]
 
 _BITS_TO_127 = 1.0 + math.log2(127)  # of which the half range is 127 steps
 
 
-class ChannelFormat(KernelAxes):
-    """The number format of one kernel: which axes are its channels, and the two learned vectors.
+class ChannelFormat(KernelLayout):
+    """The number format of one kernel: its layout, and the two learned vectors.
 
     Attributes:
+        kernel: the latent kernel, a variable.
         bit_depth: float32 variable ``(C,)``, bits, kept at or above 0 by a constraint.
         exponent: float32 variable ``(C,)``; the step of a channel is ``2**exponent``.
     """
 
-    def __init__(self, name, kernel_shape, channel_axes):
-        super().__init__(name, kernel_shape, channel_axes)
-        self.bit_depth = self.exponent = None  # variables, set by the layer
+    def __init__(self, layer, spec):
+        self.kernel = getattr(layer, spec.name)
+        super().__init__(layer, spec, self.kernel.shape)
+        settings = {"shape": (self.channels,), "dtype": "float32", "autocast": False}
+        self.bit_depth = layer.add_weight(
+            name=f"{self.prefix}bit_depth",
+            initializer=keras.initializers.Constant(layer.initial_bit_depth),
+            constraint=keras.constraints.NonNeg(),
+            **settings,
+        )
+        self.exponent = layer.add_weight(
+            name=f"{self.prefix}exponent",
+            initializer=lambda shape, dtype: ops.cast(
+                self.range_exponents(self.kernel, layer.initial_bit_depth), dtype
+            ),
+            **settings,
+        )
 
     def range_exponents(self, kernel, bit_depth):
         """Exponents ``(C,)`` at which ``bit_depth`` bits (a float or ``(C,)``) just span each channel.
@@ -67,20 +61,15 @@ class ChannelFormat(KernelAxes):
 
 
 def check_format(initial_bit_depth, rounding, bias_exponent=None):
-    """Refuse a format that no layer can start from.
-
-    Raises:
-        ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers), ``rounding`` is
-            unknown, or ``bias_exponent`` is not an integer from -24 to 8.
-    """
+    """Raise a ValueError for a format that no layer can start from; see `SelfCompressing`."""
     check_number("initial_bit_depth", initial_bit_depth, high=24, above=0)
     check_choice("rounding", rounding, ROUNDINGS)
     if bias_exponent is not None:
         check_count("bias_exponent", bias_exponent, least=-24, most=8)
 
 
-class SelfCompressing(EffectiveKernels):
-    """Mixin that gives a Keras layer learned number formats. List it before the mixin of the stock class.
+class SelfCompressing(CompressedKernels):
+    """Mixin that gives a Keras layer learned number formats. List it before the stock class.
 
     Args:
         initial_bit_depth: where the bit depth of every channel starts, bits; positive. The exponents start
@@ -89,6 +78,9 @@ class SelfCompressing(EffectiveKernels):
         bias_exponent: int; the layer adds its bias rounded to multiples of ``2**bias_exponent``, straight-through.
             None adds it as it is.
         *args, **kwargs: everything that the stock layer takes.
+
+    Attributes:
+        formats: tuple of `ChannelFormat`, one per kernel, once the layer is built.
 
     Raises:
         ValueError: if ``initial_bit_depth`` is not in (0, 24] (float32 holds no wider integers), ``rounding`` is
@@ -114,27 +106,7 @@ class SelfCompressing(EffectiveKernels):
     def build(self, input_shape):
         """Create the stock weights, then the formats of every kernel."""
         super().build(input_shape)
-        self.formats = tuple(self._add_format(name) for name in self.kernel_names)
-
-    def _add_format(self, name):
-        kernel = getattr(self, name)
-        channel_format = ChannelFormat(name, kernel.shape, self.channel_axes(name))
-
-        def spanning_exponents(shape, dtype=None):
-            del shape
-            return ops.cast(channel_format.range_exponents(kernel, self.initial_bit_depth), dtype)
-
-        settings = {"shape": (channel_format.channels,), "dtype": "float32", "autocast": False}
-        channel_format.bit_depth = self.add_weight(
-            name=f"{channel_format.prefix}bit_depth",
-            initializer=keras.initializers.Constant(self.initial_bit_depth),
-            constraint=keras.constraints.NonNeg(),
-            **settings,
-        )
-        channel_format.exponent = self.add_weight(
-            name=f"{channel_format.prefix}exponent", initializer=spanning_exponents, **settings
-        )
-        return channel_format
+        self.formats = tuple(ChannelFormat(self, spec) for spec in self.entry.kernels)
 
     def format_of(self, kernel_name="kernel"):
         """The `ChannelFormat` of a kernel.
@@ -142,7 +114,7 @@ class SelfCompressing(EffectiveKernels):
         Raises:
             ValueError: if the layer is not built or has no kernel of that name.
         """
-        return self._named(self.formats, kernel_name)
+        return self._of_kernel(self.formats, kernel_name)
 
     @property
     def bit_depth(self):
@@ -158,92 +130,36 @@ class SelfCompressing(EffectiveKernels):
         """The quantized kernel, float32 in the kernel's shape: what the layer multiplies by."""
         return self._with_format(quantize, kernel_name)
 
-    def effective(self, kernel_name="kernel"):
-        """The same as ``quantized(kernel_name)``, by the word that all families of layers share."""
-        return self.quantized(kernel_name)
-
-    @property
-    def has_quantized_bias(self):
-        """Whether the layer rounds a bias."""
-        return self.bias_exponent is not None and getattr(self, "bias", None) is not None
-
-    def scaled_bias(self):
-        """The latent bias in steps of ``2**bias_exponent``, float32; its integers are the codes."""
-        return ops.cast(ops.convert_to_tensor(self.bias), "float32") * 2.0**-self.bias_exponent
-
-    def effective_bias(self):
-        """The bias that the layer adds, rounded if it has a ``bias_exponent``."""
-        if not self.has_quantized_bias:
-            return super().effective_bias()
-        return round_ste(self.scaled_bias()) * 2.0**self.bias_exponent
-
     def codes(self, kernel_name="kernel"):
         """The integer codes of a kernel, int32 in the kernel's shape."""
         return self._with_format(integer_codes, kernel_name)
 
     def _with_format(self, function, kernel_name):
         fmt = self.format_of(kernel_name)
-        kernel = ops.cast(ops.convert_to_tensor(getattr(self, kernel_name)), "float32")
+        kernel = ops.cast(ops.convert_to_tensor(fmt.kernel), "float32")
         return function(kernel, fmt.spread(fmt.bit_depth), fmt.spread(fmt.exponent), self.rounding)
+
+    @property
+    def has_quantized_bias(self):
+        """Whether the layer rounds a bias."""
+        return self.bias_exponent is not None and super().quantized_bias() is not None
+
+    def scaled_bias(self):
+        """The latent bias in steps of ``2**bias_exponent``, float32; its integers are the codes."""
+        return ops.cast(ops.convert_to_tensor(super().quantized_bias()), "float32") * 2.0**-self.bias_exponent
+
+    def quantized_bias(self):
+        """The bias that the layer adds, rounded if it has a ``bias_exponent``; None if it has none."""
+        if not self.has_quantized_bias:
+            return super().quantized_bias()
+        return round_ste(self.scaled_bias()) * 2.0**self.bias_exponent
 
     def get_config(self):
         """The stock configuration with ``initial_bit_depth``, ``rounding`` and ``bias_exponent``."""
-        config = super().get_config()
-        config.update(
-            initial_bit_depth=self.initial_bit_depth, rounding=self.rounding, bias_exponent=self.bias_exponent
-        )
-        return config
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class Dense(SelfCompressing, EffectiveDense, keras.layers.Dense):
-    """`keras.layers.Dense` with a learned number format per unit; kernel ``(inputs, units)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class EinsumDense(SelfCompressing, EffectiveEinsumDense, keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense`; a channel is one index into the kernel's axes that reach the output.
-
-    For ``"abc,cde->abde"`` the kernel ``(c, d, e)`` has ``d * e`` channels of fan-in ``c``.
-    """
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class Conv1D(SelfCompressing, EffectiveConv1D, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` with a learned number format per filter; kernel ``(width, inputs, filters)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class Conv2D(SelfCompressing, EffectiveConv2D, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` with a learned number format per filter; kernel ``(h, w, inputs, filters)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class DepthwiseConv2D(SelfCompressing, EffectiveDepthwiseConv2D, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D`; kernel ``(h, w, inputs, multiplier)``, ``inputs * multiplier`` channels."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class SeparableConv2D(SelfCompressing, EffectiveSeparableConv2D, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D`; the depthwise and the pointwise kernel each have their own formats."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class Conv2DTranspose(SelfCompressing, EffectiveConv2DTranspose, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose`; kernel ``(h, w, filters, inputs)``, the channels are the filters."""
-
-
-TWINS = {
-    keras.layers.Conv1D: Conv1D,
-    keras.layers.Conv2D: Conv2D,
-    keras.layers.DepthwiseConv2D: DepthwiseConv2D,
-    keras.layers.SeparableConv2D: SeparableConv2D,
-    keras.layers.Conv2DTranspose: Conv2DTranspose,
-    keras.layers.Dense: Dense,
-    keras.layers.EinsumDense: EinsumDense,
-}
+        own = {name: getattr(self, name) for name in ("initial_bit_depth", "rounding", "bias_exponent")}
+        return {**super().get_config(), **own}
 
 
 def self_compressing_layers(model):
     """The self-compressing layers of a model, nested ones included, each once."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, SelfCompressing)]
+    return [layer for layer in all_layers(model) if isinstance(layer, SelfCompressing)]

@@ -1,6 +1,6 @@
-"""Weight-sharing twins of the Keras layers: the weights of a kernel take few values, the centroids, which are trained.
+"""Weight-sharing layers: the weights of a kernel take few values, the centroids, which are trained.
 
-A twin takes every argument of the stock layer and ``clusters``. It has no float kernel: ``layer.kernel`` is a
+Such a layer takes every argument of the stock layer and ``clusters``. It has no float kernel: ``layer.kernel`` is a
 `SharedKernel`, a table of trainable centroids and, for every weight, the index of its own. Pruned weights have index 0:
 they are exactly 0, and stay so whatever the optimizer does.
 """
@@ -12,33 +12,11 @@ import numpy as np
 import tensorflow as tf
 from keras import ops
 
-from scc_tf.layers.axes import KernelAxes
-from scc_tf.layers.effective import (
-    EffectiveConv1D,
-    EffectiveConv2D,
-    EffectiveConv2DTranspose,
-    EffectiveDense,
-    EffectiveDepthwiseConv2D,
-    EffectiveEinsumDense,
-    EffectiveKernels,
-    EffectiveSeparableConv2D,
-)
+from scc_tf.keras_private import all_layers
+from scc_tf.layers.compressed import CompressedKernels
+from scc_tf.layers.registry import KernelLayout
 
-__all__ = [
-    "WEIGHT_SHARING",
-    "SharedKernel",
-    "WeightSharing",
-    "WeightSharingConv1D",
-    "WeightSharingConv2D",
-    "WeightSharingConv2DTranspose",
-    "WeightSharingDense",
-    "WeightSharingDepthwiseConv2D",
-    "WeightSharingEinsumDense",
-    "WeightSharingSeparableConv2D",
-    "kernel_constraints",
-    "look_up",
-    "weight_sharing_layers",
-]
+__all__ = ["SharedKernel", "WeightSharing", "kernel_constraints", "look_up", "weight_sharing_layers"]
 
 
 @tf.custom_gradient
@@ -70,7 +48,7 @@ def look_up(table, indices):
     return tf.gather(table, indices), gradient
 
 
-class SharedKernel(KernelAxes):
+class SharedKernel(KernelLayout):
     """One kernel of a weight-sharing layer: its centroids and which weight has which.
 
     NumPy, TensorFlow and Keras take it for the array of its weights.
@@ -85,25 +63,36 @@ class SharedKernel(KernelAxes):
 
     dtype = "float32"
 
-    def __init__(self, name, kernel_shape, channel_axes, regularizer=None):
-        super().__init__(name, kernel_shape, channel_axes)
+    def __init__(self, layer, spec, shape, clusters, initializer, regularizer=None):
+        super().__init__(layer, spec, shape)
         self.regularizer = keras.regularizers.get(regularizer)
-        self.centroids = self.indices = None  # variables, set by the layer
 
-    @property
-    def shape(self):
-        """The kernel's shape."""
-        return self.kernel_shape
+        @functools.cache  # both variables come from one draw
+        def start():
+            with tf.init_scope():  # Keras may ask first while it traces a call: its tensors do not last
+                return _linear_start(initializer(self.shape, dtype="float32"), clusters)
+
+        self.centroids = layer.add_weight(
+            name=f"{self.prefix}centroids",
+            shape=(clusters,),
+            initializer=lambda shape, dtype: start()[0],
+            regularizer=None if self.regularizer is None else lambda centroids: self.regularizer(self.value()),
+            dtype="float32",
+            autocast=False,
+        )
+        self.indices = layer.add_weight(
+            name=f"{self.prefix}indices",
+            shape=self.shape,
+            initializer=lambda shape, dtype: start()[1],
+            dtype="int32",
+            autocast=False,
+            trainable=False,
+        )
 
     def value(self):
         """The weights, float32 in the kernel's shape; gradients reach the centroids."""
         table = tf.concat([[0.0], tf.convert_to_tensor(self.centroids)], axis=0)
         return look_up(table, tf.convert_to_tensor(self.indices))
-
-    def penalty(self, centroids):
-        """What the regularizer charges: Keras asks the variable that is trained."""
-        del centroids
-        return self.regularizer(self.value())
 
     def __array__(self, dtype=None, copy=None):
         del copy  # always a new array
@@ -124,12 +113,12 @@ def _linear_start(kernel, clusters):
 
 def kernel_constraints(layer):
     """The names of the constraints that a layer puts on its kernels, such as ``["kernel_constraint"]``."""
-    names = ("kernel_constraint", "depthwise_constraint", "pointwise_constraint")
-    return [name for name in names if getattr(layer, name, None) is not None]
+    found = {name: value for name, value in vars(layer).items() if name.endswith("_constraint")}
+    return [name for name, value in found.items() if value is not None and name != "bias_constraint"]
 
 
-class WeightSharing(EffectiveKernels):
-    """Mixin that gives the kernels of a Keras layer shared weights. List it before the mixin of the stock class.
+class WeightSharing(CompressedKernels):
+    """Mixin that gives the kernels of a Keras layer shared weights. List it before the stock class.
 
     A fresh layer shares the weights that its initializer draws: the centroids are evenly spaced from the smallest to
     the largest, each weight gets the nearest. `scc_tf.share_weights` makes layers of trained weights. A kernel's
@@ -171,33 +160,9 @@ class WeightSharing(EffectiveKernels):
         """Create a variable; in place of a kernel, a `SharedKernel`."""
         if name not in self.kernel_names:
             return super().add_weight(*args, name=name, **kwargs)
-        return self._add_shared_kernel(name, kwargs["shape"], kwargs["initializer"], kwargs.get("regularizer"))
-
-    def _add_shared_kernel(self, name, shape, initializer, regularizer):
-        shared = SharedKernel(name, shape, self.channel_axes(name), regularizer)
-        clusters = self.clusters[self.kernel_names.index(name)]
-
-        @functools.cache  # both variables come from one draw
-        def start():
-            with tf.init_scope():  # Keras may ask first while it traces a call: its tensors do not last
-                return _linear_start(initializer(shared.shape, dtype="float32"), clusters)
-
-        shared.centroids = self.add_weight(
-            name=f"{shared.prefix}centroids",
-            shape=(clusters,),
-            initializer=lambda shape, dtype: start()[0],
-            regularizer=None if shared.regularizer is None else shared.penalty,
-            dtype="float32",
-            autocast=False,
-        )
-        shared.indices = self.add_weight(
-            name=f"{shared.prefix}indices",
-            shape=shared.shape,
-            initializer=lambda shape, dtype: start()[1],
-            dtype="int32",
-            autocast=False,
-            trainable=False,
-        )
+        number = self.kernel_names.index(name)
+        settings = kwargs["shape"], self.clusters[number], kwargs["initializer"], kwargs.get("regularizer")
+        shared = SharedKernel(self, self.entry.kernels[number], *settings)
         self.shared_kernels = (*self.shared_kernels, shared)
         return shared
 
@@ -207,9 +172,9 @@ class WeightSharing(EffectiveKernels):
         Raises:
             ValueError: if the layer is not built or has no kernel of that name.
         """
-        return self._named(self.shared_kernels, kernel_name)
+        return self._of_kernel(self.shared_kernels, kernel_name)
 
-    def effective(self, kernel_name="kernel"):
+    def quantized(self, kernel_name="kernel"):
         """The kernel's weights, float32 in its shape: what the layer multiplies by."""
         return self.shared_kernel(kernel_name).value()
 
@@ -227,7 +192,8 @@ class WeightSharing(EffectiveKernels):
                 or a centroid is not finite.
 
         Example:
-            >>> layer = WeightSharingDense(2, clusters=2)
+            >>> import scc_tf
+            >>> layer = scc_tf.layers.WeightSharingDense(2, clusters=2)
             >>> layer.build((None, 2))
             >>> layer.share([-1.0, 0.5], [[1, 0], [2, 2]])
             >>> np.asarray(layer.kernel).tolist()
@@ -257,52 +223,6 @@ class WeightSharing(EffectiveKernels):
         return config
 
 
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingDense(WeightSharing, EffectiveDense, keras.layers.Dense):
-    """`keras.layers.Dense` whose weights share centroids; kernel ``(inputs, units)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingEinsumDense(WeightSharing, EffectiveEinsumDense, keras.layers.EinsumDense):
-    """`keras.layers.EinsumDense` whose weights share centroids."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingConv1D(WeightSharing, EffectiveConv1D, keras.layers.Conv1D):
-    """`keras.layers.Conv1D` whose weights share centroids; kernel ``(width, inputs, filters)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingConv2D(WeightSharing, EffectiveConv2D, keras.layers.Conv2D):
-    """`keras.layers.Conv2D` whose weights share centroids; kernel ``(h, w, inputs, filters)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingDepthwiseConv2D(WeightSharing, EffectiveDepthwiseConv2D, keras.layers.DepthwiseConv2D):
-    """`keras.layers.DepthwiseConv2D` whose weights share centroids; kernel ``(h, w, inputs, multiplier)``."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingSeparableConv2D(WeightSharing, EffectiveSeparableConv2D, keras.layers.SeparableConv2D):
-    """`keras.layers.SeparableConv2D`; the depthwise and the pointwise kernel each have their own centroids."""
-
-
-@keras.saving.register_keras_serializable(package="scc_tf")
-class WeightSharingConv2DTranspose(WeightSharing, EffectiveConv2DTranspose, keras.layers.Conv2DTranspose):
-    """`keras.layers.Conv2DTranspose` whose weights share centroids; kernel ``(h, w, filters, inputs)``."""
-
-
-WEIGHT_SHARING = {
-    keras.layers.Conv1D: WeightSharingConv1D,
-    keras.layers.Conv2D: WeightSharingConv2D,
-    keras.layers.DepthwiseConv2D: WeightSharingDepthwiseConv2D,
-    keras.layers.SeparableConv2D: WeightSharingSeparableConv2D,
-    keras.layers.Conv2DTranspose: WeightSharingConv2DTranspose,
-    keras.layers.Dense: WeightSharingDense,
-    keras.layers.EinsumDense: WeightSharingEinsumDense,
-}
-
-
 def weight_sharing_layers(model):
     """The weight-sharing layers of a model, nested ones included, each once."""
-    return [layer for layer in model._flatten_layers() if isinstance(layer, WeightSharing)]
+    return [layer for layer in all_layers(model) if isinstance(layer, WeightSharing)]

@@ -9,9 +9,10 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout
-from scc_tf.layers import EffectiveKernels
-from scc_tf.surgery.flow import Flow, KernelStep, RouteStep, keeps_apart
+from scc_tf.graph import Flow, KernelStep, RouteStep
+from scc_tf.graph.flow import keeps_apart
+from scc_tf.layers import CompressedKernels, entry_of
+from scc_tf.layers.passing import evaluate
 
 __all__ = ["Plan", "bias_of", "make_plan"]
 
@@ -21,7 +22,7 @@ class Plan:
     """What stays.
 
     Attributes:
-        flow: the `Flow` of the model.
+        flow: the `scc_tf.graph.Flow` of the model.
         removed: set of atoms (representatives) that go.
         biases: ``{id of layer: float64 array (C,)}`` to add to the biases of readers of removed channels.
         stuck: ``{(id of layer, kernel name): bool array (C,)}``: channels that were to go and stay.
@@ -30,9 +31,9 @@ class Plan:
 
     flow: Flow
     removed: set
-    biases: dict
-    stuck: dict
-    kept_dead: dict
+    biases: dict = dataclasses.field(default_factory=dict)
+    stuck: dict = dataclasses.field(default_factory=dict)
+    kept_dead: dict = dataclasses.field(default_factory=dict)
 
     @property
     def share_removed(self):
@@ -40,9 +41,8 @@ class Plan:
         before = after = 0
         for step in self.flow.steps:
             if isinstance(step, KernelStep):
-                key = id(step.layer), step.layout.name
-                size, stays = int(np.prod(step.layout.shape)), self.keeps(self.flow.atoms[key]).mean()
-                if step.known_input and not step.layout.inputs == step.layout.groups > 1:
+                size, stays = int(np.prod(step.layout.shape)), self.keeps(self.flow.atoms[step.key]).mean()
+                if step.known_input and not step.layout.keeps_inputs_apart:
                     stays *= self.keeps(step.source.atoms).mean()
                 before, after = before + size, after + size * stays
         return 1 - after / before if before else 0.0
@@ -60,57 +60,14 @@ class Plan:
             ValueError: if it does not fit the architecture.
         """
         layers = {key[0]: layout for key, layout in flow.layouts.items()}
-        roots = {flow.root(atom) for atoms in flow.atoms.values() for atom in atoms}
-        roots |= {flow.root(atom) for signal in flow.signals for atom in signal.atoms}
-        if not set(cut["removed"]) <= roots - {0} or not all(0 <= i < len(layers) for i in cut["biased"]):
+        if not set(cut["removed"]) <= flow.all_roots() - {0} or not all(0 <= i < len(layers) for i in cut["biased"]):
             raise ValueError(f"Expected a cut of this architecture. Received: {cut}")
         ids = list(layers)
-        biases = {ids[i]: np.zeros(layers[ids[i]].channels) for i in cut["biased"]}
-        return cls(flow, set(cut["removed"]), biases, {}, {})
+        return cls(flow, set(cut["removed"]), {ids[i]: np.zeros(layers[ids[i]].channels) for i in cut["biased"]})
 
     def keeps(self, atoms):
         """Bool array: which of these atoms stay."""
         return np.array([root not in self.removed for root in self.flow.roots(atoms)], bool)
-
-
-class _Reading:
-    """How a kernel reads its inputs: ``weights`` ``(I, C)``, summed over positions, and ``reads`` bool ``(I, C)``.
-
-    Args:
-        layout: `KernelLayout`.
-        kept: bool ``(C,)``; the kernel of the others counts as zero.
-        zeros_read: whether an input counts as read by a weight that is zero now, but may not be later.
-    """
-
-    def __init__(self, layout: KernelLayout, kept, zeros_read):
-        rows = layout.rows(layout.values()).astype(np.float64)  # (G, I/G, A, C/G)
-        kept = kept.reshape(layout.groups, 1, -1)
-        reads = np.broadcast_to(kept, (rows.shape[0], rows.shape[1], rows.shape[3]))
-        self._reads = reads if zeros_read else reads & (rows != 0).any(axis=2)
-        self._weights = np.where(kept, rows.sum(axis=2), 0)
-        self._groups = layout.groups
-
-    def _inputs(self, values):
-        return values.reshape(self._groups, -1, 1)
-
-    def _sums(self, values):
-        """What inputs of these values add to each channel, ``(C,)``; 0 * inf is 0."""
-        values, products = self._inputs(values), np.zeros_like(self._weights)
-        return np.multiply(values, self._weights, out=products, where=values != 0).sum(axis=1).ravel()
-
-    def constants(self, source, exact):
-        """What each channel is before the bias, ``(C,)``; NaN where it varies."""
-        constant = self._inputs(source)
-        varies = np.isnan(constant) | ((constant != 0) & (not exact))
-        return np.where((varies & self._reads).any(axis=1).ravel(), np.nan, self._sums(np.nan_to_num(source)))
-
-    def read_inputs(self, target_read):
-        """Which inputs matter, bool ``(I,)``, when these channels do."""
-        return (self._reads & target_read.reshape(self._groups, 1, -1)).any(axis=2).ravel()
-
-    def folded(self, constants):
-        """What inputs of these constants (0 where there is nothing to fold) add to each channel, ``(C,)``."""
-        return self._sums(constants)
 
 
 def make_plan(model, kept, zeros_read=True, training=False):
@@ -136,9 +93,7 @@ def make_plan(model, kept, zeros_read=True, training=False):
     for step in reversed(flow.steps):
         _propagate_reads(step, readings)
     blocked = _blocked(flow, readings)
-    _keep_one_of_each(flow, blocked)
-    roots = {flow.root(atom) for signal in flow.signals for atom in signal.atoms}
-    plan = Plan(flow, roots - set(blocked), {}, {}, {})
+    plan = Plan(flow, flow.all_roots() - set(blocked))
     plan.biases = _biases(plan, readings)
     for key, label in flow.labels.items():
         stuck = ~masks[key] & plan.keeps(flow.atoms[key])
@@ -149,18 +104,45 @@ def make_plan(model, kept, zeros_read=True, training=False):
     return plan
 
 
-def reading_of(step, readings):
-    """The `_Reading` of a kernel step."""
-    return readings[id(step.layer), step.layout.name]
+class _Reading:
+    """How a kernel reads its inputs: its weights, summed over positions, and which inputs it reads.
+
+    Args:
+        layout: `KernelLayout`.
+        kept: bool ``(C,)``; the kernel of the others counts as zero.
+        zeros_read: whether an input counts as read by a weight that is zero now, but may not be later.
+    """
+
+    def __init__(self, layout, kept, zeros_read):
+        rows = layout.rows(layout.values()).astype(np.float64)  # (G, I/G, A, C/G)
+        self._by_group = (layout.groups, -1, 1)
+        kept = kept.reshape(layout.groups, 1, -1)
+        reads = np.broadcast_to(kept, (rows.shape[0], rows.shape[1], rows.shape[3]))
+        self._reads = reads if zeros_read else reads & (rows != 0).any(axis=2)
+        self._weights = np.where(kept, rows.sum(axis=2), 0)
+
+    def sums(self, values):
+        """What inputs of these values add to each channel, ``(C,)``; 0 * inf is 0."""
+        values, products = values.reshape(self._by_group), np.zeros_like(self._weights)
+        return np.multiply(values, self._weights, out=products, where=values != 0).sum(axis=1).ravel()
+
+    def constants(self, source, exact):
+        """What each channel is before the bias, ``(C,)``; NaN where it varies."""
+        constant = source.reshape(self._by_group)
+        varies = np.isnan(constant) | ((constant != 0) & (not exact))
+        return np.where((varies & self._reads).any(axis=1).ravel(), np.nan, self.sums(np.nan_to_num(source)))
+
+    def read_inputs(self, target_read):
+        """Which inputs matter, bool ``(I,)``, when these channels do."""
+        return (self._reads & target_read.reshape(self._by_group).swapaxes(1, 2)).any(axis=2).ravel()
 
 
 def _propagate_constants(step, readings, training):
     if isinstance(step, KernelStep):
         source = step.source.constant if step.known_input else np.full(step.layout.inputs, np.nan)
-        constant = reading_of(step, readings).constants(source, step.layout.exact)
+        constant = readings[step.key].constants(source, step.layout.exact)
         if step.is_last:
-            apart = keeps_apart(step.layer, step.layout)
-            constant = _with_bias(step.layer, constant) if apart else np.nan
+            constant = _with_bias(step.layer, constant) if keeps_apart(step.layer, step.layout) else np.nan
         step.target.constant[:] = constant
     elif isinstance(step, RouteStep):
         step.target.constant[:] = _route_constants(step, training)
@@ -168,7 +150,7 @@ def _propagate_constants(step, readings, training):
 
 def bias_of(layer):
     """The bias that a layer adds, rounded where it rounds it; None if it has none."""
-    return layer.effective_bias() if isinstance(layer, EffectiveKernels) else getattr(layer, "bias", None)
+    return layer.quantized_bias() if isinstance(layer, CompressedKernels) else getattr(layer, "bias", None)
 
 
 def _with_bias(layer, constant):
@@ -178,74 +160,29 @@ def _with_bias(layer, constant):
         if bias.size != constant.size:
             return np.full(constant.size, np.nan)
         constant = constant + bias.ravel()
-    return constant if layer.activation is None else _apply(layer.activation, constant, layer.variable_dtype)
-
-
-def _apply(function, constant, dtype):
-    """An elementwise function of constants, evaluated as the model would."""
-    values = keras.ops.cast(np.nan_to_num(constant), dtype)
-    result = np.asarray(keras.ops.convert_to_numpy(function(values)), np.float64).ravel()
-    return np.where(np.isnan(constant), np.nan, result)
-
-
-_MERGES = {  # of constants; NaN, a channel that varies, wins
-    keras.layers.Add: lambda values: np.sum(values, axis=0),
-    keras.layers.Average: lambda values: np.mean(values, axis=0),
-    keras.layers.Maximum: lambda values: np.max(values, axis=0),
-    keras.layers.Minimum: lambda values: np.min(values, axis=0),
-    keras.layers.Subtract: lambda values: values[0] - values[1],
-    keras.layers.Multiply: lambda values: np.where((values == 0).any(axis=0), 0, np.prod(values, axis=0)),
-}
-_FUNCTIONS = (  # layers that change a constant as they change any value
-    keras.layers.Activation,
-    keras.layers.ELU,
-    keras.layers.LeakyReLU,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-)
+    return constant if layer.activation is None else evaluate(layer.activation, constant, layer.variable_dtype)
 
 
 def _route_constants(step, training):
-    layer = step.layer
-    values = [
-        np.where(picked >= 0, signal.constant[picked], np.nan)
-        for signal, sources in zip(step.sources, step.channels.sources, strict=True)
-        for picked in sources
-    ]
-    made_from = [picked >= 0 for sources in step.channels.sources for picked in sources]
-    if type(layer) in _MERGES:
-        return _MERGES[type(layer)](np.array(values))
-    constant = _common_value(np.array(values), np.array(made_from))
-    beside = ~np.any(made_from, axis=0)
-    constant = np.where(beside, 0, constant)
-    if step.channels.padded:
-        return np.where(constant == 0, 0, np.nan)
-    if isinstance(layer, keras.layers.BatchNormalization):
-        return _normalized(layer, constant, training)
-    return _apply(layer.call, constant, layer.variable_dtype) if isinstance(layer, _FUNCTIONS) else constant
-
-
-def _common_value(values, made_from):
-    """The value that all sources of a channel share; NaN if they differ, one varies, or there is none."""
+    values, made_from = [], []
+    for signal, sources in zip(step.sources, step.channels.sources, strict=True):
+        for picked in sources:
+            made_from.append(picked >= 0)
+            values.append(np.where(picked >= 0, signal.constant[picked], np.nan))
+    entry = entry_of(step.layer)
+    if entry.merge:
+        return entry.merge(np.array(values))
     low = np.where(made_from, values, np.inf).min(axis=0)  # NaN wins in min and max
     high = np.where(made_from, values, -np.inf).max(axis=0)
-    return np.where(low == high, low, np.nan)
-
-
-def _normalized(layer, constant, training):
-    def values(variable, default):
-        return default if variable is None else np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
-
-    beta, gamma = values(layer.beta if layer.center else None, 0.0), values(layer.gamma if layer.scale else None, 1.0)
-    mean = constant if training and layer.trainable else values(layer.moving_mean, None)
-    deviation = np.sqrt(values(layer.moving_variance, None) + layer.epsilon)
-    return (constant - mean) / deviation * gamma + beta
+    constant = np.where(np.any(made_from, axis=0), np.where(low == high, low, np.nan), 0)
+    if step.channels.padded:
+        return np.where(constant == 0, 0, np.nan)
+    return entry.constant(step.layer, constant, training)
 
 
 def _propagate_reads(step, readings):
     if isinstance(step, KernelStep):
-        read = reading_of(step, readings).read_inputs(step.target.read)
+        read = readings[step.key].read_inputs(step.target.read)
         step.source.read[:] |= read if step.known_input else True
     elif isinstance(step, RouteStep):
         _propagate_route_reads(step)
@@ -262,33 +199,39 @@ def _propagate_route_reads(step):
         ignored = zero.any(axis=0) & ~first_zero
     for signal, sources, ignore in zip(step.sources, step.channels.sources, ignored, strict=True):
         for picked in sources:
-            matters = step.target.read & ~ignore & (picked >= 0)
-            signal.read[picked[matters]] = True
+            signal.read[picked[step.target.read & ~ignore & (picked >= 0)]] = True
 
 
 def _blocked(flow, readings):
     """``{representative of atoms that must stay: reason}``."""
-    blocked = {0: "tied to channels that are needed"}
+    blocked, first = {0: "tied to channels that are needed"}, {}
 
     def block(atoms, reason):
         for root in np.unique(flow.roots(atoms)):
             blocked.setdefault(int(root), reason)
 
-    for step in flow.steps:
-        if isinstance(step, KernelStep):
-            for wrong, reason in _not_foldable(step, readings):
-                block(step.source.atoms[wrong], reason)
-    _block_unequal_calls(flow, block)
+    kernel_steps = [step for step in flow.steps if isinstance(step, KernelStep) and step.known_input]
+    for step in kernel_steps:
+        for wrong, reason in _not_foldable(step, readings):
+            block(step.source.atoms[wrong], reason)
+    for step in kernel_steps:  # a shared layer has one bias, for a constant that is the same in all its calls
+        other = first.setdefault(step.key, step)
+        equal = np.isclose(step.source.constant, other.source.constant, rtol=0, atol=0, equal_nan=True)
+        block(step.source.atoms[~equal], f"not the same constant in all calls of {step.layer.name}")
     for signal in flow.signals:
         block(signal.atoms[np.isnan(signal.constant) & signal.read], "tied to channels that vary")
+    for key, atoms in flow.atoms.items():
+        roots = flow.roots(atoms)
+        if not any(root in blocked for root in roots):
+            blocked[int(roots[0])] = f"the last channel of {flow.layouts[key].label}"
     return blocked
 
 
 def _not_foldable(step, readings):
     """Pairs ``(bool array over the inputs, reason)`` of the inputs that a kernel cannot do without."""
-    if not step.known_input or not step.is_last or step.layout.inputs == step.layout.groups > 1:
+    if not step.is_last or step.layout.keeps_inputs_apart:
         return  # what a depthwise kernel makes of a constant goes with it
-    matters = reading_of(step, readings).read_inputs(step.target.read)
+    matters = readings[step.key].read_inputs(step.target.read)
     constant = matters & ~np.isnan(step.source.constant) & (step.source.constant != 0)
     if not step.layout.exact:
         yield constant, f"a constant that is not 0 meets the zero padding of {step.layer.name}"
@@ -299,31 +242,12 @@ def _not_foldable(step, readings):
         yield constant, f"{step.layer.name} has no bias to take its constant"
 
 
-def _block_unequal_calls(flow, block):
-    """A shared layer has one bias: it can take a constant that is the same in all its calls."""
-    first = {}
-    for step in flow.steps:
-        if isinstance(step, KernelStep) and step.known_input:
-            other = first.setdefault((id(step.layer), step.layout.name), step)
-            unequal = ~np.isclose(step.source.constant, other.source.constant, rtol=0, atol=0, equal_nan=True)
-            block(step.source.atoms[unequal], f"not the same constant in all calls of {step.layer.name}")
-
-
-def _keep_one_of_each(flow, blocked):
-    """No layer may end without channels."""
-    for key, atoms in flow.atoms.items():
-        roots = flow.roots(atoms)
-        if not any(root in blocked for root in roots):
-            blocked[int(roots[0])] = f"the last channel of {flow.layouts[key].label}"
-
-
 def _biases(plan, readings):
     biases = {}
     for step in plan.flow.steps:
-        if not isinstance(step, KernelStep) or not step.is_last or not step.known_input:
-            continue
-        constants = np.where(plan.keeps(step.source.atoms), 0, np.nan_to_num(step.source.constant))
-        folded = np.where(plan.keeps(step.target.atoms), reading_of(step, readings).folded(constants), 0)
-        if folded.any():
-            biases[id(step.layer)] = folded
+        if isinstance(step, KernelStep) and step.is_last and step.known_input:
+            constants = np.where(plan.keeps(step.source.atoms), 0, np.nan_to_num(step.source.constant))
+            folded = np.where(plan.keeps(step.target.atoms), readings[step.key].sums(constants), 0)
+            if folded.any():
+                biases[id(step.layer)] = folded
     return biases

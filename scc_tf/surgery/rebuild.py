@@ -6,10 +6,9 @@ import itertools
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, clone_graph, copy_layer, copy_running_state, copy_state, padding_place
-from scc_tf.layers import SelfCompressing, WeightSharing
-from scc_tf.masked_layers import Masked
-from scc_tf.surgery.flow import Flow, KernelStep, RouteStep
+from scc_tf.graph import Flow, KernelStep, RouteStep, clone_graph, copy_layer, copy_running_state, copy_state
+from scc_tf.layers import Masked, SelfCompressing, WeightSharing, layout_of
+from scc_tf.layers.passing import padding_place
 from scc_tf.surgery.plan import Plan, bias_of
 
 __all__ = ["Cut", "rebuild", "regrow"]
@@ -35,26 +34,26 @@ class Cut:
         """Int array in the shape of ``new``: where in ``old``, flattened, it comes from, -1: from nowhere; or None."""
         if self.indices is None:
             return None
-        if not self.grown:
-            return np.arange(np.prod(self.old.shape, dtype=int)).reshape(self.old.shape)[np.ix_(*self.indices)]
-        places = np.full(self.new.shape, -1)
-        places[np.ix_(*self.indices)] = np.arange(np.prod(self.old.shape, dtype=int)).reshape(self.old.shape)
-        return places
+        of_old = np.arange(np.prod(self.old.shape, dtype=int)).reshape(self.old.shape)
+        return self._taken(of_old, np.full(self.new.shape, -1))
 
     def carry(self):
         """Give ``new`` the values of ``old``; what comes from nowhere stays, and is zero in a bias that was added."""
         if self.old is None:
             self.new.assign(keras.ops.zeros(self.new.shape))
             return
-        value = np.asarray(keras.ops.convert_to_numpy(self.old))
-        if self.indices is not None and self.grown:
-            grown = np.array(keras.ops.convert_to_numpy(self.new))
-            grown[np.ix_(*self.indices)] = value
-            value = grown
-        elif self.indices is not None:
-            value = value[np.ix_(*self.indices)]
-        self.new.assign(value)
+        self.new.assign(self._taken(*(keras.ops.convert_to_numpy(v) for v in (self.old, self.new))))
         self.new.trainable = self.old.trainable
+
+    def _taken(self, old, new):
+        """What becomes of an array in the shape of ``old``; where it says nothing, that is ``new``."""
+        if self.indices is None:
+            return old
+        if not self.grown:
+            return old[np.ix_(*self.indices)]
+        new = np.array(new)
+        new[np.ix_(*self.indices)] = old
+        return new
 
 
 def rebuild(model, plan, zero_stuck=False):
@@ -71,27 +70,19 @@ def rebuild(model, plan, zero_stuck=False):
     surgeons = _surgeons(plan)
     undo = []
 
-    def clone_layer(layer):
+    def changes_of(layer):
         undo.append({})
         if id(layer) not in surgeons:
-            return copy_layer(layer)
+            return None
         config = layer.get_config()
         changes = surgeons[id(layer)].changes(config)
         undo[-1] = {name: config[name] for name in changes}
-        return layer.__class__.from_config({**_without_arrays(layer, config), **changes})
+        return changes
 
-    smaller, pairs = clone_graph(model, clone_layer, _class_of(model))
-    cuts = []
-    for layer, clone in pairs:
-        if id(layer) in surgeons:
-            cuts += surgeons[id(layer)].cuts(clone)
-            copy_running_state(layer, clone)
-        else:
-            copy_state(layer, clone)
-            cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
-        _copy_metrics(layer, clone)
-    for cut in cuts:
-        cut.carry()
+    def cuts_of(layer, clone):
+        return surgeons[id(layer)].cuts(clone) if id(layer) in surgeons else None
+
+    smaller, pairs, cuts = _rebuilt(model, changes_of, cuts_of)
     for layer, clone in pairs:
         if zero_stuck and isinstance(surgeons.get(id(layer)), _KernelSurgeon):
             surgeons[id(layer)].zero_stuck(clone)
@@ -113,44 +104,63 @@ def regrow(model, cut):
     Raises:
         ValueError: if the cut was one of another architecture.
     """
-    places = itertools.count()
+    places, surgeons = itertools.count(), {}
 
-    def clone_layer(layer):
-        changes = cut["undo"].get(str(next(places)))
-        if changes is None:
-            return copy_layer(layer)
-        return layer.__class__.from_config({**_without_arrays(layer, layer.get_config()), **changes})
+    def cuts_of(layer, clone):
+        if id(clone) not in surgeons:
+            return None
+        shrinking = surgeons[id(clone)].cuts(layer)
+        return [Cut(c.new, c.old, c.indices, grown=True) for c in shrinking if c.old is not None]
 
-    larger, pairs = clone_graph(model, clone_layer, _class_of(model))
-    surgeons = _surgeons(Plan.from_json(Flow(larger), cut))
-    cuts = []
-    for layer, clone in pairs:
-        if id(clone) in surgeons:
-            shrinking = surgeons[id(clone)].cuts(layer)
-            cuts += [Cut(c.new, c.old, c.indices, grown=True) for c in shrinking if c.old is not None]
-            copy_running_state(layer, clone)
-        else:
-            copy_state(layer, clone)
-            cuts += [Cut(old, new, None) for old, new in zip(layer.weights, clone.weights, strict=True)]
-        _copy_metrics(layer, clone)
-    for one in cuts:
-        one.carry()
+    def learn(larger):
+        surgeons.update(_surgeons(Plan.from_json(Flow(larger), cut)))
+
+    larger, _, cuts = _rebuilt(model, lambda layer: cut["undo"].get(str(next(places))), cuts_of, learn)
     return larger, cuts
 
 
-def _copy_metrics(layer, clone):
-    """Give the metrics that a layer keeps of its own what they have seen."""
-    for old, new in zip(layer.metrics_variables, clone.metrics_variables, strict=False):  # some are made when called
-        if new.shape == old.shape:
-            new.assign(old)
+def _rebuilt(model, changes_of, cuts_of, learn=lambda clone: None):
+    """Clone a model: ``(clone, pairs, cuts)``, weights and states carried over.
+
+    Args:
+        model: the model.
+        changes_of: ``layer -> settings that change``, called once for each layer in order; None copies the layer.
+        cuts_of: ``(layer, its clone) -> list of Cut``; None where nothing changes.
+        learn: called with the clone before ``cuts_of``.
+    """
+
+    def clone_layer(layer):
+        changes = changes_of(layer)
+        if changes is None:
+            return copy_layer(layer)
+        return layer.__class__.from_config({**_without_arrays(layer), **changes})
+
+    clone, pairs = clone_graph(model, clone_layer, _class_of(model))
+    learn(clone)
+    cuts = []
+    for layer, new in pairs:
+        found = cuts_of(layer, new)
+        if found is None:
+            copy_state(layer, new)
+            found = [Cut(old, copy, None) for old, copy in zip(layer.weights, new.weights, strict=True)]
+        else:
+            copy_running_state(layer, new)
+        cuts += found
+        for old, copy in zip(layer.metrics_variables, new.metrics_variables, strict=False):  # some are made when called
+            if copy.shape == old.shape:
+                copy.assign(old)
+    for one in cuts:
+        one.carry()
+    return clone, pairs, cuts
 
 
 def _class_of(model):
     return keras.Model if isinstance(model, keras.Sequential) else model.__class__
 
 
-def _without_arrays(layer, config):
+def _without_arrays(layer):
     """The configuration without initial values that are an array: it has the old shape."""
+    config = layer.get_config()
     arrays = [n for n in config if isinstance(getattr(layer, n, None), keras.initializers.Constant)]
     return {**config, **{n: "zeros" for n in arrays if np.ndim(getattr(layer, n).value)}}
 
@@ -158,8 +168,8 @@ def _without_arrays(layer, config):
 def _surgeons(plan):
     surgeons = {}
     for step in plan.flow.steps:
-        if isinstance(step, KernelStep):
-            surgeons.setdefault(id(step.layer), _KernelSurgeon(step.layer, plan)).add(step)
+        if isinstance(step, KernelStep):  # the calls of a shared layer agree
+            surgeons.setdefault(id(step.layer), _KernelSurgeon(step.layer, plan)).steps.setdefault(step.key[1], step)
         elif isinstance(step, RouteStep):
             surgeons[id(step.layer)] = _RouteSurgeon(step, plan)
     return surgeons
@@ -170,10 +180,7 @@ class _KernelSurgeon:
 
     def __init__(self, layer, plan):
         self.layer, self.plan = layer, plan
-        self.steps = {}  # kernel name -> KernelStep; the calls of a shared layer agree
-
-    def add(self, step):
-        self.steps.setdefault(step.layout.name, step)
+        self.steps = {}  # kernel name -> KernelStep
 
     @property
     def last(self):
@@ -186,17 +193,17 @@ class _KernelSurgeon:
 
     def channels(self, step):
         """Which channels stay, bool ``(C,)``."""
-        return self.plan.keeps(self.plan.flow.atoms[id(self.layer), step.layout.name])
+        return self.plan.keeps(self.plan.flow.atoms[step.key])
 
     def bias(self):
-        """What to add to the bias of the channels that stay."""
+        """What is added to the bias of the channels that stay."""
         return self.plan.biases[id(self.layer)][self.channels(self.last)]
 
     def changes(self, config):
         """The settings that change, of the layer's own."""
         count = int(self.channels(self.last).sum())
         changes = {name: count for name in ("filters", "units") if name in config}
-        if config.get("groups", 1) > 1 and self.last.layout.inputs == self.last.layout.groups:
+        if config.get("groups", 1) > 1 and self.last.layout.keeps_inputs_apart:
             changes["groups"] = int(self.inputs(self.last).sum())
         for step in self.steps.values():
             if step.layout.is_depthwise and step.layout.inputs == 1:  # its channels go one by one
@@ -204,27 +211,26 @@ class _KernelSurgeon:
         if isinstance(self.layer, keras.layers.EinsumDense) and self.last.layout.writes_channels():
             changes["output_shape"] = (*config["output_shape"][:-1], count)
         if id(self.layer) in self.plan.biases and getattr(self.layer, "bias", None) is None:
-            if isinstance(self.layer, keras.layers.EinsumDense):
-                changes["bias_axes"] = config["equation"][-1]
-            else:
-                changes["use_bias"] = True
+            is_einsum = isinstance(self.layer, keras.layers.EinsumDense)
+            changes |= {"bias_axes": config["equation"][-1]} if is_einsum else {"use_bias": True}
         return changes
 
     def cuts(self, clone):
+        """One `Cut` for each variable."""
         indices = {}
         for step in self.steps.values():
-            indices[step.layout.name] = self._kernel_indices(step)
+            name, of_kernel = step.layout.name, self._kernel_indices(step)
+            channels = (np.flatnonzero(self.channels(step)),)
+            indices[name] = of_kernel
             if isinstance(self.layer, Masked):
-                indices[self.layer.masks[step.layout.name].name] = indices[step.layout.name]
-            channels = np.flatnonzero(self.channels(step))
-            if isinstance(self.layer, SelfCompressing):
-                channel_format = self.layer.format_of(step.layout.name)
-                indices[channel_format.bit_depth.name] = indices[channel_format.exponent.name] = (channels,)
+                indices[self.layer.masks[name].name] = of_kernel
             if isinstance(self.layer, WeightSharing):
-                indices[self.layer.shared_kernel(step.layout.name).indices.name] = indices[step.layout.name]
+                indices[self.layer.shared_kernel(name).indices.name] = of_kernel
+            if isinstance(self.layer, SelfCompressing):
+                fmt = self.layer.format_of(name)
+                indices[fmt.bit_depth.name] = indices[fmt.exponent.name] = channels
             if step is self.last and getattr(self.layer, "bias", None) is not None:
-                flat = len(self.layer.bias.shape) == 1 and self.layer.bias.shape[0] == step.layout.channels
-                indices["bias"] = (channels,) if flat else None
+                indices["bias"] = channels if self.layer.bias.shape == (step.layout.channels,) else None
         new = {w.name: w for w in clone.weights}
         cuts = [Cut(old, new.pop(old.name), indices.get(old.name)) for old in self.layer.weights]
         return cuts + [Cut(None, added, None) for added in new.values()]
@@ -232,11 +238,10 @@ class _KernelSurgeon:
     def zero_stuck(self, clone):
         """Set the kernels of the clone's channels that were to go to zero."""
         for step in self.steps.values():
-            stuck = self.plan.stuck.get((id(self.layer), step.layout.name))
-            if stuck is not None:
-                layout = KernelLayout(clone, step.layout.name)
+            if (stuck := self.plan.stuck.get(step.key)) is not None:
+                layout = layout_of(clone, step.layout.name)
                 sharing = isinstance(clone, WeightSharing)
-                kernel = clone.shared_kernel(step.layout.name).indices if sharing else getattr(clone, step.layout.name)
+                kernel = clone.shared_kernel(layout.name).indices if sharing else getattr(clone, layout.name)
                 values = np.asarray(keras.ops.convert_to_numpy(kernel))
                 kernel.assign(np.where(layout.spread(stuck[self.channels(step)]), 0, values))
 
@@ -249,9 +254,8 @@ class _KernelSurgeon:
             if layout.inputs == 1:
                 indices[-1] = np.flatnonzero(channels)
             return tuple(indices)
-        per_group = layout.inputs // layout.groups
-        if layout.input_axis is not None and not layout.groups > per_group == 1:
-            indices[layout.input_axis] = np.flatnonzero(inputs[:per_group])
+        if layout.input_axis is not None and not layout.keeps_inputs_apart:
+            indices[layout.input_axis] = np.flatnonzero(inputs[: layout.inputs // layout.groups])
         if len(layout.channel_axes) == 1:
             indices[layout.channel_axes[0]] = np.flatnonzero(channels)
         return tuple(indices)
@@ -271,21 +275,19 @@ class _RouteSurgeon:
             return {"target_shape": [*config["target_shape"][:-1], int(self.target_kept.sum())]}
         beside = self.step.channels.sources[0][0] < 0
         if isinstance(self.layer, keras.layers.ZeroPadding1D | keras.layers.ZeroPadding2D) and beside.any():
-            return {"padding": self._padding(beside)}
+            sides = np.reshape(self.layer.padding, (-1, 2)).tolist()
+            first, last = np.flatnonzero(~beside)[[0, -1]]
+            left = self.target_kept & beside
+            sides[padding_place(self.layer, self.step.channels.axis)] = [
+                int(left[:first].sum()),
+                int(left[last:].sum()),
+            ]
+            return {"padding": sides if len(sides) > 1 else sides[0]}
         return {}
 
-    def _padding(self, beside):
-        sides = np.reshape(self.layer.padding, (-1, 2)).tolist()
-        first, last = np.flatnonzero(~beside)[[0, -1]]
-        sides[padding_place(self.layer, self.step.channels.axis)] = [
-            int((self.target_kept & beside)[:first].sum()),
-            int((self.target_kept & beside)[last:].sum()),
-        ]
-        return sides if len(sides) > 1 else sides[0]
-
     def cuts(self, clone):
-        kept = np.flatnonzero(self.source_kept)
-        cuts = []
+        """One `Cut` for each variable."""
+        kept, cuts = np.flatnonzero(self.source_kept), []
         for old, new in zip(self.layer.weights, clone.weights, strict=True):
             numbers_channels = len(old.shape) and old.shape[-1] == len(self.source_kept) != 1
             indices = (*(np.arange(size) for size in old.shape[:-1]), kept)

@@ -9,17 +9,18 @@ import numpy as np
 from absl import logging
 
 from scc_tf.arguments import received
-from scc_tf.graph import check_functional
+from scc_tf.graph import Flow, check_functional
+from scc_tf.keras_private import all_layers
 from scc_tf.optimizer_state import carry_optimizer, optimizer_parts
-from scc_tf.surgery.flow import Flow
+from scc_tf.reports import Report, Table
 from scc_tf.surgery.plan import make_plan
 from scc_tf.surgery.rebuild import rebuild
 
 __all__ = ["SurgeryReport", "cut_channels", "followed", "remove_channels", "remove_dead_channels"]
 
 
-@dataclasses.dataclass(frozen=True)
-class SurgeryReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class SurgeryReport(Report):
     """What was removed, and what could not be.
 
     Attributes:
@@ -41,10 +42,6 @@ class SurgeryReport:
         """Number of channels that are gone."""
         return sum(before - after for before, after in self.channels.values())
 
-    def to_json(self):
-        """The report as one JSON string."""
-        return json.dumps(dataclasses.asdict(self))
-
     @classmethod
     def from_json(cls, text):
         """The report that `to_json` made a string of."""
@@ -52,12 +49,12 @@ class SurgeryReport:
         channels, kept_dead = ({k: tuple(v) for k, v in parts[name].items()} for name in ("channels", "kept_dead"))
         return cls(channels, tuple(parts["parameters"]), kept_dead, tuple(parts["biases_added"]))
 
-    def __str__(self):
+    def parts(self):
         """One line per kernel, then what could not be removed."""
-        lines = [f"{name:<40}{after:>6} of {before} channels" for name, (before, after) in self.channels.items()]
-        lines.append(f"{'parameters':<40}{self.parameters[1]:>6,} of {self.parameters[0]:,}")
-        lines += [f"{name}: {count} dead channels stay: {why}" for name, (count, why) in self.kept_dead.items()]
-        return "\n".join(lines + [f"{name}: got a bias" for name in self.biases_added])
+        rows = [(name, f"{after} of {before} channels") for name, (before, after) in self.channels.items()]
+        rows.append(("parameters", "{1:,} of {0:,}".format(*self.parameters)))
+        kept = [f"{name}: {count} dead channels stay: {why}" for name, (count, why) in self.kept_dead.items()]
+        return [Table("{:<40}{:>24}", rows), *kept, *(f"{name}: got a bias" for name in self.biases_added)]
 
 
 def remove_channels(model, kept):
@@ -146,9 +143,7 @@ def cut_channels(model, plan, zero_stuck=False):
         channels={label: (len(atoms[key]), int(plan.keeps(atoms[key]).sum())) for key, label in labels.items()},
         parameters=(model.count_params(), smaller.count_params()),
         kept_dead=plan.kept_dead,
-        biases_added=tuple(
-            layer.name for layer in smaller._flatten_layers() if id(getattr(layer, "bias", None)) in biased
-        ),
+        biases_added=tuple(layer.name for layer in all_layers(smaller) if id(getattr(layer, "bias", None)) in biased),
     )
     return smaller, report, cuts
 

@@ -1,13 +1,13 @@
 """A functional model whose channels go, and come back, while it stays the same model for all who hold it."""
 
-import contextlib
 import json
 
 import keras
 import numpy as np
 
+from scc_tf.graph import Flow
+from scc_tf.keras_private import exchange_graph, hold, replica_scope
 from scc_tf.optimizer_state import move_optimizer
-from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import Plan
 from scc_tf.surgery.rebuild import regrow
 from scc_tf.surgery.removal import cut_channels, followed
@@ -73,7 +73,7 @@ class CuttableModel(keras.Model):
         Returns:
             `scc_tf.SurgeryReport`.
         """
-        with self._replicas():
+        with replica_scope(self):
             smaller, report, cuts = cut_channels(self, plan)
             self._become(smaller, cuts, smaller.cuts)
         return report
@@ -100,7 +100,7 @@ class CuttableModel(keras.Model):
             )
         state = self.get_weights() if cuts[common:] else None
         for cut in reversed(here[common:]):
-            with self._replicas():
+            with replica_scope(self):
                 larger, grown = regrow(self, cut)
                 self._become(larger, grown, self.cuts[:-1])
         try:
@@ -112,7 +112,7 @@ class CuttableModel(keras.Model):
 
     def descend_from(self, other, cut):
         """Take over what a model that was cut keeps of itself."""
-        self._hold("cuts", [*other.cuts, cut])
+        hold(self, "cuts", [*other.cuts, cut])
 
     def exchanged(self):
         """Renew what was made from the graph; called after each exchange."""
@@ -122,31 +122,13 @@ class CuttableModel(keras.Model):
         for optimizer, variables in followed(self, other, follows).values():
             move_optimizer(optimizer, variables, follows)
         seen = [(self._shapes(), list(self.cuts)), *self._seen]
-        for layer in self.layers:  # Keras has no public way to let go of a layer
-            self._tracker.untrack(layer)
-        graph = vars(keras.Function(other.input, other.output))
-        for name in graph.keys() - vars(keras.Operation()).keys():
-            self._hold(name, graph[name])
-        self._hold("cuts", list(cuts))
-        self._hold("_seen", seen)
-        for layer in self.layers:
-            self._tracker.track(layer)
-        if self.compiled:
-            self._hold("_compiled_trainable_state", {layer: layer.trainable for layer in self._flatten_layers()})
+        exchange_graph(self, other)
+        hold(self, "cuts", list(cuts))
+        hold(self, "_seen", seen)
         self.exchanged()
         for name in ("train", "test", "predict"):
             if getattr(self, f"{name}_function", None) is not None:  # one that runs is replaced for its next batch
                 getattr(self, f"make_{name}_function")(force=True)
-
-    def _replicas(self):
-        """Where new variables have to be made."""
-        return self._distribute_strategy.scope() if self._distribute_strategy else contextlib.nullcontext()
-
-    def _hold(self, name, value):
-        """Set an attribute in whose value nobody looks for what to save; TensorFlow lets go of the value before."""
-        if name in vars(self):
-            delattr(self, name)
-        vars(self)[name] = value
 
     def _shapes(self):
         return [tuple(weight.shape) for weight in self.weights]
@@ -173,7 +155,7 @@ class CuttableModel(keras.Model):
     def from_config(cls, config, custom_objects=None):
         """Rebuild the model; see `get_config`."""
         model = super().from_config({k: v for k, v in config.items() if k != "cuts"}, custom_objects=custom_objects)
-        model._hold("cuts", list(config.get("cuts", ())))
+        hold(model, "cuts", list(config.get("cuts", ())))
         return model
 
 

@@ -10,12 +10,11 @@ from absl import logging
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
-from scc_tf.graph import running_state
+from scc_tf.graph import Flow, running_state
 from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
 from scc_tf.safety.evaluation import check_safety_set
 from scc_tf.size import SIZE_FORMS, UNITS, SizeTerm
-from scc_tf.surgery.flow import Flow
 from scc_tf.surgery.plan import make_plan
 from scc_tf.training.cuttable import CuttableModel
 from scc_tf.training.format_optimizer import checked_optimizer, default_format_optimizer

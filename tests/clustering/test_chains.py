@@ -12,7 +12,7 @@ from scc_tf.flops import count_operations
 
 def described(model):
     return {
-        chain.name: (chain.norm and chain.norm.name, [reader.layout.layer.name for reader in chain.readers])
+        chain.name: (chain.norm and chain.norm.name, [reader.layer.name for reader in chain.readers])
         for chain in find_chains(model)
     }
 

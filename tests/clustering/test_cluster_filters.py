@@ -9,8 +9,8 @@ from small_nets import image_batch, plain, residual, two_readers
 import scc_tf
 from scc_tf import ClusterBudget, cluster_filters
 from scc_tf.clustering import find_chains, keep_filters
+from scc_tf.clustering.activations import channel_responses
 from scc_tf.clustering.budget import spread
-from scc_tf.clustering.responses import channel_responses
 
 NETS = [residual, plain, two_readers]
 SPACES = ["responses", "effective", "raw"]
@@ -307,10 +307,10 @@ def test_options_are_distinct_and_begin_with_the_whole():
     [
         ({"space": "magic"}, "space='magic'"),
         ({"merge": "magic"}, "merge='magic'"),
-        ({"space": "responses"}, "Expected images"),
-        ({"images": image_batch(0)}, "Expected images"),
-        ({"clusters": ClusterBudget(parameters=5), "space": "raw"}, "Expected images"),
-        ({"merge": "fitted"}, "Expected images"),
+        ({"space": "responses"}, "Expected inputs"),
+        ({"inputs": image_batch(0)}, "Expected inputs"),
+        ({"clusters": ClusterBudget(parameters=5), "space": "raw"}, "Expected inputs"),
+        ({"merge": "fitted"}, "Expected inputs"),
     ],
 )
 def test_bad_options(arguments, message):

@@ -113,7 +113,7 @@ def test_noise_is_not_fitted():
 def test_images_are_missing():
     with pytest.raises(ValueError, match='the merge "fitted" and a budget'):
         cluster_filters(residual(), 2, space="raw", merge="fitted")
-    with pytest.raises(ValueError, match="Expected images to fit"):
+    with pytest.raises(ValueError, match="Expected inputs to fit"):
         keep_filters(residual(), {"one_conv1": np.arange(6) < 3}, fitted=True)
 
 

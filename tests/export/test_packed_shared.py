@@ -20,6 +20,9 @@ from scc_tf.training import self_compressing_layers
 
 each_coder = pytest.mark.parametrize("coder", CODERS)
 
+MASKED = {entry.stock: entry.masked for entry in layers.entries()}
+MASKED |= {entry.self_compressing: entry.masked_self_compressing for entry in layers.entries()}
+
 
 def check_restored(model, restored):
     """The same model bit for bit, but for what a mask prunes: that is +0."""
@@ -62,7 +65,7 @@ def every_weight_sharing_layer():
 @each_coder
 def test_every_weight_sharing_layer_round_trips(coder, tmp_path):
     model = every_weight_sharing_layer()
-    assert {type(layer) for layer, _ in shared_kernels(model)} == set(layers.WEIGHT_SHARING.values())
+    assert {type(layer) for layer, _ in shared_kernels(model)} == {entry.weight_sharing for entry in layers.entries()}
     report, restored = check_round_trip(model, tmp_path, coder)
     assert set(report.kernels) == {layer.name for layer, _ in shared_kernels(model)}
     inputs = [np.random.default_rng(0).normal(size=(2, *i.shape[1:])).astype(np.float32) for i in model.inputs]
@@ -77,8 +80,8 @@ def mixed_model():
     image = keras.Input((9, 9, 2), name="image")
     twice = layers.WeightSharingConv2D(2, 3, padding="same", clusters=5, name="twice")
     x = keras.layers.BatchNormalization(name="norm")(twice(twice(image)))
-    x = scc_tf.masked_layers.MASKED[keras.layers.SeparableConv2D](3, 3, name="masked")(x)
-    x = scc_tf.masked_layers.MASKED[layers.Dense](8, initial_bit_depth=4, name="both")(keras.layers.Flatten()(x))
+    x = MASKED[keras.layers.SeparableConv2D](3, 3, name="masked")(x)
+    x = MASKED[layers.Dense](8, initial_bit_depth=4, name="both")(keras.layers.Flatten()(x))
     x = layers.Dense(4, initial_bit_depth=4, name="self")(inner(x))
     model = scc_tf.SelfCompressingModel(image, keras.layers.Dense(3, name="plain")(x), name="mixed")
     for kernel in masked_kernels(model):
@@ -199,7 +202,7 @@ def test_damage_is_found(mixed, coder):
 def test_damage_behind_a_valid_checksum(coder):
     """A model or a ValueError, and no other exception."""
     model = scc_tf.share_weights(keras.Sequential([keras.Input((16,)), keras.layers.Dense(8)]), clusters=4)
-    model = keras.Sequential([*model.layers, scc_tf.masked_layers.MASKED[keras.layers.Dense](4)])
+    model = keras.Sequential([*model.layers, MASKED[keras.layers.Dense](4)])
     architecture, tensors, version = unframe(packed_bytes(model, coder))
     for data in mutations(tensors, 40, seed=1):
         try:
@@ -213,8 +216,8 @@ def test_damage_behind_a_valid_checksum(coder):
 def golden_model(sharing):
     """What `GOLDEN_1` holds, and with a weight-sharing layer, `GOLDEN_2`."""
     inputs = keras.Input((6,), name="inputs")
-    x = scc_tf.masked_layers.MASKED[layers.Dense](5, initial_bit_depth=4, name="both")(inputs)
-    x = scc_tf.masked_layers.MASKED[keras.layers.Dense](4, name="masked")(x)
+    x = MASKED[layers.Dense](5, initial_bit_depth=4, name="both")(inputs)
+    x = MASKED[keras.layers.Dense](4, name="masked")(x)
     if sharing:
         x = layers.WeightSharingDense(7, clusters=3, name="shared")(x)
     model = scc_tf.SelfCompressingModel(inputs, x, name="golden")

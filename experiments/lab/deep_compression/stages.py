@@ -12,8 +12,7 @@ from lab.stage import Stage, error_percent
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.finishing.rounding import round_vectors
-from scc_tf.graph import kernels_of
-from scc_tf.masked_layers import Masked
+from scc_tf.layers import Masked, kernels_of
 from scc_tf.pruning import global_masks
 from scc_tf.surgery import remove_dead_channels
 

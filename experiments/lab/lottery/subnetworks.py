@@ -9,8 +9,7 @@ import numpy as np
 
 from scc_tf.conversion import add_masks
 from scc_tf.flops import count_trainable
-from scc_tf.graph import kernels_of
-from scc_tf.masked_layers import Masked
+from scc_tf.layers import Masked, kernels_of
 from scc_tf.pruning import global_masks, kept_count, largest_neurons, neuron_scores, random_neurons
 from scc_tf.surgery import remove_channels
 

@@ -86,7 +86,7 @@ def _code_tensors(coder, model):
     """Write all weights of a model, or read them into it; returns what they cost as `write_mixed` does."""
     start, exponent_bits, step = coder.bits, 0.0, _FIRST
     for layer, fmt in quantized_kernels(model):
-        arrangement = Arrangement(layer, fmt)
+        arrangement = Arrangement(fmt)
         if coder.reading:
             codes, exponents = np.zeros(arrangement.shape, np.int32), np.zeros(fmt.channels, np.float32)
         else:

@@ -42,7 +42,7 @@ def code_sparse(coder, model):
 
 
 def _code_shared(coder, layer, kernel):
-    arrangement, clusters = Arrangement(layer, kernel), kernel.centroids.shape[0]
+    arrangement, clusters = Arrangement(kernel), kernel.centroids.shape[0]
     start = coder.bits
     centroids = np.array(ops.convert_to_numpy(kernel.centroids))
     code_floats(coder, centroids)

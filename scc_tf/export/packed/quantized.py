@@ -45,7 +45,7 @@ def write_quantized(writer, model):
     """
     kernels, exponents = [], []
     for layer, fmt in quantized_kernels(model):
-        codes = Arrangement(layer, fmt).coded(live_codes(layer, fmt))
+        codes = Arrangement(fmt).coded(live_codes(layer, fmt))
         kernels.append(codes)
         exponents.append(np.where(codes.any(axis=(0, 1, 2)), ops.convert_to_numpy(fmt.exponent), np.float32(0)))
     return write_kernels(writer, kernels, exponents)
@@ -58,7 +58,7 @@ def read_quantized(reader, model):
         ValueError: if the stream is damaged.
     """
     pairs = quantized_kernels(model)
-    arrangements = [Arrangement(layer, fmt) for layer, fmt in pairs]
+    arrangements = [Arrangement(fmt) for layer, fmt in pairs]
     kernels, exponents = read_kernels(reader, [a.shape for a in arrangements])
     for (layer, fmt), arrangement, codes, own in zip(pairs, arrangements, kernels, exponents, strict=True):
         assign_kernel(layer, fmt, arrangement, codes, own)

@@ -21,8 +21,8 @@ from scc_tf.coding.numbers import read_flags, write_flags
 from scc_tf.export.packed.arrangement import Arrangement
 from scc_tf.export.packed.arrays import read_arrays, write_arrays
 from scc_tf.export.packed.quantized import live_codes
-from scc_tf.layers import KernelAxes, SelfCompressing, weight_sharing_layers
-from scc_tf.masked_layers import Masked, twin_of
+from scc_tf.keras_private import all_layers
+from scc_tf.layers import Masked, SelfCompressing, layout_of, weight_sharing_layers
 
 __all__ = ["add_bits", "finite", "masked_kernels", "read_sparse", "shared_kernels", "sparse_variables", "write_sparse"]
 
@@ -48,8 +48,7 @@ class MaskedKernel:
     @property
     def arrangement(self):
         """The order in which it is coded."""
-        channel_axes = twin_of(self.layer).channel_axes(self.layer, self.name)
-        return Arrangement(self.layer, KernelAxes(self.name, self.mask.shape, channel_axes))
+        return Arrangement(layout_of(self.layer, self.name))
 
     def codes(self):
         """The codes of a self-compressing kernel."""
@@ -63,7 +62,7 @@ def shared_kernels(model):
 
 def masked_kernels(model):
     """`MaskedKernel` of every mask, those of stock layers first."""
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, Masked)]
+    layers = [layer for layer in all_layers(model) if isinstance(layer, Masked)]
     kernels = [MaskedKernel(layer, name, mask) for layer in layers for name, mask in layer.masks.items()]
     return sorted(kernels, key=lambda kernel: kernel.variable is None)
 
@@ -101,7 +100,7 @@ def write_sparse(writer, model, coder, gap_bits):
     bits = {}
     shared = shared_kernels(model)
     for layer, kernel in shared:
-        indices = Arrangement(layer, kernel).coded(kernel.indices)
+        indices = Arrangement(kernel).coded(kernel.indices)
         add_bits(bits, layer, **write_shared(writer, indices, kernel.centroids.shape[0], coder, gap_bits))
     if shared:
         before = writer.bits
@@ -154,8 +153,8 @@ def read_sparse(reader, model, coder):
     """
     shared = shared_kernels(model)
     indices = []
-    for layer, kernel in shared:
-        arrangement = Arrangement(layer, kernel)
+    for _, kernel in shared:
+        arrangement = Arrangement(kernel)
         coded = read_shared(reader, arrangement.shape, kernel.centroids.shape[0], coder)
         indices.append(arrangement.kernel(coded))
     if shared:

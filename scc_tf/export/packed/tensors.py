@@ -94,7 +94,7 @@ def stored_arrays(model, version=SPARSE):
     """
     arrays = {id(v): np.array(ops.convert_to_numpy(v), order="C") for v in other_variables(model, version)}
     for layer in self_compressing_layers(model):
-        bias = layer.effective_bias()
+        bias = layer.quantized_bias()
         if bias is not None:
             dtype = arrays[id(layer.bias)].dtype
             arrays[id(layer.bias)] = ops.convert_to_numpy(bias).astype(dtype) + np.zeros((), dtype)  # -0 + 0 is 0

@@ -8,13 +8,11 @@ Every kernel is compared as a matrix ``(channels, weights per channel)``, which 
 import dataclasses
 import itertools
 
-import keras
 import numpy as np
 from keras import ops
 
 from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, schema
-from scc_tf.layers import EinsumDense, KernelAxes, SelfCompressing
-from scc_tf.masked_layers import twin_of
+from scc_tf.layers import SelfCompressing, entry_of, layout_of
 
 __all__ = [
     "FILTER_OPS",
@@ -118,7 +116,7 @@ def _size(array, axes):
 def _learned_kernel(layer, fmt):
     codes = np.asarray(ops.convert_to_numpy(layer.codes(fmt.name)), np.int64)
     steps = np.asarray(ops.convert_to_numpy(fmt.spread(ops.power(2.0, fmt.exponent))), np.float32)
-    every = isinstance(layer, EinsumDense)
+    every = fmt.spec.any_order
     return Kernel(
         layer.name,
         fmt.name,
@@ -129,9 +127,8 @@ def _learned_kernel(layer, fmt):
 
 def _stock_kernel(layer, name):
     values = np.asarray(ops.convert_to_numpy(getattr(layer, name)), np.float64)
-    axes = KernelAxes(name, values.shape, twin_of(layer).channel_axes(layer, name)).channel_axes
-    every = isinstance(layer, keras.layers.EinsumDense)
-    return Kernel(layer.name, name, tuple(_orders(values, axes, every)), ())
+    layout = layout_of(layer, name)
+    return Kernel(layer.name, name, tuple(_orders(values, layout.channel_axes, layout.spec.any_order)), ())
 
 
 def kernels_of(model):
@@ -147,8 +144,8 @@ def kernels_of(model):
     for layer in {id(layer): layer for layer in model._flatten_layers()}.values():
         if isinstance(layer, SelfCompressing):
             kernels += [_learned_kernel(layer, fmt) for fmt in layer.formats]
-        elif twin_of(layer) is not None and layer.built:
-            kernels += [_stock_kernel(layer, name) for name in twin_of(layer).kernel_names]
+        elif (entry := entry_of(layer)) is not None and layer.built:
+            kernels += [_stock_kernel(layer, spec.name) for spec in entry.kernels]
     return kernels
 
 

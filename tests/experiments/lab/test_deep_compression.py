@@ -121,7 +121,7 @@ def test_as_many_weights_are_left_as_were_asked_for(done):
         assert 0.9 * wanted < point["density"] <= wanted + 0.5 / TOTAL  # neurons that died take some along
         assert sum(point["left"].values()) == pytest.approx(point["density"] * TOTAL)
     assert record["final"]["density"] == pruned[-1]["density"]
-    left = {layer.name: np.count_nonzero(layer.effective()) for layer in weight_sharing_layers(final)}
+    left = {layer.name: np.count_nonzero(layer.quantized()) for layer in weight_sharing_layers(final)}
     assert left == pruned[-1]["left"]
 
 
@@ -131,7 +131,7 @@ def test_pruned_weights_are_zero_and_the_others_take_few_values(done, work_dir):
     trainer = stages.Trainer(CONFIG, small_data(), work_dir, verbose=0)
     *_, (pruned, _) = stages.pruned_networks(trainer, stages.float_network(trainer)[0])
     for layer in weight_sharing_layers(done[1]):
-        kernel = np.asarray(layer.effective())
+        kernel = np.asarray(layer.quantized())
         np.testing.assert_array_equal(kernel != 0, np.asarray(pruned.get_layer(layer.name).kernel) != 0)
         assert 1 < np.unique(kernel[kernel != 0]).size <= CONFIG.clusters
 

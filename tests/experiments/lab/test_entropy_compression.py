@@ -55,7 +55,7 @@ def test_all_that_a_file_holds_was_rounded(done):
         np.testing.assert_array_equal(places, np.rint(places))
         assert len(np.unique(places)) == 1
         if layer.has_quantized_bias:
-            np.testing.assert_array_equal(layer.bias, layer.effective_bias())
+            np.testing.assert_array_equal(layer.bias, layer.quantized_bias())
     for variable in model.get_layer("norm").weights:
         mantissas = np.frexp(np.asarray(variable))[0] * 2 ** (CONFIG.statistics_bits + 1)
         np.testing.assert_array_equal(mantissas, np.rint(mantissas))

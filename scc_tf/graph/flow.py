@@ -10,7 +10,8 @@ import dataclasses
 import keras
 import numpy as np
 
-from scc_tf.graph import KernelLayout, channel_axis, is_elementwise, kernels_of, route, spans_channels, walk
+from scc_tf.graph.walk import walk
+from scc_tf.layers import Channels, KernelLayout, channel_axis, is_elementwise, kernels_of, route
 
 __all__ = ["Flow", "KernelStep", "OpaqueStep", "RouteStep", "Signal", "keeps_apart"]
 
@@ -27,8 +28,8 @@ class Signal:
         atoms: int array ``(C,)``.
         axis: where the channels stand.
         constant: float64 array ``(C,)``: the value that a channel has at every position of every example; NaN where it
-            varies. Set by the plan.
-        read: bool array ``(C,)``: whether the model's outputs depend on the channel. Set by the plan.
+            varies. Set by `scc_tf.surgery.plan`.
+        read: bool array ``(C,)``: whether the model's outputs depend on the channel. Likewise.
     """
 
     def __init__(self, atoms, axis):
@@ -52,13 +53,23 @@ class KernelStep:
         """The layer that owns the kernel."""
         return self.layout.layer
 
+    @property
+    def key(self):
+        """``(id of the layer, kernel name)``."""
+        return id(self.layout.layer), self.layout.name
+
+    @property
+    def sources(self):
+        """The source, in a list as other steps have it."""
+        return [self.source]
+
 
 @dataclasses.dataclass
 class RouteStep:
-    """One call of a layer that keeps channels apart; ``channels`` is its `scc_tf.graph.Channels`."""
+    """One call of a layer that keeps channels apart."""
 
     layer: keras.Layer
-    channels: object
+    channels: Channels
     sources: list
     target: Signal
 
@@ -117,6 +128,10 @@ class Flow:
         """The representatives of an array of atoms."""
         return np.array([self.root(atom) for atom in atoms], int)
 
+    def all_roots(self):
+        """The representatives of all atoms that stand in a signal."""
+        return {self.root(atom) for signal in self.signals for atom in signal.atoms}
+
     def keep(self, atoms, reason):
         """Never let these atoms go."""
         for atom in atoms:
@@ -144,14 +159,13 @@ class Flow:
 
     def _visit(self, layer, tensors, inputs, outputs):
         matching = all(
-            spans_channels(t, s.axis) and t.shape[s.axis] == len(s.atoms) for t, s in zip(tensors, inputs, strict=True)
+            0 < s.axis < len(t.shape) and t.shape[s.axis] == len(s.atoms) for t, s in zip(tensors, inputs, strict=True)
         )
-        if kernels_of(layer) and len(tensors) == 1:
-            return [self._visit_kernels(layer, tensors[0], inputs[0], outputs[0], matching)]
-        if matching and len(outputs) == 1:
-            axes = [s.axis for s in inputs]
-            if channels := route(layer, tensors, axes, outputs[0]):
-                return [self._visit_route(layer, channels, inputs)]
+        kernels = kernels_of(layer)
+        if kernels and len(tensors) == 1:
+            return [self._visit_kernels(layer, kernels, tensors[0], inputs[0], outputs[0], matching)]
+        if matching and len(outputs) == 1 and (found := route(layer, tensors, [s.axis for s in inputs], outputs[0])):
+            return [self._visit_route(layer, found, inputs)]
         for signal in inputs:
             self.keep(signal.atoms, f"read by {layer.name} ({type(layer).__name__}), which is not known")
         self._same_as_first(layer, np.zeros(0, int))  # other calls of the layer, if it has channels, keep them too
@@ -160,8 +174,7 @@ class Flow:
         return step.targets
 
     def _visit_route(self, layer, channels, inputs):
-        count = channels.sources[0].shape[1]
-        atoms = np.full(count, -1)
+        atoms = np.full(channels.sources[0].shape[1], -1)
         for signal, sources in zip(inputs, channels.sources, strict=True):
             for picked in sources:
                 found = np.where(picked >= 0, signal.atoms[picked], -1)
@@ -184,8 +197,7 @@ class Flow:
         elif first is not atoms:
             self._unite(first, atoms)
 
-    def _visit_kernels(self, layer, tensor, source, output, matching):
-        kernels = kernels_of(layer)
+    def _visit_kernels(self, layer, kernels, tensor, source, output, matching):
         known = matching and kernels[0].reads_channels(len(tensor.shape), source.axis)
         known = known and len(source.atoms) == kernels[0].inputs
         if not known:
@@ -197,9 +209,8 @@ class Flow:
             is_last = layout is kernels[-1]
             if is_last and not keeps_apart(layer, layout):
                 self.keep(atoms, f"the activation or the equation of {layer.name} mixes them")
-            step = KernelStep(layout, source, self._signal(atoms, axis), is_last, known)
-            self.steps.append(step)
-            source, known = step.target, True
+            self.steps.append(KernelStep(layout, source, self._signal(atoms, axis), is_last, known))
+            source, known = self.steps[-1].target, True
         if len(source.atoms) != output.shape[axis]:  # an equation with several channel axes
             self.steps.append(OpaqueStep(layer, [source], [self._kept(output)]))
             return self.steps[-1].targets[0]
@@ -209,8 +220,7 @@ class Flow:
         key = id(layout.layer), layout.name
         self.layouts[key] = layout
         inputs = None if source is None else source.atoms
-        per_group = layout.inputs // layout.groups
-        if layout.groups > 1 and per_group == 1:  # depthwise: an input and its channels are one
+        if layout.keeps_inputs_apart:  # an input and its channels are one
             tied = np.zeros(layout.inputs, int) if inputs is None else inputs
             self.atoms[key] = np.repeat(tied, layout.channels // layout.inputs)
             return self.atoms[key]

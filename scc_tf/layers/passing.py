@@ -1,47 +1,16 @@
-"""How the channels of a layer's output follow from those of its inputs, for layers that keep channels apart."""
+"""Layers without kernels that keep channels apart: how the channels of the output follow from those of the inputs."""
 
 import dataclasses
 
 import keras
 import numpy as np
 
-__all__ = ["Channels", "channel_axis", "is_elementwise", "padding_place", "route", "spans_channels"]
+from scc_tf.layers.registry import Entry, add_entry, entry_of
 
-_PER_CHANNEL = (  # a constant channel in is a constant channel out
-    keras.layers.Activation,
-    keras.layers.AveragePooling1D,
-    keras.layers.AveragePooling2D,
-    keras.layers.BatchNormalization,
-    keras.layers.Cropping1D,
-    keras.layers.Cropping2D,
-    keras.layers.Dropout,
-    keras.layers.ELU,
-    keras.layers.GaussianNoise,
-    keras.layers.GlobalAveragePooling1D,
-    keras.layers.GlobalAveragePooling2D,
-    keras.layers.GlobalMaxPooling1D,
-    keras.layers.GlobalMaxPooling2D,
-    keras.layers.Identity,
-    keras.layers.LeakyReLU,
-    keras.layers.MaxPooling1D,
-    keras.layers.MaxPooling2D,
-    keras.layers.PReLU,
-    keras.layers.ReLU,
-    keras.layers.Rescaling,
-    keras.layers.SpatialDropout1D,
-    keras.layers.SpatialDropout2D,
-    keras.layers.UpSampling1D,
-    keras.layers.UpSampling2D,
-)
-_ELEMENTWISE_MERGES = (
-    keras.layers.Add,
-    keras.layers.Average,
-    keras.layers.Maximum,
-    keras.layers.Minimum,
-    keras.layers.Multiply,
-    keras.layers.Subtract,
-)
-_ELEMENTWISE_ACTIVATIONS = (  # softmax and the like mix the channels
+__all__ = ["HOMOGENEOUS", "Channels", "channel_axis", "evaluate", "is_elementwise", "padding_place", "route"]
+
+HOMOGENEOUS = (None, keras.activations.linear, keras.activations.relu, keras.activations.leaky_relu)
+_ELEMENTWISE = (  # activations; softmax and the like mix the channels
     None,
     keras.activations.celu,
     keras.activations.elu,
@@ -90,12 +59,7 @@ def channel_axis(layer, rank):
 
 def is_elementwise(layer):
     """Whether the layer's activation, if it has one, treats every value on its own."""
-    return getattr(layer, "activation", None) in _ELEMENTWISE_ACTIVATIONS
-
-
-def spans_channels(tensor, axis):
-    """Whether a tensor has a known number of channels on that axis."""
-    return 0 < axis < len(tensor.shape) and tensor.shape[axis] is not None
+    return getattr(layer, "activation", None) in _ELEMENTWISE
 
 
 def route(layer, tensors, axes, output):
@@ -110,24 +74,23 @@ def route(layer, tensors, axes, output):
     Returns:
         `Channels`, or None if the layer mixes channels or is not known here.
     """
-    if not all(spans_channels(t, a) for t, a in zip(tensors, axes, strict=True)):
+    known = (0 < axis < len(t.shape) and t.shape[axis] is not None for t, axis in zip(tensors, axes, strict=True))
+    entry = entry_of(layer)
+    if entry is None or entry.route is None or not all(known):
         return None
-    kind = type(layer)  # a subclass may do anything
-    if kind in _ELEMENTWISE_MERGES:
-        return _merge(tensors, axes, output)
-    if kind is keras.layers.Concatenate:
-        return _concatenate(layer, tensors, axes, output)
-    if len(tensors) == 1:  # not with a mask
-        for kinds, rule in _RULES:
-            if kind in kinds:
-                return rule(layer, tensors[0], axes[0], output)
-    return None
+    return entry.route(layer, tensors, axes, output)
 
 
 def _same(count):
     return np.arange(count)[None]
 
 
+def _of_one(rule):
+    """A route for a layer of one input; a second one would be a mask."""
+    return lambda layer, tensors, axes, output: rule(layer, tensors[0], axes[0], output) if len(tensors) == 1 else None
+
+
+@_of_one
 def _per_channel(layer, tensor, axis, output):
     out_axis = min(axis, len(output.shape) - 1)  # global pooling drops the positions
     names_an_axis = isinstance(layer, keras.layers.BatchNormalization) or hasattr(layer, "data_format")
@@ -144,7 +107,8 @@ def _per_channel(layer, tensor, axis, output):
     return Channels((_same(tensor.shape[axis]),), out_axis)
 
 
-def _merge(tensors, axes, output):
+def _merge(layer, tensors, axes, output):
+    del layer
     kinds = {(axis, len(t.shape), t.shape[axis]) for axis, t in zip(axes, tensors, strict=True)}
     if len(kinds) > 1 or len(output.shape) != len(tensors[0].shape):  # one is broadcast along the channels
         return None
@@ -156,7 +120,7 @@ def _concatenate(layer, tensors, axes, output):
     if {(a, len(t.shape)) for a, t in zip(axes, tensors, strict=True)} != {(axis, rank)}:
         return None
     if layer.axis % rank != axis:
-        return _merge(tensors, axes, output)
+        return _merge(layer, tensors, axes, output)
     sources, offset = [], 0
     for tensor in tensors:
         source = np.full((1, output.shape[axis]), -1)
@@ -176,6 +140,7 @@ def _numbered(tensor, axis):
     return np.broadcast_to(np.arange(shape[axis - 1]).reshape(spread), shape)
 
 
+@_of_one
 def _flatten(layer, tensor, axis, output):
     numbers = _numbered(tensor, axis)
     if numbers is None or len(output.shape) != 2:
@@ -185,6 +150,7 @@ def _flatten(layer, tensor, axis, output):
     return Channels((numbers.reshape(1, -1),), 1)
 
 
+@_of_one
 def _reshape(layer, tensor, axis, output):
     """Each channel of the output is the last axis's entry, made from every channel that it holds."""
     del layer
@@ -197,6 +163,7 @@ def _reshape(layer, tensor, axis, output):
     return Channels((source,), len(output.shape) - 1)
 
 
+@_of_one
 def _zero_padding(layer, tensor, axis, output):
     """Padding of the positions keeps the channels; that of the channels' own axis adds some that are zero."""
     sides, place = np.reshape(layer.padding, (-1, 2)).tolist(), padding_place(layer, axis)
@@ -211,9 +178,61 @@ def padding_place(layer, axis):
     return place if 0 <= place < len(np.reshape(layer.padding, (-1, 2))) else None
 
 
-_RULES = (
-    ((keras.layers.Flatten,), _flatten),
-    ((keras.layers.Reshape,), _reshape),
-    ((keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D), _zero_padding),
-    (_PER_CHANNEL, _per_channel),
+def evaluate(function, constant, dtype):
+    """An elementwise function of constants ``(C,)``, evaluated as a model would; NaN, a channel that varies, stays."""
+    values = keras.ops.cast(np.nan_to_num(constant), dtype)
+    result = np.asarray(keras.ops.convert_to_numpy(function(values)), np.float64).ravel()
+    return np.where(np.isnan(constant), np.nan, result)
+
+
+def _called(layer, constant, training):
+    del training
+    return evaluate(layer.call, constant, layer.variable_dtype)
+
+
+def _normalized(layer, constant, training):
+    def values(variable, default=None):
+        return default if variable is None else np.asarray(keras.ops.convert_to_numpy(variable), np.float64)
+
+    beta, gamma = values(layer.beta if layer.center else None, 0.0), values(layer.gamma if layer.scale else None, 1.0)
+    mean = constant if training and layer.trainable else values(layer.moving_mean)
+    return (constant - mean) / np.sqrt(values(layer.moving_variance) + layer.epsilon) * gamma + beta
+
+
+def _is_linear_above_zero(layer):
+    return layer.max_value is None and layer.threshold == 0
+
+
+_APART = (  # a constant channel in is the same one out
+    *("Dropout", "GaussianNoise", "Identity", "SpatialDropout1D", "SpatialDropout2D"),
+    *(f"{kind}{rank}D" for kind in ("AveragePooling", "MaxPooling", "Cropping", "UpSampling") for rank in (1, 2)),
+    *(f"Global{kind}Pooling{rank}D" for kind in ("Average", "Max") for rank in (1, 2)),
 )
+_FUNCTIONS = {  # a constant changes as any value does; whether a positive factor passes through
+    keras.layers.Activation: lambda layer: layer.activation in HOMOGENEOUS,
+    keras.layers.ELU: lambda layer: False,
+    keras.layers.LeakyReLU: lambda layer: True,
+    keras.layers.PReLU: lambda layer: True,
+    keras.layers.ReLU: _is_linear_above_zero,
+    keras.layers.Rescaling: lambda layer: False,
+}
+_MERGES = {  # of constants; NaN wins
+    keras.layers.Add: lambda values: np.sum(values, axis=0),
+    keras.layers.Average: lambda values: np.mean(values, axis=0),
+    keras.layers.Maximum: lambda values: np.max(values, axis=0),
+    keras.layers.Minimum: lambda values: np.min(values, axis=0),
+    keras.layers.Subtract: lambda values: values[0] - values[1],
+    keras.layers.Multiply: lambda values: np.where((values == 0).any(axis=0), 0, np.prod(values, axis=0)),
+}
+for _name in _APART:
+    add_entry(Entry(getattr(keras.layers, _name), route=_per_channel))
+for _stock, _homogeneous in _FUNCTIONS.items():
+    add_entry(Entry(_stock, route=_per_channel, constant=_called, is_homogeneous=_homogeneous))
+for _stock, _reduced in _MERGES.items():
+    add_entry(Entry(_stock, route=_merge, merge=_reduced))
+add_entry(Entry(keras.layers.BatchNormalization, route=_per_channel, constant=_normalized))
+add_entry(Entry(keras.layers.Concatenate, route=_concatenate))
+add_entry(Entry(keras.layers.Flatten, route=_flatten))
+add_entry(Entry(keras.layers.Reshape, route=_reshape))
+for _stock in (keras.layers.ZeroPadding1D, keras.layers.ZeroPadding2D):
+    add_entry(Entry(_stock, route=_zero_padding))

@@ -1,20 +1,17 @@
 """Layers with masks: pruned kernel entries are zero, and stay zero whatever the optimizer does.
 
-Every stock layer that can self-compress, and every self-compressing twin, has a masked form. Each of its kernels has a
-mask, a non-trainable weight in the kernel's shape, so it is saved and restored with the layer. The mask is applied by
-the kernel's constraint, after momentum and weight decay have moved it: the forward pass costs what it did.
+Each kernel has a mask, a non-trainable weight in its shape, so it is saved and restored with the layer. The mask is
+applied by the kernel's constraint, after momentum and weight decay have moved it: the forward pass costs what it did.
 """
 
 import keras
 import numpy as np
 from keras import ops
 
-from scc_tf.layers import STOCK, TWINS, SelfCompressing
-
-__all__ = ["MASKED", "UNMASKED", "KernelMask", "Masked", "twin_of"]
+__all__ = ["KernelMask", "Masked", "masked_class"]
 
 
-class KernelMask:
+class KernelMask(keras.constraints.Constraint):
     """The constraint of a masked kernel: its own one, if it has any, and then the mask.
 
     Args:
@@ -88,20 +85,8 @@ class Masked:
         return np.where(ops.convert_to_numpy(self.masks[kernel_name]) > 0, kernel, np.nan)
 
 
-def _masked(cls):
-    prefix = "Masked" if not issubclass(cls, SelfCompressing) else "MaskedSelfCompressing"
-    names = getattr(TWINS.get(cls, cls), "kernel_names")  # noqa: B009 (a stock class has none)
-    described = f"`{cls.__module__.partition('.src')[0]}.{cls.__name__}` with a mask for every kernel; see `Masked`."
-    masked = type(f"{prefix}{cls.__name__}", (Masked, cls), {"__doc__": described, "kernel_names": names})
-    masked.__module__ = __name__
-    return keras.saving.register_keras_serializable(package="scc_tf")(masked)
-
-
-MASKED = {cls: _masked(cls) for cls in (*TWINS, *TWINS.values())}
-UNMASKED = {masked: cls for cls, masked in MASKED.items()}
-
-
-def twin_of(layer):
-    """The self-compressing class that knows the kernels of a layer, masked, weight-sharing or not; None without one."""
-    cls = UNMASKED.get(type(layer), type(layer))
-    return cls if issubclass(cls, SelfCompressing) else TWINS.get(STOCK.get(cls, cls))
+def masked_class(name, cls, names):
+    """A registered class: a stock or self-compressing one with a mask for each of the kernels ``names``."""
+    doc = f"`{cls.__module__.partition('.src')[0]}.{cls.__name__}` with a mask for every kernel; see `Masked`."
+    members = {"__doc__": doc, "__module__": "scc_tf.layers", "kernel_names": names}
+    return keras.saving.register_keras_serializable(package="scc_tf")(type(name, (Masked, cls), members))
