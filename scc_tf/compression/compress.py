@@ -121,7 +121,7 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
     steps = epochs * data.steps
     statistics = keras.tree.map_structure(lambda array: array[:STATISTICS], data.inputs)
     safety_set, notes = _safety_set(model, data, safety_set, seed)
-    small = start_of(model, statistics, steps, by_size=target_bytes is not None)
+    small = start_of(model, statistics, steps, by_size=gamma is None)
     if epochs:
         backup = [] if work_dir is None else [_backup(work_dir, model, target_bytes, gamma, epochs, seed)]
         _compile(small, objective, target_bytes, gamma, steps, safety_set)

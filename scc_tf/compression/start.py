@@ -9,7 +9,7 @@ from scc_tf.finishing.steps import Fidelity, refine_steps
 __all__ = ["start_of"]
 
 MOST_BITS, FEWEST_BITS = 8, 3
-NEAR, FAR = 0.1, 0.5  # distance of answers to start from: where nothing is trained, and where there is time to learn
+NEAR, FAR = 0.1, 0.5  # distance of answers that rounding may add: untrained, and where there is time to learn
 TIME = 1000  # steps
 EXAMPLES = 1024
 
@@ -26,12 +26,13 @@ def start_of(model, inputs, steps, by_size):
     small = self_compress(model, float(MOST_BITS), exponent_per="kernel" if by_size else "channel")
     inputs = keras.tree.map_structure(lambda array: array[:EXAMPLES], inputs)
     fidelity = Fidelity(model, inputs)
-    bits, far = MOST_BITS, NEAR + (FAR - NEAR) * min(1.0, steps / TIME)
-    while bits > FEWEST_BITS:
+    reestimate_batch_statistics(small, inputs)
+    far = fidelity.distance(small) + NEAR + (FAR - NEAR) * min(1.0, steps / TIME)
+    for _ in range(FEWEST_BITS, MOST_BITS):
         refine_steps(small, -1.0)
         reestimate_batch_statistics(small, inputs)
         if fidelity.distance(small) > far:
             refine_steps(small, 1.0)
+            reestimate_batch_statistics(small, inputs)
             break
-        bits -= 1
     return small
