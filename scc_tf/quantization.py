@@ -22,15 +22,7 @@ _TINY = 2.0**-30  # the range of a channel that is all zeros, so that its logari
 def round_ste(x, rounding="nearest"):
     """Round to integers; the gradient is 1, not the derivative (straight-through estimator).
 
-    Args:
-        x: float tensor of any shape.
-        rounding: ``"nearest"`` (ties to even) or ``"floor"``.
-
-    Returns:
-        A tensor of the shape and dtype of ``x``.
-
-    Raises:
-        ValueError: if ``rounding`` is neither.
+    ``rounding`` is ``"nearest"`` (ties to even) or ``"floor"``; anything else raises a ValueError.
 
     Source: Bengio et al. 2013, "Estimating or Propagating Gradients Through Stochastic Neurons" (arXiv 1308.3432).
     """
@@ -44,12 +36,6 @@ def code_range(bit_depth):
     """The clipping bounds ``(-2^(b-1), 2^(b-1) - 1)`` of a bit depth.
 
     They are integers for integer ``b >= 1`` only; at ``b = 0`` both are -0.5, which rounds to the single code 0.
-
-    Args:
-        bit_depth: float tensor, bits.
-
-    Returns:
-        ``(low, high)``, tensors of the shape of ``bit_depth``.
     """
     half = ops.power(2.0, bit_depth - 1.0)
     return -half, half - 1.0
@@ -103,14 +89,7 @@ def quantize(x, bit_depth, exponent, rounding="nearest"):
 def integer_codes(x, bit_depth, exponent, rounding="nearest"):
     """The integers behind `quantize`: ``codes * 2**exponent == quantize(x, bit_depth, exponent)`` exactly.
 
-    Args:
-        x: float tensor.
-        bit_depth: as for `quantize`, bits.
-        exponent: as for `quantize`.
-        rounding: as for `quantize`.
-
-    Returns:
-        int32 tensor of the broadcast shape.
+    The arguments are those of `quantize`; the codes are int32.
 
     Example:
         >>> import numpy as np
@@ -129,13 +108,7 @@ def range_exponent(x, bit_depth, axes):
     With it the bit depth binds from the first step: one bit less would clip. A constant exponent such as -8
     leaves any bit depth above 8 without effect, and starves a network that starts from 2 bits.
 
-    Args:
-        x: float tensor.
-        bit_depth: float tensor or float, bits.
-        axes: the axes over which the range is taken (kept with size 1).
-
-    Returns:
-        float tensor, ``x`` reduced over ``axes``.
+    The range of ``x`` is taken over ``axes``, which stay with size 1.
 
     Example:
         >>> import numpy as np

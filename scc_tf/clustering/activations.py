@@ -29,17 +29,9 @@ def input_model(model, layers):
 def channel_responses(model, chains, inputs):
     """Sample what the readers of each chain are given, behind normalization and activation.
 
-    Args:
-        model: functional model whose layers are called in no other.
-        chains: list of `scc_tf.clustering.chains.Chain` of that model.
-        inputs: of the model ``(N, …)``; the first 512 are used, at 8 random positions each.
-
-    Returns:
-        One float64 array ``(C, S)`` per chain, ``S <= C``: the inner products of its rows are those of the sampled
-        values of two channels, divided by the number of samples. So distances are the same as between the samples.
-
-    Raises:
-        ValueError: if there are no inputs, or the model cannot take them.
+    The first 512 inputs are used, at 8 random positions each. For each chain, the rows of a float64 array
+    ``(C, S <= C)`` have the inner products of the sampled values of two channels, divided by the number of samples: so
+    distances are the same as between the samples.
     """
     arrays = [array[:EXAMPLES] for array in check_inputs("inputs", inputs, model)]
     read = input_model(model, [chain.readers[0].layer for chain in chains])

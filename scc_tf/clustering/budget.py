@@ -10,7 +10,7 @@ import numpy as np
 from scc_tf.arguments import check_count, check_number, received
 from scc_tf.inference import outputs
 
-__all__ = ["ClusterBudget", "chain_errors", "check_limit", "spread"]
+__all__ = ["ClusterBudget", "chain_errors", "spread"]
 
 
 @dataclasses.dataclass(frozen=True)
@@ -46,7 +46,7 @@ class ClusterBudget:
         return sorted({channels, *(max(math.floor(f * channels), 1) for f in self.fractions)}, reverse=True)
 
     def cost(self, costs):
-        """The function ``counts -> int`` that the budget limits, of `ChainCosts`."""
+        """The function ``counts -> int`` of `scc_tf.clustering.costs.ChainCosts` that the budget limits."""
         return costs.multiply_accumulates if self.parameters is None else costs.parameters
 
     @property
@@ -55,11 +55,11 @@ class ClusterBudget:
         return self.multiply_accumulates if self.parameters is None else self.parameters
 
     def check(self, costs):
-        """Raise a ValueError if even the smallest numbers of clusters cost more, by the `ChainCosts` of a model."""
-        check_limit([self.options(channels) for channels in costs.full], self.cost(costs), self.limit)
+        """Raise a ValueError if even the smallest numbers of clusters cost more, before anything is measured."""
+        _check_limit([self.options(channels) for channels in costs.full], self.cost(costs), self.limit)
 
 
-def check_limit(options, cost, limit):
+def _check_limit(options, cost, limit):
     """Raise a ValueError if even the smallest options cost more than the limit; the arguments are those of `spread`."""
     least = cost([numbers[-1] for numbers in options])
     if least > limit:
@@ -67,29 +67,21 @@ def check_limit(options, cost, limit):
 
 
 def chain_errors(inputs, options, clustered):
-    """How much the outputs of a model change when one chain alone is clustered.
+    """How much the outputs of a model change when one chain alone is clustered: one list of float per chain.
 
-    Args:
-        inputs: of the model ``(N, …)``.
-        options: one list of numbers of clusters per chain, all its channels first.
-        clustered: function ``counts -> model``, one number per chain. The model with all its channels is made by it as
-            well: what it does to batch statistics is no error.
-
-    Returns:
-        One list of float per chain: the squared change of the outputs over their own squared deviation from the mean
-        answer, for each option; 0 for the first one.
+    They are squared changes over the outputs' own squared deviation from the mean answer, for each of the chain's
+    ``options``, its numbers of clusters; 0 for the first one. ``clustered`` makes a model of one number per chain, also
+    the one with all channels: what it does to batch statistics is no error.
     """
     full = [chain[0] for chain in options]
     wanted = _outputs(clustered(full), inputs)
     deviation = max(np.square(wanted - wanted.mean(axis=0)).sum(), np.finfo(float).tiny)
-    errors = []
-    for number, counts in enumerate(options):
-        own = [0.0]
-        for count in counts[1:]:
-            changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), inputs)
-            own.append(float(np.square(changed - wanted).sum() / deviation))
-        errors.append(own)
-    return errors
+
+    def error(number, count):
+        changed = _outputs(clustered([*full[:number], count, *full[number + 1 :]]), inputs)
+        return float(np.square(changed - wanted).sum() / deviation)
+
+    return [[0.0, *(error(number, count) for count in counts[1:])] for number, counts in enumerate(options)]
 
 
 def _outputs(model, inputs):
@@ -110,9 +102,6 @@ def spread(options, errors, cost, limit):
         cost: function ``counts -> number``, smaller for smaller counts.
         limit: what the cost may be at most.
 
-    Returns:
-        List of int.
-
     Raises:
         ValueError: if the smallest options cost more.
 
@@ -120,7 +109,7 @@ def spread(options, errors, cost, limit):
         >>> spread([[4, 2], [4, 2]], [[0, 0.1], [0, 0.2]], sum, 6)
         [2, 4]
     """
-    check_limit(options, cost, limit)
+    _check_limit(options, cost, limit)
     places, now = [0] * len(options), cost([numbers[0] for numbers in options])
     while now > limit:
         _, now, places = min(_moves(options, errors, cost, places, operator.lt), key=lambda move: _rate(move, now))
@@ -133,10 +122,7 @@ def spread(options, errors, cost, limit):
 
 
 def _moves(options, errors, cost, places, compare):
-    """Yield ``(change of the error, cost after it, places after it)`` for every other option of one chain.
-
-    Those whose place compares so with that of the chain now.
-    """
+    """``(change of the error, cost after it, places after it)`` of moving one chain to an option that compares so."""
     for chain, now in enumerate(places):
         for place in range(len(options[chain])):
             if compare(now, place):

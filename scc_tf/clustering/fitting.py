@@ -29,13 +29,9 @@ def fit_readers(chain, wanted, kept, model, original, inputs):
     lost is made up for as well, as their readers come earlier. A kernel with more than `MOST_WEIGHTS` for each output
     stays as it is: its fit would take minutes and gigabytes.
 
-    Args:
-        chain: `scc_tf.clustering.chains.Chain` of the model to change.
-        wanted: the same chain of the original.
-        kept: bool ``(C,)``: the channels that are left; what reads the others is 0.
-        model: the model to change. The statistics of its normalizations up to the readers are estimated anew.
-        original: the model that it is a copy of, in inference.
-        inputs: of both ``(N, …)``, at least one; the first 1,024, or more where an example has few positions.
+    ``wanted`` is the same chain of ``original``, the model that ``model`` is a copy of; ``kept`` is a bool array
+    ``(C,)`` of the channels that are left: what reads the others is 0. The first 1,024 inputs are used, or more where
+    an example has few positions. The statistics of the normalizations up to the readers are estimated anew.
 
     Source: He, Zhang & Sun 2017, "Channel Pruning for Accelerating Very Deep Neural Networks" (arXiv 1707.06168),
         section 3.1, whose readers are fitted to the original network's answers when channels go.

@@ -14,17 +14,10 @@ MERGES = ("fitted", "scaled", "sum", "mean")
 
 
 def cut_chains(model, kept):
-    """Cut channels off chains, whatever they emit: their readers get nothing in its place.
+    """Cut channels off chains, whatever they emit, out of a copy whose readers may be overwritten.
 
-    Args:
-        model: built Sequential or functional model whose readers may be overwritten: a copy.
-        kept: list of ``(Chain, bool array (C,))``; True stays. Not none of a chain.
-
-    Returns:
-        The smaller model, not compiled.
-
-    Raises:
-        ValueError: if a channel cannot be removed.
+    ``kept`` has pairs of a `Chain` and a bool array ``(C,)``, True stays; not none of a chain. The smaller model is not
+    compiled; a ValueError is raised if a channel cannot be removed.
     """
     for chain, mask in kept:
         silence(chain, mask)
@@ -44,35 +37,22 @@ def silence(chain, kept):
 
 
 def normalized_filters(chain):
-    """What each channel of a chain adds up, its normalization included: ``s w`` and ``s b + t``.
+    """What each channel of a chain adds up, its normalization included: ``[s w, s b + t]``, float64 ``(C, F + 1)``.
 
     ``s = gamma / sqrt(variance + epsilon)`` and ``t = beta - s mean``; without normalization 1 and 0. Where the filters
     of two channels are equal in this form, so are their outputs, in inference.
-
-    Returns:
-        float64 ``(C, F + 1)``, the constant last.
     """
-    bias = _values(chain.layer.bias, chain.channels, 0)
-    if chain.norm is None:
-        return np.column_stack([chain.filters(), bias])
-    gamma, beta, mean, deviation = _norm_values(chain)
-    factor = gamma / deviation
-    return np.column_stack([chain.filters() * factor[:, None], factor * (bias - mean) + beta])
+    norm = _Norm(chain)
+    factor = norm.gamma / norm.deviation
+    return np.column_stack([chain.filters() * factor[:, None], factor * (norm.bias - norm.mean) + norm.beta])
 
 
 def merge_chain(chain, count, space, merge, weighted, responses=None):
     """Cluster the filters of a chain and write what each cluster merges into to its first member, and to its readers.
 
-    Args:
-        chain: of the model to change.
-        count: clusters, from 1 to ``C``.
-        space: see `scc_tf.cluster_filters`.
-        merge: likewise; "fitted" is "scaled" here, and `scc_tf.clustering.fitting.fit_readers` goes on from that.
-        weighted: likewise.
-        responses: float ``(C, S)`` of `scc_tf.clustering.activations.channel_responses`, for the space "responses".
-
-    Returns:
-        int64 labels ``(C,)``.
+    ``count`` is the number of clusters; ``space``, ``merge`` and ``weighted`` are those of `scc_tf.cluster_filters`,
+    but "fitted" is "scaled" here, from which `fit_readers` goes on. ``responses`` are those of `channel_responses`, for
+    the space of that name. Returns int64 labels ``(C,)``.
     """
     slices = [reader.slices() for reader in chain.readers]
     weights = sum((s**2).reshape(chain.channels, -1).sum(axis=1) for s in slices) if weighted else None
@@ -99,67 +79,67 @@ def merge_chain(chain, count, space, merge, weighted, responses=None):
     return labels
 
 
+class _Norm:
+    """Bias and normalization of a chain as float64 arrays ``(C,)``, as if it had both."""
+
+    def __init__(self, chain):
+        self.chain, norm = chain, chain.norm
+
+        def values(variable, default):
+            if variable is None:
+                return np.full(chain.channels, float(default))
+            return keras.ops.convert_to_numpy(variable).astype(np.float64)
+
+        self.bias = values(chain.layer.bias, 0)
+        self.gamma, self.beta = (values(getattr(norm, n, None), d) for n, d in (("gamma", 1), ("beta", 0)))
+        self.mean, variance = (values(getattr(norm, f"moving_{n}", None), d) for n, d in (("mean", 0), ("variance", 1)))
+        self.deviation = np.sqrt(variance + norm.epsilon) if norm else np.ones(chain.channels)
+
+    def assign(self):
+        """Write them back."""
+        norm = self.chain.norm
+        pairs = [(self.chain.layer.bias, self.bias)]
+        if norm is not None:
+            variance = np.maximum(self.deviation**2 - norm.epsilon, 0)
+            pairs += [(norm.gamma, self.gamma), (norm.beta, self.beta)]
+            pairs += [(norm.moving_mean, self.mean), (norm.moving_variance, variance)]
+        for variable, values in pairs:
+            if variable is not None:
+                variable.assign(values)
+
+
 def _write_normalized(chain, first, merged):
     """The merged channel computes the merged normalized filter; where batches have statistics, it keeps their shape.
 
     Its scale gamma is the members' mean, not what is left of it when filters that differ are averaged: once the
     statistics are re-estimated, the channel varies as much as its members did.
     """
-    together = merged(normalized_filters(chain))
+    together, norm = merged(normalized_filters(chain)), _Norm(chain)
     weights, constants = together[:, :-1], together[:, -1]
-    filters, bias = chain.filters(), _values(chain.layer.bias, chain.channels, 0)
+    filters = chain.filters()
     if chain.norm is None:
-        filters[first], bias[first] = weights, constants
+        filters[first], norm.bias[first] = weights, constants
     else:
-        gamma, beta, mean, deviation = _norm_values(chain)
-        new_beta, new_deviation, new_bias = (merged(v) for v in (beta, deviation, bias))
-        new_gamma = gamma[first] if chain.norm.gamma is None else merged(np.abs(gamma))
-        dead = new_gamma == 0
-        unit = np.where(dead, 0, new_deviation / np.where(dead, 1, new_gamma))
+        beta, deviation, bias = (merged(v) for v in (norm.beta, norm.deviation, norm.bias))
+        gamma = norm.gamma[first] if chain.norm.gamma is None else merged(np.abs(norm.gamma))
+        dead = gamma == 0
+        unit = np.where(dead, 0, deviation / np.where(dead, 1, gamma))
         filters[first] = np.where(dead[:, None], merged(filters), weights * unit[:, None])
-        gamma[first], beta[first] = new_gamma, np.where(dead, constants, new_beta)
-        mean[first] = new_bias + (new_beta - constants) * unit
-        deviation[first], bias[first] = new_deviation, new_bias
-        _assign_norm(chain.norm, gamma, beta, mean, deviation**2 - chain.norm.epsilon)
+        norm.gamma[first], norm.beta[first] = gamma, np.where(dead, constants, beta)
+        norm.mean[first] = bias + (beta - constants) * unit
+        norm.deviation[first], norm.bias[first] = deviation, bias
     chain.assign_filters(filters)
-    if chain.layer.bias is not None:
-        chain.layer.bias.assign(bias)
+    norm.assign()
 
 
 def _write_raw(chain, first, merged):
     """Every weight and statistic of the merged channel is the mean of its members'."""
-
-    def averaged(values):
+    filters, norm = chain.filters(), _Norm(chain)
+    filters[first] = merged(filters)
+    for name in ("bias", "gamma", "beta", "mean"):
+        values = getattr(norm, name)
         values[first] = merged(values)
-        return values
-
-    chain.assign_filters(averaged(chain.filters()))
-    if chain.layer.bias is not None:
-        chain.layer.bias.assign(averaged(_values(chain.layer.bias, chain.channels, 0)))
-    if chain.norm is not None:
-        gamma, beta, mean, deviation = _norm_values(chain)
-        variance = deviation**2 - chain.norm.epsilon
-        _assign_norm(chain.norm, *(averaged(v) for v in (gamma, beta, mean, variance)))
-
-
-def _values(variable, channels, default):
-    if variable is None:
-        return np.full(channels, float(default))
-    return keras.ops.convert_to_numpy(variable).astype(np.float64)
-
-
-def _norm_values(chain):
-    """gamma, beta, mean and standard deviation, float64 ``(C,)`` each."""
-    norm, channels = chain.norm, chain.channels
-    gamma, beta = _values(norm.gamma, channels, 1), _values(norm.beta, channels, 0)
-    deviation = np.sqrt(_values(norm.moving_variance, channels, 1) + norm.epsilon)
-    return gamma, beta, _values(norm.moving_mean, channels, 0), deviation
-
-
-def _assign_norm(norm, gamma, beta, mean, variance):
-    if norm.gamma is not None:
-        norm.gamma.assign(gamma)
-    if norm.beta is not None:
-        norm.beta.assign(beta)
-    norm.moving_mean.assign(mean)
-    norm.moving_variance.assign(np.maximum(variance, 0))
+    epsilon = chain.norm.epsilon if chain.norm else 0
+    norm.deviation[first] = np.sqrt(merged(norm.deviation**2 - epsilon) + epsilon)
+    chain.assign_filters(filters)
+    norm.assign()

@@ -1,9 +1,10 @@
 """Which weights stay: masks by magnitude, on plain arrays.
 
-A mask is a bool array of the shape of its weights; True stays. ``sparsity`` is the fraction that goes, in [0, 1].
-Equal magnitudes are told apart in one of two ways, both the same on every run: ``ties="keep"`` keeps everything at the
-threshold, as TF-MOT does, so more may stay than was asked for (all of a layer of which half is 0 already, at a
-sparsity below 1/2); ``ties="first"`` keeps exactly as many as were asked for, the first ones in row-major order.
+A mask is a bool array of the shape of its weights, which are float arrays without NaN; True stays. ``sparsity`` is the
+fraction that goes, in [0, 1]; at least one weight stays. Equal magnitudes are told apart in one of two ways, both the
+same on every run: ``ties="keep"`` keeps everything at the threshold, as TF-MOT does, so more may stay than was asked
+for (all of a layer of which half is 0 already, at a sparsity below 1/2); ``ties="first"`` keeps exactly as many as were
+asked for, the first ones in row-major order. All functions raise a ValueError for arguments that are out of range.
 """
 
 import math
@@ -24,17 +25,6 @@ def magnitude_mask(weights, sparsity, ties="keep"):
     The number is rounded in float32, ties to even, and the default treats equal magnitudes as TF-MOT does, so the mask
     is the one that TF-MOT computes.
 
-    Args:
-        weights: float array of any shape, without NaN.
-        sparsity: fraction to remove, from 0 to 1. One weight stays even at 1.
-        ties: one of `TIES`; see the module.
-
-    Returns:
-        bool array of the shape of ``weights``.
-
-    Raises:
-        ValueError: if an argument is out of range, or a weight is NaN.
-
     Source: Han et al. 2015, "Learning both weights and connections" (arXiv 1506.02626); Zhu & Gupta 2017, "To prune,
         or not to prune" (arXiv 1710.01878), section 3; TensorFlow Model Optimization, ``Pruning._update_mask``.
 
@@ -44,25 +34,13 @@ def magnitude_mask(weights, sparsity, ties="keep"):
         >>> magnitude_mask(np.array([0.1, -3.0, 2.0, -2.0]), 0.5, ties="first").tolist()
         [False, True, True, False]
     """
-    magnitudes = _magnitudes(weights)
-    return _largest(magnitudes.ravel(), sparsity, ties).reshape(magnitudes.shape)
+    return global_masks([weights], sparsity, ties)[0]
 
 
 def global_masks(weights, sparsity, ties="keep"):
-    """Keep the largest weights of all layers together, by one threshold.
+    """Keep the largest weights of a list of layers by one threshold; see `magnitude_mask`.
 
     A layer of small weights may lose all of them, which cuts the network in two: look at the masks.
-
-    Args:
-        weights: list of float arrays of any shapes, without NaN.
-        sparsity: fraction of all weights to remove, from 0 to 1, rounded as for `magnitude_mask`.
-        ties: one of `TIES`; the first ones are those of the first layers.
-
-    Returns:
-        list of bool arrays of the shapes of ``weights``.
-
-    Raises:
-        ValueError: if an argument is out of range, or a weight is NaN.
 
     Source: See, Luong & Manning 2016, "Compression of neural machine translation models via pruning", section 3
         ("class-blind").
@@ -83,16 +61,10 @@ def quality_mask(weights, quality, mask=None):
     ``|w| >= quality * std``, the standard deviation of the layer's weights around their mean.
 
     Args:
-        weights: float array of any shape, without NaN.
+        weights: float array.
         quality: factor, not negative; per layer, found by its sensitivity.
         mask: bool array of that shape, what an earlier round kept: the standard deviation is then that of the
             surviving weights, and none of the others comes back.
-
-    Returns:
-        bool array of the shape of ``weights``.
-
-    Raises:
-        ValueError: if ``quality`` is negative, the shapes differ, or a weight is NaN.
 
     Source: Han et al. 2015, arXiv 1506.02626, section 4 ("a quality parameter multiplied by the standard deviation of
         a layer's weights").
@@ -110,8 +82,7 @@ def quality_mask(weights, quality, mask=None):
         )
     if not alive.any():
         return alive.copy()
-    deviation = np.std(np.asarray(weights)[alive], dtype=np.float64)
-    return alive & (magnitudes >= quality * deviation)
+    return alive & (magnitudes >= quality * np.std(np.asarray(weights)[alive], dtype=np.float64))
 
 
 def n_of_m_mask(weights, kept=2, group=4, axis=-2):
@@ -120,17 +91,11 @@ def n_of_m_mask(weights, kept=2, group=4, axis=-2):
     The last group may be shorter; of fewer than ``kept`` weights all stay. Of equal magnitudes the first stay.
 
     Args:
-        weights: float array, without NaN.
+        weights: float array.
         kept: ``N``, from 0 to ``group``. TF-MOT counts the zeros instead: its ``(1, 4)`` is ``kept=3, group=4``.
         group: ``M``, at least 1.
         axis: where the weights are neighbours; the default is the inputs of a Dense kernel ``(inputs, channels)`` or
             a convolution's ``(height, width, inputs, channels)``, along which hardware multiplies.
-
-    Returns:
-        bool array of the shape of ``weights``.
-
-    Raises:
-        ValueError: if there is no such axis, a number is out of range, or a weight is NaN.
 
     Source: Mishra et al. 2021, "Accelerating sparse deep neural networks" (arXiv 2104.08378); TensorFlow Model
         Optimization, ``pruning_utils.generate_m_by_n_mask``.
@@ -149,9 +114,8 @@ def n_of_m_mask(weights, kept=2, group=4, axis=-2):
     length = rows.shape[-1]
     padding = [(0, 0)] * (rows.ndim - 1) + [(0, -length % group)]
     groups = np.pad(rows, padding, constant_values=-1).reshape(*rows.shape[:-1], -(-length // group), group)
-    order = np.argsort(-groups, axis=-1, kind="stable")
     mask = np.zeros(groups.shape, bool)
-    np.put_along_axis(mask, order[..., :kept], True, axis=-1)
+    np.put_along_axis(mask, np.argsort(-groups, axis=-1, kind="stable")[..., :kept], True, axis=-1)
     mask = mask.reshape(*rows.shape[:-1], -1)[..., :length]
     return np.ascontiguousarray(np.moveaxis(mask, -1, axis))
 
@@ -164,17 +128,11 @@ def block_mask(weights, sparsity, block, pooling="average", ties="keep"):
     are centred, but masks blocks that start at 0.
 
     Args:
-        weights: float array, without NaN.
-        sparsity: fraction of the blocks to remove, from 0 to 1, rounded as for `magnitude_mask`.
+        weights: float array.
+        sparsity: fraction of the blocks to remove, rounded as for `magnitude_mask`.
         block: edge lengths of a block, one per axis of ``weights``, at least 1 each.
         pooling: one of `POOLINGS`.
         ties: one of `TIES`, between blocks.
-
-    Returns:
-        bool array of the shape of ``weights``.
-
-    Raises:
-        ValueError: if an argument is out of range, or a weight is NaN.
 
     Source: Narang, Undersander & Diamos 2017, "Block-sparse recurrent neural networks" (arXiv 1711.02782); TensorFlow
         Model Optimization, ``Pruning._maybe_update_block_mask``.
