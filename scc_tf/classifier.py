@@ -7,6 +7,7 @@ import keras
 import numpy as np
 
 from scc_tf.arguments import check_array, received
+from scc_tf.keras_private import producing_call
 
 __all__ = ["border", "class_labels", "classes_of", "last_activation", "predicted_classes"]
 
@@ -159,7 +160,7 @@ def last_activation(model):
     """The function that makes the outputs of a model; None where it is not known."""
     tensor = model.outputs[0]
     while True:
-        operation, node_index, place = tensor._keras_history
+        operation, inputs, _, place = producing_call(tensor)
         if isinstance(operation, keras.Model) and operation.outputs:
             tensor = operation.outputs[place]
             continue
@@ -169,7 +170,7 @@ def last_activation(model):
         casts = isinstance(operation, keras.layers.Activation) and activation is keras.activations.linear
         if not casts:  # such as the one that makes float32 of half precision
             return activation
-        tensor = operation._inbound_nodes[node_index].input_tensors[0]
+        tensor = inputs[0]
 
 
 def _loss_name(model, loss=None):

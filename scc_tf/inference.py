@@ -15,6 +15,7 @@ import numpy as np
 import tensorflow as tf
 
 from scc_tf.arguments import check_array, received
+from scc_tf.keras_private import all_layers, calls_of
 
 __all__ = [
     "arranged",
@@ -255,9 +256,7 @@ def compiled(model, name, make, arrays, state=()):
     if functions is None:
         functions = _Functions()
         object.__setattr__(model, "_scc_tf_functions", functions)
-    parts = [
-        part for layer in model._flatten_layers() for part in (layer, *(getattr(layer, n, None) for n in _BAKED_IN))
-    ]
+    parts = [part for layer in all_layers(model) for part in (layer, *(getattr(layer, n, None) for n in _BAKED_IN))]
     found = functions.by_name.get(name)
     if found is None or found[1] != state or [*map(id, found[0])] != [*map(id, parts)]:
         function = functools.partial(make())  # without code of its own, by which TensorFlow would count tracings
@@ -281,6 +280,6 @@ def _sizes(model, arrays):
         if wanted is None
     ]
     factor = math.prod(open_sides)
-    nodes = [node for layer in model._flatten_layers(include_self=False) for node in layer._inbound_nodes]
-    shapes = [tensor.shape[1:] for node in nodes for tensor in node.output_tensors]
+    calls = [call for layer in all_layers(model, include_self=False) for call in calls_of(layer)]
+    shapes = [tensor.shape[1:] for _, made in calls for tensor in made]
     return [math.prod(side or 1 for side in shape) * (factor if None in shape else 1) for shape in shapes]

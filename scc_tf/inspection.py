@@ -10,6 +10,7 @@ import numpy as np
 from scc_tf.arguments import check_path, received
 from scc_tf.coding import entropy_bits
 from scc_tf.export import load_packed
+from scc_tf.keras_private import all_layers, own_variables
 from scc_tf.layers import SelfCompressing
 from scc_tf.reports import Report, Table
 
@@ -104,10 +105,10 @@ def inspect_file(path):
 
 
 def _of_model(model):
-    for layer in model._flatten_layers(include_self=False):
+    for layer in all_layers(model, include_self=False):
         formats = {fmt.name: fmt for fmt in layer.formats} if isinstance(layer, SelfCompressing) else {}
         hidden = {id(v) for fmt in formats.values() for v in (fmt.bit_depth, fmt.exponent)}
-        for weight in layer._trainable_variables + layer._non_trainable_variables:
+        for weight in own_variables(layer):
             if id(weight) in hidden or not keras.backend.is_float_dtype(weight.dtype):
                 continue
             if weight.name in formats:

@@ -1,6 +1,7 @@
 """Every private corner of Keras that is used here. `tests/test_keras_private.py` fails where Keras changes one."""
 
 import contextlib
+from typing import Any, NamedTuple
 
 import keras
 
@@ -12,6 +13,7 @@ __all__ = [
     "exchange_graph",
     "forget_built",
     "hold",
+    "loss_tracker",
     "own_trainable_variables",
     "own_variables",
     "producing_call",
@@ -20,6 +22,15 @@ __all__ = [
     "track_variable",
     "trained_by",
 ]
+
+
+class Call(NamedTuple):
+    """One symbolic call of an operation, and which of its outputs was asked for."""
+
+    operation: Any
+    inputs: list
+    outputs: list
+    place: int
 
 
 def all_layers(layer, include_self=True):
@@ -46,10 +57,10 @@ def seed_states(layer):
 
 
 def producing_call(tensor):
-    """The operation that made a symbolic tensor, and the tensors of that call: ``(operation, inputs, outputs)``."""
-    operation, number, _ = tensor._keras_history
+    """The `Call` that made a symbolic tensor."""
+    operation, number, place = tensor._keras_history
     node = operation._inbound_nodes[number]
-    return operation, node.input_tensors, node.output_tensors
+    return Call(operation, node.input_tensors, node.output_tensors, place)
 
 
 def calls_of(operation):
@@ -97,6 +108,11 @@ def replica_scope(model):
     """Where variables have to be made that a model gets after ``compile``."""
     strategy = model._distribute_strategy
     return strategy.scope() if strategy else contextlib.nullcontext()
+
+
+def loss_tracker(model):
+    """The metric that Keras logs as ``loss``."""
+    return model._loss_tracker
 
 
 def trained_by(optimizer):

@@ -8,6 +8,7 @@ from keras import ops
 from scc_tf.coding import entropy_bits
 from scc_tf.export import packed_bytes
 from scc_tf.graph import check_functional
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import Masked, SelfCompressing, WeightSharing, kernels_of, self_compressing_layers
 from scc_tf.reports import Report, Table
 from scc_tf.size import compressing_kernels
@@ -155,7 +156,7 @@ def size_report(model, stored=True):
         32
     """
     check_functional(model)
-    layers = [layer for layer in model._flatten_layers() if isinstance(layer, Masked | WeightSharing)]
+    layers = [layer for layer in all_layers(model) if isinstance(layer, Masked | WeightSharing)]
     others = [kernel for layer in layers if not isinstance(layer, SelfCompressing) for kernel in kernels_of(layer)]
     nodes = compressing_kernels(model) if not others or self_compressing_layers(model) else []
     codes = [np.asarray(ops.convert_to_numpy(n.layer.codes(n.layout.name))) for n in nodes]

@@ -1,5 +1,8 @@
 """Each private corner of Keras that is used, asked what it is used for: a change in Keras fails here first."""
 
+import ast
+from pathlib import Path
+
 import keras
 import numpy as np
 import pytest
@@ -66,7 +69,8 @@ def test_seed_states_change_when_a_layer_draws():
 def test_the_call_that_made_a_tensor_is_found():
     model = network()
     head = model.get_layer("head")
-    operation, inputs, outputs = keras_private.producing_call(model.outputs[0])
+    operation, inputs, outputs, place = keras_private.producing_call(model.outputs[0])
+    assert place == 0
     assert operation is head
     assert inputs[0] is head.input
     assert outputs[0] is model.outputs[0]
@@ -135,6 +139,13 @@ def test_variables_made_later_are_on_all_replicas():
         assert tf.distribute.get_strategy() is not strategy
 
 
+def test_the_loss_tracker_is_what_fit_logs():
+    model = network()
+    model.compile("sgd", "mse")
+    history = model.fit(np.ones((4, 4)), np.ones((4, 2)), verbose=0)
+    assert float(keras_private.loss_tracker(model).result()) == history.history["loss"][0]
+
+
 def test_an_optimizer_tells_what_it_trains_and_keeps():
     model = train(network())
     trained, kept = keras_private.trained_by(model.optimizer)
@@ -161,3 +172,18 @@ def test_a_variable_is_listed_once():
     count, variable = len(optimizer.variables), optimizer.variables[0]
     keras_private.track_variable(optimizer, variable)
     assert len(optimizer.variables) == count
+
+
+def test_nothing_private_of_keras_is_used_elsewhere():
+    model = train(network())
+    objects = [model, *model.layers, model.optimizer, model.outputs[0], model.weights[0]]
+    private = {name for each in objects for name in dir(each) if name.startswith("_") and not name.startswith("__")}
+    package = Path(keras_private.__file__).parent
+    found = []
+    for path in sorted(package.rglob("*.py")):
+        nodes = list(ast.walk(ast.parse(path.read_text())))
+        own = {node.name for node in nodes if isinstance(node, ast.FunctionDef)}
+        own |= {node.attr for node in nodes if isinstance(node, ast.Attribute) and isinstance(node.ctx, ast.Store)}
+        used = {node.attr for node in nodes if isinstance(node, ast.Attribute)}
+        found += [f"{path.relative_to(package)}: {name}" for name in sorted(used & private - own)]
+    assert not [line for line in found if not line.startswith("keras_private.py")]

@@ -6,6 +6,7 @@ from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.callbacks.resumable import Resumable
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import Masked, is_frozen
 from scc_tf.pruning import global_masks, quality_mask
 from scc_tf.tfmot import mask_of, sparsity_at
@@ -173,7 +174,7 @@ def _values(layer, name):
 
 def masked_layers(model, include_frozen=True):
     """The layers of a model that have masks, nested ones included, each once."""
-    masked = [layer for layer in model._flatten_layers() if isinstance(layer, Masked)]
+    masked = [layer for layer in all_layers(model) if isinstance(layer, Masked)]
     return [layer for layer in masked if include_frozen or not is_frozen(layer)]
 
 

@@ -25,6 +25,7 @@ from scc_tf.finishing import finish, finish_to_bytes
 from scc_tf.finishing.steps import Fidelity
 from scc_tf.flops import count_operations
 from scc_tf.inference import outputs
+from scc_tf.keras_private import all_layers
 from scc_tf.safety import Contract, check_safety_set, safety_accuracy, select_safety_set
 from scc_tf.training import default_format_optimizer
 
@@ -280,7 +281,7 @@ def _measured(model, finished, report, objective, data, target_bytes, notes):
     written = packed_bytes(finished)
     floats = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()]).tobytes()
     contract = finished.contract
-    counts = {layer.name: layer.count_params() for layer in model._flatten_layers()}
+    counts = {layer.name: layer.count_params() for layer in all_layers(model)}
     parameters = model.count_params()
     plain = to_plain(finished)
     return Compressed(

@@ -5,6 +5,7 @@ import numpy as np
 
 from scc_tf.arguments import check_count
 from scc_tf.inference import check_model
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import frozen_variables, is_frozen, self_compressing_layers
 
 __all__ = ["round_exponents", "round_vectors"]
@@ -77,7 +78,7 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
     check_model(model)
     check_count("mantissa_bits", mantissa_bits, least=0, most=10)
     done = set() if include_frozen else frozen_variables(model)
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         if hasattr(layer, "finalize_state"):  # it has made constants of what it knows of its data
             done |= {id(v) for v in layer.weights}
     for layer in self_compressing_layers(model):
@@ -106,7 +107,7 @@ def round_vectors(model, mantissa_bits=10, *, include_frozen=False):
 
 def _deviations(model):
     """``{id of a moving mean: standard deviations}``: what a mean is rounded by counts in these."""
-    norms = [layer for layer in model._flatten_layers() if isinstance(layer, keras.layers.BatchNormalization)]
+    norms = [layer for layer in all_layers(model) if isinstance(layer, keras.layers.BatchNormalization)]
     return {id(n.moving_mean): np.sqrt(np.asarray(n.moving_variance) + n.epsilon) for n in norms if n.built}
 
 

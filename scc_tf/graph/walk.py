@@ -59,7 +59,7 @@ def walk(model, arguments, visit):
         if id(waiting[-1]) in known:
             waiting.pop()
             continue
-        operation, inputs, outputs = producing_call(waiting[-1])
+        operation, inputs, outputs, _ = producing_call(waiting[-1])
         if missing := [t for t in inputs if id(t) not in known]:
             waiting.extend(reversed(missing))
             continue

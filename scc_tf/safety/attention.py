@@ -16,6 +16,7 @@ from scc_tf.arguments import check_count
 from scc_tf.classifier import border
 from scc_tf.graph.walk import is_graph
 from scc_tf.inference import arranged, batch_for, batches, packed, tensors
+from scc_tf.keras_private import all_layers, producing_call
 from scc_tf.safety.uncertainty import class_probabilities
 
 __all__ = ["CamBatch", "attention_score", "cam_batches", "last_convolution", "resize_maps"]
@@ -129,7 +130,7 @@ def _normalise(maps):
 
 
 def _calls(model):
-    """``(operation, its node, its output)`` of all that the outputs of a model are made of.
+    """``(operation, its output)`` of all that the outputs of a model are made of.
 
     Not ``layer.output``: a Sequential whose layers were added one by one has called each several times.
     """
@@ -138,9 +139,9 @@ def _calls(model):
         tensor = waiting.pop()
         if id(tensor) not in seen:
             seen.add(id(tensor))
-            operation, index, _ = tensor._keras_history
-            yield operation, operation._inbound_nodes[index], tensor
-            waiting.extend(operation._inbound_nodes[index].input_tensors)
+            call = producing_call(tensor)
+            yield call.operation, tensor
+            waiting.extend(call.inputs)
 
 
 def _last_maps(model):
@@ -148,14 +149,14 @@ def _last_maps(model):
     places = {id(layer): place for place, layer in enumerate(model.layers)}
     found = [
         (places[id(layer)], layer, tensor)
-        for layer, _, tensor in _calls(model)
+        for layer, tensor in _calls(model)
         if id(layer) in places and len(tensor.shape) == 4 and _has_convolution(layer)
     ]
     return max(found, key=lambda each: each[0], default=(0, None, None))[1:]
 
 
 def _has_convolution(layer):
-    inner = layer._flatten_layers() if is_graph(layer) else [layer]
+    inner = all_layers(layer) if is_graph(layer) else [layer]
     return any(isinstance(each, _CONVOLUTIONS) for each in inner)
 
 
@@ -167,8 +168,8 @@ def _ends(model):
     """
     tensor, left_out = model.outputs[0], False
     while True:
-        operation, index, _ = tensor._keras_history
-        inputs, activation = operation._inbound_nodes[index].input_tensors, getattr(operation, "activation", None)
+        operation, inputs, *_ = producing_call(tensor)
+        activation = getattr(operation, "activation", None)
         alone = type(operation).__name__ in ("Softmax", "Sigmoid") or isinstance(operation, keras.layers.Activation)
         squashes = activation in _SQUASHING or (alone and activation is None)
         casts = activation is keras.activations.linear  # to float32, behind layers of half precision

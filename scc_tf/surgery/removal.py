@@ -10,7 +10,7 @@ from absl import logging
 
 from scc_tf.arguments import received
 from scc_tf.graph import Flow, check_functional
-from scc_tf.keras_private import all_layers
+from scc_tf.keras_private import all_layers, trained_by
 from scc_tf.optimizer_state import carry_optimizer, optimizer_parts
 from scc_tf.reports import Report, Table
 from scc_tf.surgery.plan import make_plan
@@ -185,7 +185,7 @@ def followed(model, other, cuts):
     found = {}
     for name, optimizer in vars(model).items():
         if isinstance(optimizer, keras.optimizers.Optimizer) and optimizer.built:
-            known = {id(v) for part in optimizer_parts(optimizer) for v in part._trainable_variables}
+            known = {id(v) for part in optimizer_parts(optimizer) for v in trained_by(part)[0]}
             if name == "optimizer":
                 known.add(id(None))  # biases that were added
             found[name] = optimizer, [v for v in other.trainable_variables if old_of[id(v)] in known]

@@ -11,6 +11,7 @@ from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.graph import Flow, running_state
+from scc_tf.keras_private import loss_tracker
 from scc_tf.layers import SelfCompressing, self_compressing_layers
 from scc_tf.rate import RateTerm
 from scc_tf.safety.evaluation import check_safety_set
@@ -220,7 +221,7 @@ class SelfCompressingModel(CuttableModel):
         gradients = tape.gradient(scaled_loss, [*weights, *formats])
         self.optimizer.apply(gradients[: len(weights)], weights)
         self._update_formats(gradients[len(weights) :], formats, scale)
-        self._loss_tracker.update_state(loss, sample_weight=ops.shape(keras.tree.flatten(predictions)[0])[0])
+        loss_tracker(self).update_state(loss, sample_weight=ops.shape(keras.tree.flatten(predictions)[0])[0])
         coded = self.size_model == "entropy"
         extra_logs["bits_per_weight"] = size / UNITS[self.size_term.unit] if coded else self._nominal()
         return {**self.compute_metrics(x, y, predictions, sample_weight=sample_weight), **extra_logs}

@@ -12,6 +12,7 @@ from lab.stage import Stage, error_percent
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.finishing.rounding import round_vectors
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import Masked, kernels_of
 from scc_tf.pruning import global_masks
 from scc_tf.surgery import remove_dead_channels
@@ -122,7 +123,7 @@ def weights_by_layer(model):
 
 def _kernels(model):
     """``(layer, kernel)`` for every layer whose weights can be pruned, kernels as arrays."""
-    found = [layer for layer in model._flatten_layers() if kernels_of(layer)]
+    found = [layer for layer in all_layers(model) if kernels_of(layer)]
     return [(layer, keras.ops.convert_to_numpy(layer.kernel)) for layer in found]
 
 

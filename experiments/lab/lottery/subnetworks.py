@@ -9,6 +9,7 @@ import numpy as np
 
 from scc_tf.conversion import add_masks
 from scc_tf.flops import count_trainable
+from scc_tf.keras_private import producing_call
 from scc_tf.layers import Masked, kernels_of
 from scc_tf.pruning import global_masks, kept_count, largest_neurons, neuron_scores, random_neurons
 from scc_tf.surgery import remove_channels
@@ -26,7 +27,7 @@ class Neurons:
 
     def everything(self, model):
         """``kept`` of the whole ``model``, channels ``(C,)`` of each layer that can be pruned."""
-        outputs = {tensor._keras_history.operation for tensor in model.outputs}
+        outputs = {producing_call(tensor).operation for tensor in model.outputs}
         return {
             layer.name: np.ones(layer.kernel.shape[-1], bool) for layer in _kernel_layers(model) if layer not in outputs
         }

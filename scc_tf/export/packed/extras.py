@@ -21,6 +21,7 @@ from scc_tf.coding.mixing import MixedCoder, code_array
 from scc_tf.export.packed.bounds import parse
 from scc_tf.graph import LayerState, has_own_state, state_of
 from scc_tf.graph.walk import is_graph
+from scc_tf.keras_private import all_layers
 
 __all__ = ["read_extras", "restore_states", "write_extras"]
 
@@ -69,7 +70,7 @@ def _longest_text(data):
 
 
 def _layers(model):
-    return [layer for layer in model._flatten_layers() if not is_graph(layer)]
+    return [layer for layer in all_layers(model) if not is_graph(layer)]
 
 
 def _form(array):

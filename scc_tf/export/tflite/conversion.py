@@ -9,6 +9,7 @@ import tensorflow as tf
 
 from scc_tf.conversion import to_plain
 from scc_tf.export.tflite.quiet import quiet
+from scc_tf.keras_private import all_layers
 
 __all__ = ["check_convertible", "float_bytes", "input_names", "output_names"]
 
@@ -76,7 +77,7 @@ def check_convertible(model):
                 f"Expected inputs whose shape is known but for the batch. "
                 f"Received: input {tensor.name!r} of shape {tuple(tensor.shape)}"
             )
-    for layer in model._flatten_layers():
+    for layer in all_layers(model):
         _check_layer(layer)
     for tensor in model.inputs:
         if tensor.dtype == "string":
@@ -131,7 +132,7 @@ def _needs(model, message):
     """The operators that an error of the converter names, and the layers that it finds them in."""
     operators = sorted(set(re.findall(r"'tf\.(\w+)' op is neither", message)))
     scopes = " ".join(re.findall(r'"\w+:", "([^"]*)"', message))
-    names = [layer.name for layer in model._flatten_layers(include_self=False)]
+    names = [layer.name for layer in all_layers(model, include_self=False)]
     layers = [name for name in names if re.search(rf"(^|[ /]){re.escape(name)}(_\d+)?/", scopes)]
     if not operators:
         return " ".join(message.split())[:300]

@@ -17,6 +17,7 @@ from scc_tf.export.tflite.static import check_installed, quantize_activations
 from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
 from scc_tf.export.tflite.versions import set_versions
 from scc_tf.inference import check_weights
+from scc_tf.keras_private import all_layers, own_trainable_variables
 from scc_tf.layers import entries, entry_of
 
 __all__ = ["export_tflite"]
@@ -187,9 +188,9 @@ def _fallbacks(decisions, missing, model, kept):
             yield _label(decision.filter), decision.reason
     for kernel in missing:
         yield str(kernel), "the converted graph has no filter that is this kernel times scales: float32"
-    for layer in {id(layer): layer for layer in model._flatten_layers(include_self=False)}.values():
+    for layer in {id(layer): layer for layer in all_layers(model, include_self=False)}.values():
         known = isinstance(layer, keras.Model) or entry_of(layer) in entries()
-        if not known and any(len(weight.shape) > 1 for weight in layer._trainable_variables):
+        if not known and any(len(weight.shape) > 1 for weight in own_trainable_variables(layer)):
             yield layer.name, f"{type(layer).__name__} does not self-compress"
     if kept:
         names = ", ".join(sorted(kept))

@@ -12,6 +12,7 @@ import numpy as np
 from keras import ops
 
 from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, schema
+from scc_tf.keras_private import all_layers
 from scc_tf.layers import SelfCompressing, entry_of, layout_of
 
 __all__ = [
@@ -141,7 +142,7 @@ def kernels_of(model):
         List of `Kernel`.
     """
     kernels = []
-    for layer in {id(layer): layer for layer in model._flatten_layers()}.values():
+    for layer in {id(layer): layer for layer in all_layers(model)}.values():
         if isinstance(layer, SelfCompressing):
             kernels += [_learned_kernel(layer, fmt) for fmt in layer.formats]
         elif (entry := entry_of(layer)) is not None and layer.built:
