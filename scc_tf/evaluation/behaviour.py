@@ -1,4 +1,4 @@
-"""How good one classifier's answers and its confidence are, on test images and outside their distribution."""
+"""How good one classifier's answers and its confidence are, on the test set and outside its distribution."""
 
 import dataclasses
 
@@ -50,10 +50,10 @@ class Curves:
     Attributes:
         reliability: `scc_tf.metrics.ReliabilityBins` of equal width.
         confidence_edges: ``(21,)``, edges of the histograms of the highest probability.
-        confidence_in: ``(20,)``, share of the test images in each.
-        confidence_out: ``(20,)``, share of the OOD images; None without any.
+        confidence_in: ``(20,)``, share of the test set in each.
+        confidence_out: ``(20,)``, share of the OOD set; None without any.
         coverage, risk: ``(P,)``, the risk-coverage curve at up to 200 points.
-        example_probabilities: ``(E, K)`` of single OOD images; None without any.
+        example_probabilities: ``(E, K)`` of single OOD inputs; None without any.
     """
 
     reliability: metrics.ReliabilityBins
@@ -66,49 +66,30 @@ class Curves:
 
 
 def measure_behaviour(outputs, validation_labels, test_labels, bins):
-    """Measure a model by its outputs.
-
-    Args:
-        outputs: `ClassifierOutputs` of the sets ``"validation"`` and ``"test"``.
-        validation_labels: int ``(N,)``.
-        test_labels: int ``(M,)``.
-        bins: of ECE, MCE and UCE.
-
-    Returns:
-        `Behaviour`.
+    """`Behaviour` by the `ClassifierOutputs` of the sets ``"validation"`` and ``"test"``; ``bins`` are of ECE and such.
 
     Raises:
-        ValueError: if labels do not fit, or ``bins`` is no positive int.
+        ValueError: if labels, int ``(N,)``, do not fit, or ``bins`` is no positive int.
     """
     temperature = metrics.fit_temperature(outputs.logits["validation"], validation_labels)
-    plain, scaled = (outputs.probabilities("test", t) for t in (1.0, temperature))
+    plain, scaled = ((outputs.probabilities("test", t), test_labels) for t in (1.0, temperature))
     return Behaviour(
-        accuracy=metrics.accuracy(plain, test_labels),
-        negative_log_likelihood=metrics.negative_log_likelihood(plain, test_labels),
-        brier_score=metrics.brier_score(plain, test_labels),
-        expected_calibration_error=metrics.expected_calibration_error(plain, test_labels, bins),
-        expected_calibration_error_mass=metrics.expected_calibration_error(plain, test_labels, bins, "mass"),
-        maximum_calibration_error=metrics.maximum_calibration_error(plain, test_labels, bins),
-        uncertainty_calibration_error=metrics.uncertainty_calibration_error(plain, test_labels, bins),
+        accuracy=metrics.accuracy(*plain),
+        negative_log_likelihood=metrics.negative_log_likelihood(*plain),
+        brier_score=metrics.brier_score(*plain),
+        expected_calibration_error=metrics.expected_calibration_error(*plain, bins),
+        expected_calibration_error_mass=metrics.expected_calibration_error(*plain, bins, "mass"),
+        maximum_calibration_error=metrics.maximum_calibration_error(*plain, bins),
+        uncertainty_calibration_error=metrics.uncertainty_calibration_error(*plain, bins),
         temperature=temperature,
-        scaled_calibration_error=metrics.expected_calibration_error(scaled, test_labels, bins),
-        scaled_negative_log_likelihood=metrics.negative_log_likelihood(scaled, test_labels),
-        risk_coverage_area=metrics.risk_coverage(plain, test_labels).area,
+        scaled_calibration_error=metrics.expected_calibration_error(*scaled, bins),
+        scaled_negative_log_likelihood=metrics.negative_log_likelihood(*scaled),
+        risk_coverage_area=metrics.risk_coverage(*plain).area,
     )
 
 
 def measure_curves(outputs, test_labels, bins, examples):
-    """What the figure shows of a model.
-
-    Args:
-        outputs: `ClassifierOutputs` of the set ``"test"``, and of ``"out"`` if there are OOD images.
-        test_labels: int ``(M,)``.
-        bins: of the reliability diagram.
-        examples: indices into the OOD images.
-
-    Returns:
-        `Curves`.
-    """
+    """`Curves` by the outputs of the set ``"test"``, and of ``"out"`` where there is one, of which are the examples."""
     inside = outputs.probabilities("test")
     outside = outputs.probabilities("out") if "out" in outputs.logits else None
     coverage, risk, _ = metrics.risk_coverage(inside, test_labels)

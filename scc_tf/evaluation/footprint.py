@@ -52,8 +52,7 @@ def measure_footprint(model, stored=True):
         stored: whether to pack it, which takes about a second per million weights.
 
     Returns:
-        ``(Footprint, notes)``: a tuple of str says what is missing and why; that a plain model has no packed file goes
-        without saying.
+        ``(Footprint, notes)``: a tuple of str says what is missing and why.
 
     Raises:
         ValueError: if the model is subclassed or not built.
@@ -64,33 +63,19 @@ def measure_footprint(model, stored=True):
         >>> footprint.float32_bytes, footprint.multiply_accumulates, footprint.stored_bytes is None
         (144, 32, True)
     """
-    plain = to_plain(model)
+    plain, notes, size, work = to_plain(model), [], None, (None, None, None)
     smaller = remove_dead_channels(plain)[0]
-    size, size_notes = _stored(model) if stored and is_compressed(model) else (None, ())
-    whole, live, work_notes = _operations(plain, smaller)
-    footprint = Footprint(
-        float32_bytes=4 * plain.count_params(),
-        stored_bytes=size,
-        parameters=plain.count_params(),
-        nonzero_parameters=sum(int(np.count_nonzero(ops.convert_to_numpy(w))) for w in plain.weights),
-        live_parameters=smaller.count_params(),
-        multiply_accumulates=whole and whole.multiply_accumulates,
-        live_multiply_accumulates=live and live.multiply_accumulates,
-        nonzero_multiply_accumulates=whole and whole.nonzero_multiply_accumulates,
-    )
-    return footprint, size_notes + work_notes
-
-
-def _stored(model):
-    try:
-        return len(packed_bytes(model)), ()
-    except ValueError as error:
-        return None, (f"no packed file: {str(error).partition(' Received')[0]}",)
-
-
-def _operations(plain, smaller):
+    if stored and is_compressed(model):
+        try:
+            size = len(packed_bytes(model))
+        except ValueError as error:
+            notes.append(f"no packed file: {str(error).partition(' Received')[0]}")
     try:
         whole, live = count_operations(plain), count_operations(smaller)
+        work = (whole.multiply_accumulates, live.multiply_accumulates, whole.nonzero_multiply_accumulates)
+        notes += [f"multiply-accumulates without those of layer {name!r}" for name in whole.uncounted]
     except ValueError as error:
-        return None, None, (f"no multiply-accumulates: {error}",)
-    return whole, live, tuple(f"multiply-accumulates without those of layer {name!r}" for name in whole.uncounted)
+        notes.append(f"no multiply-accumulates: {error}")
+    parameters, nonzero = plain.count_params(), [np.count_nonzero(ops.convert_to_numpy(w)) for w in plain.weights]
+    footprint = Footprint(4 * parameters, size, parameters, int(sum(nonzero)), smaller.count_params(), *work)
+    return footprint, tuple(notes)

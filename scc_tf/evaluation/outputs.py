@@ -1,27 +1,26 @@
-"""What a classifier says about images, as logits."""
+"""What a classifier says, as logits."""
 
 import dataclasses
 
 import keras
 import numpy as np
 
-from scc_tf.classifier import last_activation
-from scc_tf.graph import check_functional
+from scc_tf.classifier import border, classes_of, last_activation
 from scc_tf.inference import check_inputs, outputs
 from scc_tf.metrics import softmax
 from scc_tf.metrics.probabilities import ROW_TOLERANCE
 
-__all__ = ["ClassifierOutputs", "check_images", "classifier_outputs", "number_of_classes"]
+__all__ = ["ClassifierOutputs", "check_sets", "classifier_outputs", "number_of_classes"]
 
 
 @dataclasses.dataclass(frozen=True)
 class ClassifierOutputs:
-    """Logits of several sets of images.
+    """Logits of several sets of inputs.
 
     Attributes:
         logits: ``{set: float64 array (N, K)}``.
-        are_logits: False where the model returned probabilities, and ``logits`` are their logarithms: the same
-            probabilities, but no energy.
+        are_logits: False where the model returned probabilities, and ``logits`` are their logarithms, or has one unit
+            for two classes: the same probabilities, but no energy.
     """
 
     logits: dict
@@ -33,46 +32,31 @@ class ClassifierOutputs:
 
 
 def number_of_classes(model, name="model"):
-    """``K`` of a classifier ``(N, ...) -> (N, K)``, without running it.
-
-    Args:
-        model: Keras model.
-        name: of the model, for what is raised.
+    """``K`` of a classifier, without running it; see `scc_tf.classifier.classes_of`.
 
     Raises:
-        ValueError: if the model is subclassed or not built, has several inputs or outputs or one class only, or a
-            sigmoid on each class: these are neither logits nor probabilities of one class out of all.
+        ValueError: if it is none, or has a sigmoid on each class: these are neither logits nor probabilities of one
+            class out of all.
     """
-    check_functional(model)
-    if len(model.inputs) != 1 or len(model.outputs) != 1 or len(model.outputs[0].shape) != 2:
-        raise ValueError(
-            "Expected a classifier with one input and one output (N, K). Received: "
-            f"{name!r} with inputs {[t.shape for t in model.inputs]} and outputs {[t.shape for t in model.outputs]}"
-        )
-    if model.outputs[0].shape[1] == 1:
-        raise ValueError(f"Expected one output per class. Received: {name!r} with output {model.outputs[0].shape}")
-    if last_activation(model) is keras.activations.sigmoid:
+    classes = classes_of(model, name)
+    if model.outputs[0].shape[1] > 1 and last_activation(model) is keras.activations.sigmoid:
         raise ValueError(f"Expected logits or softmax probabilities. Received: {name!r} with a sigmoid on each class")
-    return model.outputs[0].shape[1]
+    return classes
 
 
-def check_images(model, images, name="model"):
-    """Refuse sets of images that a model cannot take, before it is run; the arguments are those below.
-
-    Returns:
-        ``{set: list of one array}``.
-    """
-    return {key: check_inputs(f"images for {name!r} on the {key} set", own, model) for key, own in images.items()}
+def check_sets(model, sets, name="model"):
+    """Sets of inputs as ``{set: list of arrays}``, before the model is run; the arguments are those below."""
+    return {key: check_inputs(f"inputs for {name!r} on the {key} set", own, model) for key, own in sets.items()}
 
 
-def classifier_outputs(model, images, name="model", batch_size=None):
-    """Run a classifier over sets of images, in inference mode.
+def classifier_outputs(model, sets, name="model", batch_size=None):
+    """Run a classifier over sets of inputs, in inference mode.
 
     Outputs are taken for probabilities if no row of any set has a negative entry and every row sums to 1.
 
     Args:
-        model: built Sequential or functional Keras model with one input and one output ``(N, K)``, ``K >= 2``.
-        images: ``{set: array (N, ...)}`` in the shape and range that the model was trained for.
+        model: built Sequential or functional Keras model with one output ``(N, K)``, or one unit for two classes.
+        sets: ``{set: inputs}``, in the structure, shape and range that the model takes.
         name: of the model, for what is raised.
         batch_size: examples per forward pass; None: as many as memory allows, 500 at most.
 
@@ -80,8 +64,8 @@ def classifier_outputs(model, images, name="model", batch_size=None):
         `ClassifierOutputs`.
 
     Raises:
-        ValueError: if the model is subclassed or not built, has several inputs or outputs or one class only, the images
-            are not finite or have another shape than it takes, or an output is not finite.
+        ValueError: if the model is no such classifier, the inputs are not finite or have another shape than it takes,
+            or an output is not finite.
 
     Example:
         >>> model = keras.Sequential([keras.Input((2,)), keras.layers.Dense(3, "softmax")])
@@ -89,23 +73,17 @@ def classifier_outputs(model, images, name="model", batch_size=None):
         False
     """
     number_of_classes(model, name)
-    found = {
-        key: _finite(outputs(model, arrays, batch_size), f"{name!r} on the {key} set")
-        for key, arrays in check_images(model, images, name).items()
-    }
-    if not all(_are_probabilities(array) for array in found.values()):
-        return ClassifierOutputs(found, are_logits=True)
+    answers = {}
+    for key, arrays in check_sets(model, sets, name).items():
+        (values,) = keras.tree.flatten(outputs(model, arrays, batch_size))
+        answers[key] = values = values.astype(np.float64)
+        if wrong := np.sum(~np.isfinite(values)):
+            raise ValueError(f"Expected finite outputs. Received: {wrong} that are not, of {name!r} on the {key} set")
+    if model.outputs[0].shape[1] == 1:
+        if border(model) == 0:
+            return ClassifierOutputs({key: np.pad(z, ((0, 0), (1, 0))) for key, z in answers.items()}, False)
+        answers = {key: np.concatenate([1 - p, p], axis=1) for key, p in answers.items()}
+    elif not all(p.min() >= 0 and np.abs(p.sum(axis=1) - 1).max() <= ROW_TOLERANCE for p in answers.values()):
+        return ClassifierOutputs(answers, are_logits=True)
     smallest = np.finfo(np.float32).tiny  # of what a float32 softmax can return besides 0
-    return ClassifierOutputs({key: np.log(np.maximum(p, smallest)) for key, p in found.items()}, are_logits=False)
-
-
-def _finite(answers, what):
-    (values,) = keras.tree.flatten(answers)
-    values = values.astype(np.float64)
-    if not np.isfinite(values).all():
-        raise ValueError(f"Expected finite outputs. Received: {np.sum(~np.isfinite(values))} that are not, of {what}")
-    return values
-
-
-def _are_probabilities(outputs):
-    return bool(outputs.min() >= 0 and np.abs(outputs.sum(axis=1) - 1).max() <= ROW_TOLERANCE)
+    return ClassifierOutputs({key: np.log(np.maximum(p, smallest)) for key, p in answers.items()}, are_logits=False)

@@ -316,8 +316,9 @@ def test_short_names_do_not_narrow_the_table(net, data):
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ({"before": keras.Sequential([keras.layers.Dense(3)])}, "Sequential or functional"),
-        ({"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])}, "one output per class"),
+        ({"before": keras.Sequential([keras.layers.Dense(3)])}, "functional or Sequential"),
+        ({"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(1)])}, "Received: 3 and 2 outputs"),
+        ({"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, "relu")])}, "one output per class"),
         (
             {"after": keras.Sequential([keras.Input((8,)), keras.layers.Dense(4)])},
             r"same classes\. Received: 3 and 4 outputs",
@@ -326,7 +327,7 @@ def test_short_names_do_not_narrow_the_table(net, data):
             {"after": keras.Sequential([keras.Input((9,)), keras.layers.Dense(3)])},
             r"'after' on the validation set of shape \(None, 9\).*\(40, 8\)",
         ),
-        ({"after": keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(3)])}, "one input and one output"),
+        ({"after": keras.Sequential([keras.Input((2, 4)), keras.layers.Dense(3)])}, "classifier with one output"),
         ({"data": "mnist"}, "Received: str without validation and test"),
         ({"ood": np.zeros((4, 5))}, r"'before' on the out set of shape \(None, 8\).*\(4, 5\)"),
         ({"ood": np.zeros((0, 8))}, "out set of at least one example"),
@@ -339,7 +340,7 @@ def test_short_names_do_not_narrow_the_table(net, data):
             ({"bins": bins}, "bins to be a whole number of at least 1. Received: bins=")
             for bins in (0, -1, 1.5, "9", None, True)
         ),
-        ({"examples": [99]}, "30 OOD images"),
+        ({"examples": [99]}, "30 OOD inputs"),
         ({"examples": -1}, "examples=-1"),
     ],
 )
@@ -410,3 +411,37 @@ def test_outputs_that_are_not_finite_are_refused(net, data):
     broken.get_layer("head").bias.assign([np.nan] * 3)
     with pytest.raises(ValueError, match=r"finite outputs.*'after' on the validation set"):
         evaluate_compression(net, broken, data)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("activation", ["sigmoid", None])
+def test_one_unit_tells_two_classes_apart(activation, data):
+    """Measured as the two classes of a softmax over 0 and the logit."""
+    unit = keras.Sequential([keras.Input((8,)), keras.layers.Dense(1, activation, name="head")])
+    both = keras.Sequential([keras.Input((8,)), keras.layers.Dense(2, name="head")])
+    kernel, bias = unit.get_weights()
+    both.set_weights([np.pad(kernel, ((0, 0), (1, 0))), np.pad(bias, (1, 0))])
+    splits = {name: Split(own.images, own.labels > 0) for name, own in data._asdict().items() if isinstance(own, Split)}
+    report = evaluate_compression(both, unit, SimpleNamespace(**splits), outsiders(), stored=False)
+    ours, expected = (dataclasses.asdict(model.behaviour) for model in (report.after, report.before))
+    assert ours == pytest.approx(expected, rel=1e-4, abs=1e-6) and report.agreement == 1
+    assert set(report.after.ood.scores) == {"probability", "entropy"}
+
+
+@pytest.mark.slow
+def test_several_inputs_are_given_by_name(data, tmp_path):
+    left, right = keras.Input((5,), name="left"), keras.Input((3,), name="right")
+    joined = keras.layers.Concatenate()([left, right])
+    model = keras.Model({"left": left, "right": right}, keras.layers.Dense(3, name="head")(joined))
+    compressed = scc_tf.self_compress(model)
+
+    def named(images):
+        return {"right": images[:, 5:], "left": images[:, :5]}
+
+    splits = {
+        name: Split(named(own.images), own.labels) for name, own in data._asdict().items() if isinstance(own, Split)
+    }
+    report = evaluate_compression(model, compressed, SimpleNamespace(**splits), named(outsiders()), examples=2)
+    expected = np.mean(np.asarray(model(named(data.test.images))).argmax(1) == data.test.labels)
+    assert report.before.behaviour.accuracy == expected and report.images["test"] == 60
+    report.save_figure(tmp_path / "page.png")

@@ -24,9 +24,11 @@ from tflite_files import (
     stored_matrices,
 )
 
+import scc_tf
 from scc_tf import layers
 from scc_tf.export import export_tflite
 
+K = keras.layers
 each_net = pytest.mark.parametrize("net", NETS, ids=lambda net: net.__name__)
 
 
@@ -42,9 +44,8 @@ def assert_learned_integers(path, model):
 
 @pytest.mark.slow
 @each_net
-def test_weight_only_outputs_are_those_of_keras(net, tmp_path):
-    model, path = net(), tmp_path / "model.tflite"
-    report = export_tflite(model, path)
+def test_weight_only_outputs_are_those_of_keras(net, exported):
+    model, path, report = exported(net)
     assert report.fallbacks == ()
     assert {kernel.type for kernel in report.kernels} == {"int8"}
     assert relative_error(path, model) < 1e-5
@@ -75,9 +76,8 @@ def test_rounded_biases_are_those_of_keras(compute, tmp_path):
 
 @pytest.mark.slow
 @each_net
-def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
-    model, path = net(), tmp_path / "model.tflite"
-    report = export_tflite(model, path, compute="dynamic")
+def test_dynamic_outputs_are_close_to_those_of_keras(net, exported):
+    model, path, report = exported(net, compute="dynamic")
     assert report.fallbacks == ()
     for kernel in report.kernels:
         assert kernel.compute == ("float" if kernel.op == "DEPTHWISE_CONV_2D" else "integer")
@@ -88,10 +88,9 @@ def test_dynamic_outputs_are_close_to_those_of_keras(net, tmp_path):
 
 @pytest.mark.slow
 @each_net
-def test_static_outputs_are_close_to_those_of_keras(net, tmp_path):
+def test_static_outputs_are_close_to_those_of_keras(net, exported):
     pytest.importorskip("ai_edge_quantizer")
-    model, path = net(), tmp_path / "model.tflite"
-    report = export_tflite(model, path, compute="int8", representative_data=inputs(model))
+    model, path, report = exported(net, compute="int8")
     assert report.fallbacks == ()
     assert {kernel.compute for kernel in report.kernels} == {"integer"}
     assert relative_error(path, model) < 0.1
@@ -100,9 +99,8 @@ def test_static_outputs_are_close_to_those_of_keras(net, tmp_path):
 
 
 @pytest.mark.slow
-def test_without_normalization_the_scales_are_the_learned_steps(tmp_path):
-    model, path = einsum(), tmp_path / "model.tflite"
-    export_tflite(model, path)
+def test_without_normalization_the_scales_are_the_learned_steps(exported):
+    model, path, _ = exported(einsum)
     (integers, scales), layer = stored_matrices(path)[0], model.layers[-1]
 
     def in_order(kernel):  # (c, d, e, f) to (e f, c d)
@@ -113,12 +111,10 @@ def test_without_normalization_the_scales_are_the_learned_steps(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_normalization_behind_a_relu_goes_to_the_scales(tmp_path):
-    model, path = conv_relu_norm(), tmp_path / "model.tflite"
-    export_tflite(model, path)
-    names = [name for name, _ in operators(path)]
-    assert "MUL" not in names
-    export_tflite(model, path, storage="float32")
+def test_a_normalization_behind_a_relu_goes_to_the_scales(exported):
+    _, path, _ = exported(conv_relu_norm)
+    assert "MUL" not in [name for name, _ in operators(path)]
+    _, path, _ = exported(conv_relu_norm, storage="float32")
     assert "MUL" in [name for name, _ in operators(path)]
 
 
@@ -133,17 +129,15 @@ def test_one_behind_a_relu_with_a_negative_factor_stays(tmp_path):
 
 
 @pytest.mark.slow
-def test_a_normalization_before_a_dense_layer_goes_to_the_activation(tmp_path):
-    model, path = dense_norm_dense(), tmp_path / "model.tflite"
-    export_tflite(model, path, compute="dynamic")
+def test_a_normalization_before_a_dense_layer_goes_to_the_activation(exported):
+    model, path, _ = exported(dense_norm_dense, compute="dynamic")
     assert [name for name, _ in operators(path)] == ["FULLY_CONNECTED", "MUL", "FULLY_CONNECTED"]
     assert_learned_integers(path, model)
 
 
 @pytest.mark.slow
-def test_channels_without_bits_are_zeros_with_a_usable_scale(tmp_path):
-    model, path = dead_channels(), tmp_path / "model.tflite"
-    export_tflite(model, path, compute="dynamic")
+def test_channels_without_bits_are_zeros_with_a_usable_scale(exported):
+    _, path, _ = exported(dead_channels, compute="dynamic")
     dead = [(matrix[1], scales) for matrix, scales in stored_matrices(path)]
     assert len(dead) == 2
     for row, scales in dead:
@@ -175,8 +169,51 @@ def test_several_inputs_and_outputs_keep_their_names(tmp_path):
 
 
 @pytest.mark.slow
-def test_residual_net_runs_without_the_default_delegate_too(tmp_path):
-    model, path = residual(), tmp_path / "model.tflite"
+def test_residual_net_runs_without_the_default_delegate_too(exported):
     for compute, bound in (("float", 1e-5), ("dynamic", 0.05)):
-        export_tflite(model, path, compute=compute)
+        model, path, _ = exported(residual, compute=compute)
         assert relative_error(path, model, **WITHOUT_DELEGATE) < bound
+
+
+KINDS = {
+    "self-compressing": scc_tf.self_compress,
+    "masked": scc_tf.add_masks,
+    "weight-sharing": lambda model: scc_tf.share_weights(model, clusters=5),
+    "masked and self-compressing": lambda model: scc_tf.add_masks(scc_tf.self_compress(model)),
+    "masked and weight-sharing": lambda model: scc_tf.share_weights(pruned(scc_tf.add_masks(model)), clusters=5),
+}
+
+
+def pruned(model):
+    for layer in model.layers:
+        if hasattr(layer, "prune"):
+            layer.prune(np.abs(layer.kernel) > 0.1)
+    return model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_compressed_model_is_written(kind, tmp_path):
+    plain = keras.Sequential(
+        [keras.Input((6, 6, 2)), K.Conv2D(4, 3, name="conv"), K.Flatten(), K.Dense(3, name="head")]
+    )
+    model, path = KINDS[kind](plain), tmp_path / "model.tflite"
+    model = pruned(model) if kind.startswith("masked") else model
+    for compute, bound in (("float", 1e-5), ("dynamic", 0.05)):
+        report = export_tflite(model, path, compute=compute)
+        assert relative_error(path, model) < bound
+        wanted = "int8" if "self-compressing" in kind else "float32"
+        assert [(row.layer, row.type) for row in report.kernels] == [("conv", wanted), ("head", wanted)]
+        assert bool(report.fallbacks) == (wanted == "float32")
+
+
+@pytest.mark.slow
+def test_mixed_precision_is_written_as_float32(tmp_path):
+    names = ["mixed_float16", keras.DTypePolicy("mixed_float16")]
+    stack = [K.Conv2D(4, 3, dtype=names[0]), K.Bidirectional(K.GRU(3, dtype=names[0]), dtype=names[1])]
+    stack.insert(1, K.Reshape((4, 16)))
+    plain = keras.Sequential([keras.Input((6, 6, 2)), *stack, K.Dense(3, dtype=names[1], name="head")])
+    model, path = scc_tf.self_compress(plain), tmp_path / "model.tflite"
+    report = export_tflite(model, path)
+    assert {row.type for row in report.kernels if row.layer in ("conv2d", "head")} == {"int8"}
+    assert relative_error(path, model) < 0.01  # of float16

@@ -3,6 +3,7 @@
 import json
 import sys
 
+import flatbuffers
 import keras
 import numpy as np
 import pytest
@@ -13,7 +14,7 @@ from toy_problem import assert_same, values
 from scc_tf import layers
 from scc_tf.export import export_tflite
 from scc_tf.export.tflite import exporter
-from scc_tf.export.tflite.flatbuffer import pack, read, schema
+from scc_tf.export.tflite.flatbuffer import INT8, TFLiteFile, schema
 from scc_tf.export.tflite.samples import representative_samples
 
 
@@ -28,10 +29,6 @@ def two_inputs():
 
 def unknown_length():
     return keras.Sequential([keras.Input((None, 3)), layers.Conv1D(2, 3)])
-
-
-def half_precision():
-    return keras.Sequential([keras.Input((4,)), layers.Dense(3, name="half", dtype="mixed_float16")])
 
 
 def more_than_built_in():
@@ -81,10 +78,10 @@ class Subclassed(keras.Model):
         (dense, {"compute": "int8"}, r"Received: representative_data=None"),
         (dense, {"representative_data": np.ones((2, 4))}, r"with compute='int8' only. Received: compute='float'"),
         (dense, {"compute": "int8", "representative_data": []}, r"at least one input"),
-        (dense, {"compute": "int8", "representative_data": np.ones((2, 5))}, r"shape \(4,\).*float64 \(5,\)"),
+        (dense, {"compute": "int8", "representative_data": np.ones((2, 5))}, r"shape \(4,\).*shape=\(5,\)"),
         (dense, {"compute": "int8", "representative_data": [np.ones((2, 1, 4))]}, r"shape \(4,\).*\(2, 1, 4\)"),
-        (dense, {"compute": "int8", "representative_data": [(np.ones(4), 1)]}, r"Received: tuple"),
-        (dense, {"compute": "int8", "representative_data": ["abcd"]}, r"Received: str"),
+        (dense, {"compute": "int8", "representative_data": [(np.ones(4), 1)]}, r"shape \(4,\)"),
+        (dense, {"compute": "int8", "representative_data": ["abcd"]}, r"shape \(4,\)"),
         (dense, {"compute": "int8", "representative_data": [[1, 2, 3, np.nan]]}, r"finite"),
         (two_inputs, {"compute": "int8", "representative_data": []}, r"representative_data .* each of the 2 inputs"),
         (
@@ -101,12 +98,11 @@ class Subclassed(keras.Model):
         (dense, {"compute": "int8", "representative_data": 3}, r"Received: representative_data=3"),
         (dense, {"storage": "float32", "lanes": 2.0}, r"lanes to be a whole number"),
         (integers, {"compute": "int8", "representative_data": np.full((2, 4), 0.5)}, r"numbers of type int32"),
-        (half_precision, {}, r"layer 'half' that computes in float16"),
         (more_than_built_in, {}, r"built-in operators of TFLite .*Erfinv"),
         (Subclassed, {}, r"built Sequential or functional Keras model. Received: Subclassed"),
         (lambda: keras.Sequential([layers.Dense(3)]), {}, r"built Sequential or functional"),
         (lambda: "model.keras", {}, r"Received: str"),
-        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, r"self-compressing layers"),
+        (lambda: keras.Sequential([keras.Input((4,)), keras.layers.Dense(3)]), {}, r"compressed layers"),
     ],
 )
 def test_bad_arguments_are_named_and_no_file_is_left(model, arguments, message, tmp_path):
@@ -123,35 +119,33 @@ def test_a_folder_in_place_of_the_file_is_refused_before_the_model_is_converted(
 
 def test_int8_compute_without_its_package_says_what_to_install(monkeypatch, tmp_path):
     monkeypatch.setitem(sys.modules, "ai_edge_quantizer", None)
-    with pytest.raises(ValueError, match=r"pip install 'scc_tf\[tflite\]'"):
+    with pytest.raises(ValueError, match=r"pip install 'scc_tf\[int8\]'"):
         export_tflite(dense(), tmp_path / "model.tflite", compute="int8", representative_data=np.ones((2, 4)))
 
 
-def damage(data):
-    """The same file with one weight changed."""
-    model = read(data)
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type == schema.TensorType.INT8:
-            weights = model.buffers[tensor.buffer].data = np.array(model.buffers[tensor.buffer].data)
+def damage(file):
+    """The bytes of a file with one weight changed."""
+    for tensor in file.graph.tensors:
+        if tensor.type == INT8:
+            weights = file.model.buffers[tensor.buffer].data = np.array(file.model.buffers[tensor.buffer].data)
             weights[0] ^= 1
-    return pack(model)
+    return TFLiteFile.packed(file)
 
 
-def other_scale(data):
-    model = read(data)
-    for tensor in model.subgraphs[0].tensors:
-        if tensor.type == schema.TensorType.INT8:
+def other_scale(file):
+    for tensor in file.graph.tensors:
+        if tensor.type == INT8:
             tensor.quantization.scale = tensor.quantization.scale * np.float32(2)
-    return pack(model)
+    return TFLiteFile.packed(file)
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("change", "message"), [(damage, "other values"), (other_scale, "other scales")])
+@pytest.mark.parametrize(("change", "message"), [(damage, "another values"), (other_scale, "another scale")])
 def test_a_file_that_reads_back_differently_is_not_left_behind(change, message, monkeypatch, tmp_path):
     path = tmp_path / "model.tflite"
     path.write_text("what was there")
-    monkeypatch.setattr(exporter, "pack", lambda model: change(pack(model)))
-    monkeypatch.setattr(exporter, "read", lambda data: read(data))
+    monkeypatch.setattr(TFLiteFile, "packed", TFLiteFile.pack, raising=False)
+    monkeypatch.setattr(TFLiteFile, "pack", change)
     with pytest.raises(RuntimeError, match=f"kernel dense as learned: {message}"):
         export_tflite(dense(), path)
     assert path.read_text() == "what was there"
@@ -216,8 +210,8 @@ def test_the_same_model_gives_the_same_bytes(tmp_path):
 def test_stripping_drops_names_and_metadata_but_not_the_signature(tmp_path):
     path = tmp_path / "model.tflite"
     export_tflite(conv_norm(), path)
-    model = read(path.read_bytes())
-    graph = model.subgraphs[0]
+    file = TFLiteFile(path.read_bytes())
+    model, graph = file.model, file.graph
     assert model.description is None
     assert not model.metadata
     ends = {*graph.inputs, *graph.outputs}
@@ -227,23 +221,30 @@ def test_stripping_drops_names_and_metadata_but_not_the_signature(tmp_path):
     assert used | {0} == set(range(len(model.buffers)))
 
 
-def test_equal_vectors_are_written_once():
+def with_buffers(count, data):
     model = schema.ModelT()
-    model.buffers = [schema.BufferT() for _ in range(20)]
+    model.subgraphs = [schema.SubGraphT()]
+    model.buffers = [schema.BufferT() for _ in range(count)]
     for buffer in model.buffers:
-        buffer.data = np.arange(200).astype(np.uint8)
-    assert len(pack(model)) < 1000
-    for buffer in read(pack(model)).buffers:
+        buffer.data = data
+    builder = flatbuffers.Builder()
+    builder.Finish(model.Pack(builder), b"TFL3")
+    return bytes(builder.Output())
+
+
+def test_equal_vectors_are_written_once():
+    file = TFLiteFile(with_buffers(20, np.arange(200).astype(np.uint8)))
+    assert len(file.pack()) < 1000
+    for buffer in file.copy().model.buffers:
         np.testing.assert_array_equal(buffer.data, np.arange(200))
 
 
 def test_buffers_behind_the_flatbuffer_are_read():
-    model = schema.ModelT()
-    model.buffers = [schema.BufferT(), schema.BufferT()]
-    model.buffers[1].offset, model.buffers[1].size = 10_000, 3
-    data = pack(model)
+    file = TFLiteFile(with_buffers(2, None))
+    file.model.buffers[1].offset, file.model.buffers[1].size = 10_000, 3
+    data = file.pack()
     data += bytes(10_000 - len(data)) + b"abc"
-    assert bytes(read(data).buffers[1].data) == b"abc"
+    assert bytes(TFLiteFile(data).model.buffers[1].data) == b"abc"
 
 
 @pytest.mark.parametrize(
@@ -257,7 +258,7 @@ def test_buffers_behind_the_flatbuffer_are_read():
     ids=["array", "one", "mixed", "generator"],
 )
 def test_representative_data_may_have_a_batch_or_not(data):
-    (samples,) = representative_samples(data, conv_norm())
+    (samples,) = representative_samples(data, conv_norm()).values()
     assert samples.shape[1:] == (8, 8, 3) and samples.dtype == np.float32
 
 

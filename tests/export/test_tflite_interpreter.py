@@ -37,13 +37,14 @@ def test_inputs_of_another_shape_are_refused(one_file):
 
 
 @pytest.mark.slow
-def test_several_inputs_are_given_by_name(tmp_path):
+def test_several_inputs_are_given_in_order_or_by_name(tmp_path):
     model, path = exported(tmp_path, ((8,), (4,)))
     a, b = np.random.default_rng(0).normal(size=(2, 5, 8))
     b = b[:, :4]
     names = [tensor.name for tensor in model.inputs]
-    np.testing.assert_allclose(run_tflite(path, dict(zip(names[::-1], [b, a], strict=True))), model([a, b]), atol=1e-5)
-    for wrong in (a, [a, b], {"a": a, "b": b}, dict(zip(names, [a, b[:3]], strict=True))):
+    for given in ([a, b], (a, b), dict(zip(names[::-1], [b, a], strict=True))):
+        np.testing.assert_allclose(run_tflite(path, given), model([a, b]), atol=1e-5)
+    for wrong in (a, [a, b, b], {"a": a, "b": b}, dict(zip(names, [a, b[:3]], strict=True))):
         with pytest.raises(ValueError, match=r"^Expected .* Received: "):
             run_tflite(path, wrong)
 

@@ -5,12 +5,12 @@ import numpy as np
 import pytest
 
 import scc_tf
-from scc_tf.export.tflite.matching import Filter, Kernel, as_matrix, as_tensor, kernels_of, match_filters
+from scc_tf.export.tflite.matching import Filter, Kernel, find_kernels, match_filters
 
 
 def kernel(name, codes, steps=None):
     codes = np.array(codes)
-    return Kernel(name, "kernel", (codes,), (np.float32(np.ones(len(codes)) if steps is None else steps),))
+    return Kernel(name, name, (codes,), (np.float32(np.ones(len(codes)) if steps is None else steps),))
 
 
 def constant(weights, name="arith.constant", op="FULLY_CONNECTED"):
@@ -104,15 +104,8 @@ def test_one_kernel_may_be_in_several_filters():
     assert items[0].kernel is items[1].kernel
 
 
-@pytest.mark.parametrize("op", ["CONV_2D", "DEPTHWISE_CONV_2D"])
-def test_matrices_and_tensors_are_inverse(op):
-    tensor = np.arange(1 * 3 * 2 * 4).reshape((1, 3, 2, 4) if op == "DEPTHWISE_CONV_2D" else (4, 3, 2, 1))
-    matrix = as_matrix(tensor, op)
-    assert len(matrix) == 4
-    np.testing.assert_array_equal(as_tensor(matrix, op, tensor.shape), tensor)
-
-
 @pytest.mark.parametrize("convert", [scc_tf.self_compress, scc_tf.share_weights, scc_tf.add_masks])
-def test_both_kernels_of_a_converted_separable_layer_are_known(convert):
+def test_both_find_kernels_a_converted_separable_layer_are_known(convert):
     model = convert(keras.Sequential([keras.Input((4, 4, 2)), keras.layers.SeparableConv2D(3, 2)]))
-    assert [kernel.name for kernel in kernels_of(model)] == ["depthwise_kernel", "pointwise_kernel"]
+    labels = [kernel.label for kernel in find_kernels(model)]
+    assert [label.rpartition("/")[2] for label in labels] == ["depthwise_kernel", "pointwise_kernel"]

@@ -6,7 +6,7 @@ from tflite_files import inputs, operators, randomize, relative_error
 
 from scc_tf import layers
 from scc_tf.export import export_tflite
-from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, read
+from scc_tf.export.tflite.flatbuffer import TFLiteFile
 
 K = keras.layers
 
@@ -19,10 +19,9 @@ def convolution(filters, size, width=12, **options):
 
 def kernels(path):
     """Shape of the filter and stride along a row, for every convolution of a file."""
-    model = read(path.read_bytes())
-    graph = model.subgraphs[0]
-    convolutions = [o for o in graph.operators if opcode_name(model, o) == "CONV_2D"]
-    return [(array_of(model, graph.tensors[o.inputs[1]]).shape, o.builtinOptions.strideW) for o in convolutions]
+    file = TFLiteFile(path.read_bytes())
+    convolutions = [operator for operator in file.graph.operators if file.op(operator) == "CONV_2D"]
+    return [(file.array(o.inputs[1]).shape, o.builtinOptions.strideW) for o in convolutions]
 
 
 def names(path):

@@ -20,7 +20,6 @@ from tflite_files import (
 
 from scc_tf import layers
 from scc_tf.export import export_tflite
-from scc_tf.export.tflite.storage import pack_int4, unpack_int4
 
 
 def with_codes(layer, codes, exponent=-6.0, bits=8.0):
@@ -258,12 +257,3 @@ def test_a_stage_of_floats_between_integers(tmp_path):
     ]
     assert [layer for layer, _ in report.fallbacks] == ["dense1", "dense2"]
     assert relative_error(path, model) < 0.05
-
-
-@pytest.mark.parametrize("count", [1, 2, 7])
-def test_int4_packing_is_undone_by_unpacking(count):
-    integers = np.random.default_rng(count).integers(-8, 8, count).astype(np.int8)
-    packed = pack_int4(integers)
-    assert packed.dtype == np.uint8
-    assert packed.size == (count + 1) // 2
-    np.testing.assert_array_equal(unpack_int4(packed, count), integers)

@@ -1,26 +1,44 @@
 """From a Keras model to a float32 TFLite model with a fixed batch of one."""
 
+import contextlib
+import functools
+import logging
 import re
 import tempfile
-from pathlib import Path
 
 import keras
 import tensorflow as tf
 
 from scc_tf.conversion import to_plain
-from scc_tf.export.tflite.quiet import quiet
+from scc_tf.graph import clone_graph, copy_layer, copy_state
 from scc_tf.keras_private import all_layers
 
-__all__ = ["check_convertible", "float_bytes", "input_names", "output_names"]
+__all__ = ["check_convertible", "file_name", "float_bytes", "in_float32", "input_names", "output_names", "quiet"]
 
 _TEXTS = (keras.layers.StringLookup, keras.layers.IntegerLookup, keras.layers.TextVectorization, keras.layers.Hashing)
+
+
+@contextlib.contextmanager
+def quiet():
+    """Within the block, no logger says anything below a warning; absl's and TensorFlow's are among them."""
+    before = logging.root.manager.disable
+    logging.disable(max(before, logging.INFO))
+    try:
+        yield
+    finally:
+        logging.disable(before)
+
+
+def file_name(name):
+    """What an input of that name is called in the file."""
+    return re.sub(r"^(?=\d)|\W", "_", name, flags=re.ASCII)
 
 
 def input_names(model):
     """The names of a model's inputs in the file, in the order of ``model.inputs``."""
     names = []
     for tensor in model.inputs:
-        name = re.sub(r"^(?=\d)|\W", "_", tensor.name, flags=re.ASCII)
+        name = file_name(tensor.name)
         names.append(name if name not in names else f"{name}_{len(names)}")
     return names
 
@@ -39,26 +57,12 @@ def _outputs(model):
     return [outputs] if isinstance(outputs, keras.KerasTensor) else outputs
 
 
-def _signature(model):
-    """The inputs as specifications with a batch of one, in the structure that the model takes."""
-    names = iter(input_names(model))
-    return [
-        keras.tree.map_structure(
-            lambda tensor: keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=next(names)),
-            model.input,
-        )
-    ]
-
-
 def check_convertible(model):
     """Refuse, before any work, a model that the built-in operators of TFLite cannot compute.
 
-    Args:
-        model: Keras model.
-
     Raises:
         ValueError: if it is subclassed or not built, has an input of unknown size or outputs in a structure of several
-            levels, computes in another precision than float32, or has a layer that is stateful or for texts.
+            levels, or has a layer that is stateful or for texts.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         raise ValueError(
@@ -78,29 +82,49 @@ def check_convertible(model):
                 f"Received: input {tensor.name!r} of shape {tuple(tensor.shape)}"
             )
     for layer in all_layers(model):
-        _check_layer(layer)
+        if isinstance(layer, _TEXTS):
+            raise ValueError(
+                "Expected layers that the built-in operators of TFLite can compute (look words up before the model). "
+                f"Received: layer {layer.name!r}, {type(layer).__name__}"
+            )
+        if getattr(layer, "stateful", False):
+            raise ValueError(f"Expected layers with no state between calls. Received: stateful layer {layer.name!r}")
     for tensor in model.inputs:
         if tensor.dtype == "string":
             raise ValueError(f"Expected inputs that are numbers. Received: input {tensor.name!r} of strings")
 
 
-def _check_layer(layer):
-    if isinstance(layer, _TEXTS):
-        raise ValueError(
-            "Expected layers that the built-in operators of TFLite can compute (look words up before the model). "
-            f"Received: layer {layer.name!r}, {type(layer).__name__}"
-        )
-    if getattr(layer, "stateful", False):
-        raise ValueError(f"Expected layers with no state between calls. Received: stateful layer {layer.name!r}")
-    if layer.weights and layer.compute_dtype in {"float16", "bfloat16", "float64"}:
-        raise ValueError(
-            "Expected layers that compute in float32 (load the weights into a model built without mixed "
-            f"precision). Received: layer {layer.name!r} that computes in {layer.compute_dtype}"
-        )
+def in_float32(model):
+    """The model, or a copy that computes in float32 if a layer of it does not; the weights are the same."""
+    layers = [layer for layer in all_layers(model, include_self=False) if layer.weights]
+    if not any(layer.compute_dtype in ("float16", "bfloat16", "float64") for layer in layers):
+        return model
+
+    def clone_layer(layer):
+        if isinstance(layer, keras.layers.Lambda):
+            return copy_layer(layer)
+        return type(layer).from_config(_with_float32(layer.get_config()))
+
+    copy, pairs = clone_graph(model, clone_layer)
+    for layer, clone in pairs:
+        copy_state(layer, clone)
+    return copy
+
+
+def _with_float32(config):
+    """A layer's configuration in which it, and the layers inside it, compute in float32."""
+    if isinstance(config, dict):
+        return {k: "float32" if k == "dtype" and _is_policy(v) else _with_float32(v) for k, v in config.items()}
+    return [_with_float32(value) for value in config] if isinstance(config, list) else config
+
+
+def _is_policy(value):
+    name = value["config"]["name"] if isinstance(value, dict) and "config" in value else value
+    return isinstance(name, str) and "float" in name
 
 
 def float_bytes(model):
-    """Convert a Keras model, its self-compressing layers at their quantized values, to a float32 TFLite model.
+    """Convert a Keras model to a float32 TFLite model; kernels are what its layers multiply by.
 
     Args:
         model: Sequential or functional model that `check_convertible` accepts.
@@ -111,13 +135,19 @@ def float_bytes(model):
     Raises:
         ValueError: if the model needs more than the built-in operators.
     """
-    plain = to_plain(model)
-    with tempfile.TemporaryDirectory() as folder:
-        path = Path(folder) / "model.tflite"
-        built_in = {"supported_ops": [tf.lite.OpsSet.TFLITE_BUILTINS]}
+    plain, names = to_plain(model), iter(input_names(model))
+    signature = keras.tree.map_structure(
+        lambda tensor: keras.InputSpec(shape=(1, *tensor.shape[1:]), dtype=tensor.dtype, name=next(names)), plain.input
+    )
+    with tempfile.TemporaryDirectory() as folder, quiet():
+        archive = keras.export.ExportArchive()
+        archive.track(plain)
+        archive.add_endpoint("serve", functools.partial(plain.__call__, training=False), input_signature=[signature])
+        archive.write_out(folder, verbose=False)
+        converter = tf.lite.TFLiteConverter.from_saved_model(folder)
+        converter.experimental_enable_resource_variables = True
         try:
-            with quiet():
-                plain.export(path, "litert", verbose=False, input_signature=_signature(plain), target_spec=built_in)
+            return converter.convert()
         except Exception as error:  # the converter's own class is not public
             if type(error).__name__ != "ConverterError":
                 raise
@@ -125,7 +155,6 @@ def float_bytes(model):
                 "Expected a model that the built-in operators of TFLite can compute. "
                 f"Received: {model.name!r}, which needs {_needs(plain, str(error))}"
             ) from error
-        return path.read_bytes()
 
 
 def _needs(model, message):

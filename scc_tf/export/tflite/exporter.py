@@ -1,24 +1,24 @@
-"""The exporter: a self-compressed Keras model as a ``.tflite`` file with exactly the learned integers."""
+"""The exporter: a compressed Keras model as a ``.tflite`` file with exactly the learned integers."""
 
 import keras
 
 from scc_tf.arguments import check_choice, check_count, check_path
 from scc_tf.atomic import atomic_path
-from scc_tf.export.tflite.answers import check_answers
-from scc_tf.export.tflite.conversion import check_convertible, float_bytes, input_names
-from scc_tf.export.tflite.flatbuffer import make_names_unique, pack, read, strip
-from scc_tf.export.tflite.matching import find_filters, kernels_of, match_filters
-from scc_tf.export.tflite.readback import verify
+from scc_tf.export.tflite.answers import check_answers, safety_answers
+from scc_tf.export.tflite.conversion import check_convertible, float_bytes, in_float32, input_names
+from scc_tf.export.tflite.flatbuffer import TFLiteFile
+from scc_tf.export.tflite.int8 import check_installed, quantize_activations
+from scc_tf.export.tflite.matching import find_filters, find_kernels, match_filters
 from scc_tf.export.tflite.report import StoredKernel, TFLiteReport
 from scc_tf.export.tflite.samples import representative_samples
 from scc_tf.export.tflite.scales import find_output_scales, move_scales
 from scc_tf.export.tflite.speed import fill_lanes, replace_unit_pools
-from scc_tf.export.tflite.static import check_installed, quantize_activations
-from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, write
+from scc_tf.export.tflite.storage import RAW_OPS, STORAGES, decide, verify, write
 from scc_tf.export.tflite.versions import set_versions
 from scc_tf.inference import check_weights
 from scc_tf.keras_private import all_layers, own_trainable_variables
-from scc_tf.layers import entries, entry_of
+from scc_tf.layers import CompressedKernels, Masked, entries, entry_of
+from scc_tf.safety.contract import contract_of
 
 __all__ = ["export_tflite"]
 
@@ -26,7 +26,10 @@ COMPUTES = tuple(RAW_OPS)
 
 
 def export_tflite(model, path, compute="float", storage="int8", representative_data=None, lanes=None):
-    """Write a model as a TFLite file that holds exactly the integers that it learned.
+    """Write a compressed model as a TFLite file that holds exactly the integers that it learned.
+
+    Every kind of compressed model is written: self-compressing kernels as integers, masked or not; those that share
+    weights, or are masked alone, as floats, since they have no integers.
 
     A kernel ``w[c] = k[c] * q[c]`` is stored as the integers ``q`` with one scale ``k`` per channel and zero point 0,
     where ``k`` is the step ``2^e`` times what was folded in, such as a batch normalization; where that is negative,
@@ -52,7 +55,8 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     still too far away is written with a warning.
 
     Args:
-        model: Sequential or functional model with self-compressing layers; the file takes a batch of one.
+        model: Sequential or functional model with self-compressing, weight-sharing or masked layers; the file takes a
+            batch of one. One that computes in another precision, such as mixed_float16, is written as float32.
         path: file to write; its folder is made if need be.
         compute: ``"float"``, ``"dynamic"`` or ``"int8"``. The last needs ``representative_data`` and the package
             ai-edge-quantizer (``pip install 'scc_tf[int8]'``); inputs and outputs stay float32.
@@ -77,9 +81,9 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
         computed in float.
 
     Raises:
-        ValueError: if an argument is unknown or missing, if the model has no self-compressing layer, is subclassed
-            or not built, has an input of unknown size, computes in another precision than float32, has weights that
-            are not finite, or needs more than the built-in operators of TFLite or a state between calls.
+        ValueError: if an argument is unknown or missing, if the model has no compressed layer, is subclassed or not
+            built, has an input of unknown size or weights that are not finite, or needs more than the built-in
+            operators of TFLite or a state between calls.
         RuntimeError: if the written file does not hold the learned integers, or computes in float and answers otherwise
             than Keras, by more than 0.1 % of the spread of the answers. No file is left then.
 
@@ -94,39 +98,40 @@ def export_tflite(model, path, compute="float", storage="int8", representative_d
     """
     path = check_path("path", path)
     _check_arguments(model, compute, storage, lanes, representative_data)
-    samples = None if representative_data is None and compute != "int8" else _samples(representative_data, model)
-    kernels = kernels_of(model)
-    if storage != "float32" and not any(kernel.learned for kernel in kernels):
-        raise ValueError(
-            "Expected a model with self-compressing layers (see scc_tf.self_compress), or storage='float32'. "
-            f"Received: {model.name!r} with none"
-        )
-    float_model = read(float_bytes(model))
-    make_names_unique(float_model)
-    filters = find_filters(float_model)
-    missing = match_filters(filters, kernels)
-    find_output_scales(float_model, filters)
+    samples = None
+    if representative_data is not None or compute == "int8":
+        samples = representative_samples(representative_data, model)
+    contract, model = contract_of(model), in_float32(model)
+    float_file = TFLiteFile(float_bytes(model))
+    float_file.make_names_unique()
+    float_file.order_inputs(input_names(model))
+    filters = find_filters(float_file)
+    missing = match_filters(filters, find_kernels(model))
+    find_output_scales(float_file, filters)
     decisions = [decide(item, compute, storage) for item in filters]
-    rewritten, names, kept = _rewrite(read(pack(float_model)), decisions, samples if compute == "int8" else None)
+    file, names, kept = _rewrite(float_file.copy(), decisions, samples if compute == "int8" else None)
     if compute != "int8":  # float32 activations
-        replace_unit_pools(rewritten)
+        replace_unit_pools(file)
     if lanes is not None:
-        fill_lanes(rewritten, lanes)
-    set_versions(rewritten)
-    places = strip(rewritten)
-    data = pack(rewritten)
+        fill_lanes(file, lanes)
+    set_versions(file)
+    places = file.strip()
+    data = file.pack()
     with atomic_path(path) as partial:
         partial.write_bytes(data)
         written = partial.read_bytes()
         verify(written, [(places[name], decision) for name, decision in names.items()])
         measured = check_answers(written, path, model, compute, samples)
-    strip(float_model)
+        if contract is not None:
+            accuracy = contract.accuracy_of_answers(model, safety_answers(written, model, contract.safety_set))
+            measured |= contract.check(accuracy, str(path))
+    float_file.strip()
     return TFLiteReport(
         path=str(path),
         compute=compute,
         storage=storage,
         bytes=len(data),
-        float32_bytes=len(pack(float_model)),
+        float32_bytes=len(float_file.pack()),
         kernels=tuple(_row(decision) for decision in decisions),
         fallbacks=() if storage == "float32" else tuple(_fallbacks(decisions, missing, model, kept)),
         **measured,
@@ -148,50 +153,45 @@ def _check_arguments(model, compute, storage, lanes, representative_data):
         raise ValueError(
             "Expected representative_data with compute='dynamic' or with compute='int8' only. Received: compute='float'"
         )
+    if storage != "float32" and not any(isinstance(x, CompressedKernels | Masked) for x in all_layers(model)):
+        raise ValueError(
+            "Expected a model with compressed layers (self-compressing, weight-sharing or masked ones, see "
+            f"scc_tf.self_compress), or storage='float32'. Received: {model.name!r} with none"
+        )
 
 
-def _samples(representative_data, model):
-    """``{name in the file: array (N, …)}``."""
-    return dict(zip(input_names(model), representative_samples(representative_data, model), strict=True))
-
-
-def _rewrite(model, decisions, samples):
-    """Write the decisions into a model.
+def _rewrite(file, decisions, samples):
+    """Write the decisions into a file.
 
     Returns:
-        The model, ``{tensor name: decision}`` of what was stored, and the names of operators that int8 would ruin.
+        The file, ``{tensor name: decision}`` of what was stored, and the names of operators that int8 would ruin.
     """
     stored = sorted((d for d in decisions if d.values is not None), key=lambda decision: not decision.raw)
     for decision in stored:
-        move_scales(model, decision)
-    strip(model, names=False)
+        move_scales(file, decision)
+    file.strip(names=False)
     if samples is not None:
-        return quantize_activations(model, stored, samples)
-    return model, {write(model, decision): decision for decision in stored}, ()
+        return quantize_activations(file, stored, samples)
+    return file, {write(file, decision): decision for decision in stored}, ()
 
 
 def _row(decision):
-    item = decision.filter
-    channels = len(item.weights)
-    compute = "integer" if decision.raw else "float"
-    return StoredKernel(_label(item), item.op, decision.type, compute, channels, item.weights.size, decision.bytes)
-
-
-def _label(item):
-    return str(item.kernel) if item.kernel is not None else item.tensor
+    item, compute = decision.filter, "integer" if decision.raw else "float"
+    return StoredKernel(
+        str(item), item.op, decision.type, compute, len(item.weights), item.weights.size, decision.bytes
+    )
 
 
 def _fallbacks(decisions, missing, model, kept):
     """Pairs ``(layer or tensor, reason)``: filters, kernels that are in none, and other layers with matrices."""
-    for decision in decisions:
-        if decision.reason:
-            yield _label(decision.filter), decision.reason
+    yield from ((str(decision.filter), decision.reason) for decision in decisions if decision.reason)
     for kernel in missing:
-        yield str(kernel), "the converted graph has no filter that is this kernel times scales: float32"
+        yield kernel.label, "the converted graph has no filter that is this kernel times scales: float32"
     for layer in {id(layer): layer for layer in all_layers(model, include_self=False)}.values():
         known = isinstance(layer, keras.Model) or entry_of(layer) in entries()
         if not known and any(len(weight.shape) > 1 for weight in own_trainable_variables(layer)):
             yield layer.name, f"{type(layer).__name__} does not self-compress"
     if kept:
-        names = ", ".join(sorted(kept))
-        yield f"{len(kept)} operators", f"float, since int8 for what they take or make would spoil the answers: {names}"
+        first = ", ".join(name.partition(";")[0][-40:] for name in sorted(kept)[:3])
+        more = f" and {len(kept) - 3} more" if len(kept) > 3 else ""
+        yield f"{len(kept)} operators", f"float, since int8 there would spoil the answers: {first}{more}"

@@ -5,6 +5,7 @@ import re
 import numpy as np
 
 from scc_tf.arguments import check_array, check_count, check_path, received
+from scc_tf.export.tflite.conversion import file_name
 
 __all__ = ["Runner", "as_type", "run_tflite"]
 
@@ -14,8 +15,8 @@ def run_tflite(path, inputs, threads=1):
 
     Args:
         path: the file; it takes a batch of one.
-        inputs: array ``(N, …)``, cast to the type that the file takes. For a file of several inputs a dict of arrays by
-            the names of the model's inputs.
+        inputs: what ``model.predict`` takes: an array ``(N, …)``, for several inputs a list in the order of the model's
+            inputs or a dict by their names. Arrays are cast to the types that the file takes.
         threads: of the interpreter.
 
     Returns:
@@ -32,18 +33,13 @@ def run_tflite(path, inputs, threads=1):
     check_path("path", path, exists=True)
     runner = Runner(path, check_count("threads", threads))
     outputs = runner(runner.checked(inputs))
-    if len(outputs) == 1 or all(map(_numbered, outputs)):
+    if len(outputs) == 1 or all(map(_number, outputs)):
         return [*outputs.values()] if len(outputs) > 1 else next(iter(outputs.values()))
     return outputs
 
 
 def as_type(name, array, dtype):
-    """An array in another type, or an error if that would change the numbers.
-
-    Args:
-        name: of the argument, for the error.
-        array: numpy array.
-        dtype: of numpy.
+    """An array in another type.
 
     Raises:
         ValueError: if fractions, negative or large numbers would become other integers.
@@ -79,7 +75,7 @@ class Runner:
         found = named.get_input_details() if named else {entry["name"]: entry for entry in entries}
         self.inputs = dict(sorted(found.items(), key=lambda item: places[item[1]["index"]]))
         found = named.get_output_details() if named else {end["name"]: end for end in ends}
-        self.outputs = dict(sorted(found.items(), key=lambda item: _place(item[0])))
+        self.outputs = dict(sorted(found.items(), key=lambda item: (_number(item[0]) or (1, 0), item[0])))
 
     def checked(self, inputs):
         """Inputs of `run_tflite` as ``{name: array}``, in the types of the file.
@@ -88,17 +84,28 @@ class Runner:
             ValueError: if they are not what the file takes.
         """
         names = [*self.inputs]
-        if len(names) == 1 and not isinstance(inputs, dict):
-            inputs = {names[0]: inputs}
-        if not isinstance(inputs, dict) or set(inputs) != set(names):  # a file need not keep the order of the model
-            raise ValueError(
-                f"Expected inputs to be a dict of arrays by name, for {names}. {received('inputs', inputs)}"
+        if isinstance(inputs, dict):
+            named = {file_name(name): array for name, array in inputs.items()}
+        else:
+            listed = isinstance(inputs, list | tuple) and (
+                len(names) > 1 or [np.ndim(x) for x in inputs] == [self._rank]
             )
-        arrays = {name: self._checked(name, inputs[name]) for name in names}
+            arrays = list(inputs) if listed else [inputs]
+            named = dict(zip(names, arrays, strict=True)) if len(arrays) == len(names) else {}
+        if set(named) != set(names):
+            raise ValueError(
+                f"Expected inputs to hold an array for each of {names}, in a list or a dict. "
+                f"{received('inputs', inputs)}"
+            )
+        arrays = {name: self._checked(name, named[name]) for name in names}
         if len({len(array) for array in arrays.values()}) != 1:
             counts = {name: len(array) for name, array in arrays.items()}
             raise ValueError(f"Expected as many examples for every input. Received: {counts}")
         return arrays
+
+    @property
+    def _rank(self):
+        return len(next(iter(self.inputs.values()))["shape"])
 
     def _checked(self, name, values):
         label = "inputs" if len(self.inputs) == 1 else f"inputs[{name!r}]"
@@ -106,6 +113,8 @@ class Runner:
         if batch != 1:
             raise ValueError(f"Expected a file that takes a batch of one. Received: a batch of {batch} for {name!r}")
         array = check_array(label, values)
+        if example[-1:] == [1] and array.ndim == len(example):  # as Keras does
+            array = array[..., None]
         if array.shape[1:] != tuple(example):
             raise ValueError(f"Expected examples of shape {tuple(example)}. Received: {label}={array.shape}")
         return as_type(label, array, self.inputs[name]["dtype"])
@@ -124,10 +133,6 @@ class Runner:
         return {name: self.interpreter.get_tensor(end["index"])[0] for name, end in self.outputs.items()}
 
 
-def _numbered(name):
-    return re.fullmatch(r"output_\d+", name)
-
-
-def _place(name):
-    """A key for sorting: the place of a numbered output, the name of another one."""
-    return (0, int(name.rpartition("_")[2]), "") if _numbered(name) else (1, 0, name)
+def _number(name):
+    """``(0, place)`` of an output that is called by its place, for sorting; None for another one."""
+    return (0, int(name.rpartition("_")[2])) if re.fullmatch(r"output_\d+", name) else None

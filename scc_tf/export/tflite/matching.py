@@ -11,19 +11,18 @@ import itertools
 import numpy as np
 from keras import ops
 
-from scc_tf.export.tflite.flatbuffer import array_of, opcode_name, schema
+from scc_tf.export.tflite.flatbuffer import FLOAT32
 from scc_tf.keras_private import all_layers
-from scc_tf.layers import SelfCompressing, entry_of, layout_of
+from scc_tf.layers import SelfCompressing, kernels_of
 
 __all__ = [
     "FILTER_OPS",
     "Filter",
     "Kernel",
-    "as_matrix",
     "as_tensor",
     "channel_axis",
     "find_filters",
-    "kernels_of",
+    "find_kernels",
     "match_filters",
 ]
 
@@ -37,14 +36,14 @@ class Kernel:
 
     Attributes:
         layer: name of the layer.
-        name: attribute of the layer that holds the kernel.
+        label: the same, with the kernel's name where the layer has several.
         values: matrices ``(C, n)`` of the same kernel in the orders that the converter may choose: integer codes of
             a learned kernel, floats of one that is not self-compressing.
         steps: float32 ``(C,)`` per matrix: what one code is worth; empty if not learned.
     """
 
     layer: str
-    name: str
+    label: str
     values: tuple
     steps: tuple
 
@@ -52,10 +51,6 @@ class Kernel:
     def learned(self):
         """Whether the kernel has learned integers."""
         return bool(self.steps)
-
-    def __str__(self):
-        """``layer``, or ``layer/kernel`` where a layer has several."""
-        return self.layer if self.name == "kernel" else f"{self.layer}/{self.name}"
 
 
 @dataclasses.dataclass(eq=False)
@@ -82,137 +77,59 @@ class Filter:
     input_scale: np.ndarray | None = None
     output_scale: np.ndarray | None = None
 
+    def __str__(self):
+        """The kernel, or the tensor if it is of no known layer."""
+        return self.tensor if self.kernel is None else self.kernel.label
+
 
 def channel_axis(op):
     """The axis of the channels in TFLite's layout of a filter: last for depthwise, first otherwise."""
     return 3 if op == "DEPTHWISE_CONV_2D" else 0
 
 
-def as_matrix(array, op):
-    """A filter in TFLite's layout as a matrix ``(C, n)``."""
-    return array.reshape(-1, array.shape[-1]).T if channel_axis(op) else array.reshape(array.shape[0], -1)
-
-
 def as_tensor(matrix, op, shape):
-    """The inverse of `as_matrix`."""
+    """A matrix ``(C, n)`` in TFLite's layout of a filter."""
     return (matrix.T if channel_axis(op) else matrix).reshape(shape)
+
+
+def find_kernels(model):
+    """The kernels of all layers that are compressed or could be, as `Kernel`, in the order of the model, each once."""
+    layers = {id(layer): layer for layer in all_layers(model)}.values()
+    return [_kernel(layout) for layer in layers for layout in kernels_of(layer)]
+
+
+def _kernel(layout):
+    layer, steps, axes, every = layout.layer, (), layout.channel_axes, layout.spec.any_order
+    if isinstance(layer, SelfCompressing):
+        own = layer.format_of(layout.name)
+        values = np.asarray(ops.convert_to_numpy(layer.codes(layout.name)), np.int64)
+        steps = np.asarray(ops.convert_to_numpy(own.spread(ops.power(2.0, own.exponent))), np.float32)
+        steps = tuple(m[:, 0] for m in _orders(np.broadcast_to(steps, values.shape), axes, every))
+    else:
+        values = np.asarray(layout.values(), np.float64)
+    return Kernel(layer.name, layout.label, tuple(_orders(values, axes, every)), steps)
 
 
 def _orders(array, channel_axes, every):
     """Matrices ``(C, n)`` of a kernel; with ``every``, for all orders of the axes on either side."""
-    others = tuple(a for a in range(array.ndim) if a not in channel_axes)
-    if not every:
-        return [array.transpose(*channel_axes, *others).reshape(-1, _size(array, others))]
-    return [
-        array.transpose(*first, *second).reshape(-1, _size(array, others))
-        for first in itertools.permutations(channel_axes)
-        for second in itertools.permutations(others)
-    ]
+    others = tuple(axis for axis in range(array.ndim) if axis not in channel_axes)
+    both = (itertools.permutations(axes) if every else [axes] for axes in (channel_axes, others))
+    columns = int(np.prod([array.shape[axis] for axis in others], dtype=np.int64))
+    return [array.transpose(*first, *second).reshape(-1, columns) for first, second in itertools.product(*both)]
 
 
-def _size(array, axes):
-    return int(np.prod([array.shape[a] for a in axes], dtype=np.int64))
-
-
-def _learned_kernel(layer, fmt):
-    codes = np.asarray(ops.convert_to_numpy(layer.codes(fmt.name)), np.int64)
-    steps = np.asarray(ops.convert_to_numpy(fmt.spread(ops.power(2.0, fmt.exponent))), np.float32)
-    every = fmt.spec.any_order
-    return Kernel(
-        layer.name,
-        fmt.name,
-        tuple(_orders(codes, fmt.channel_axes, every)),
-        tuple(m[:, 0] for m in _orders(np.broadcast_to(steps, codes.shape), fmt.channel_axes, every)),
-    )
-
-
-def _stock_kernel(layer, name):
-    values = np.asarray(ops.convert_to_numpy(getattr(layer, name)), np.float64)
-    layout = layout_of(layer, name)
-    return Kernel(layer.name, name, tuple(_orders(values, layout.channel_axes, layout.spec.any_order)), ())
-
-
-def kernels_of(model):
-    """The kernels of all layers that are self-compressing or could be, in the order of the model, each once.
-
-    Args:
-        model: Keras model.
-
-    Returns:
-        List of `Kernel`.
-    """
-    kernels = []
-    for layer in {id(layer): layer for layer in all_layers(model)}.values():
-        if isinstance(layer, SelfCompressing):
-            kernels += [_learned_kernel(layer, fmt) for fmt in layer.formats]
-        elif (entry := entry_of(layer)) is not None and layer.built:
-            kernels += [_stock_kernel(layer, spec.name) for spec in entry.kernels]
-    return kernels
-
-
-def find_filters(model):
-    """The constant float32 filters of a model's main graph, in the order of its operators.
-
-    Args:
-        model: ``ModelT`` whose tensors have different names.
-
-    Returns:
-        List of `Filter` without kernels.
-    """
-    graph, found = model.subgraphs[0], {}
-    for operator in graph.operators:
-        op = opcode_name(model, operator)
-        if op not in FILTER_OPS:
+def find_filters(file):
+    """The constant float32 filters of a `TFLiteFile`, whose tensors have different names, as `Filter`, in order."""
+    found = {}
+    for operator in file.graph.operators:
+        if (op := file.op(operator)) not in FILTER_OPS:
             continue
         index = int(operator.inputs[1])
-        tensor = graph.tensors[index]
-        array = array_of(model, tensor) if tensor.type == schema.TensorType.FLOAT32 else None
+        array = file.array(index) if file.graph.tensors[index].type == FLOAT32 else None
         if array is not None and index not in found:
-            found[index] = Filter(tensor.name.decode(), op, as_matrix(array, op))
+            matrix = array.reshape(-1, array.shape[-1]).T if channel_axis(op) else array.reshape(len(array), -1)
+            found[index] = Filter(file.name(index), op, matrix)
     return list(found.values())
-
-
-def _scales(weights, codes):
-    """``k`` (C,) with ``weights = k[:, None] * codes``, or None; 0 where the weights of a channel are all zero."""
-    if weights.shape != codes.shape:
-        return None
-    largest = np.argmax(np.abs(codes), axis=1)[:, None]
-    code = np.take_along_axis(codes, largest, 1)[:, 0].astype(np.float64)
-    weight = np.take_along_axis(weights, largest, 1)[:, 0].astype(np.float64)
-    scale = np.divide(weight, code, out=np.zeros_like(weight), where=code != 0)
-    return scale if _reproduces(weights, scale[:, None] * codes) else None
-
-
-def _reproduces(weights, product):
-    return bool((np.abs(weights - product) <= TOLERANCE * np.abs(product)).all())
-
-
-def _two_sided_scales(weights, codes, steps):
-    """``k`` (C,) and ``g`` (n,) with ``weights = k[:, None] * g * codes``, or None.
-
-    The ratios ``weights / codes`` are a matrix of rank one, known where there is a code. From one row with the
-    learned step for ``k``, rows and columns are added as far as entries connect them; then from another one.
-    """
-    if weights.shape != codes.shape:
-        return None
-    live = codes != 0
-    ratio = np.divide(weights, codes, out=np.zeros(codes.shape), where=live)
-    live = live & (ratio != 0)
-    rows, columns = np.zeros(len(codes)), np.zeros(codes.shape[1])  # 0: not known yet
-    for seed in np.argsort(-live.sum(axis=1), kind="stable"):
-        if rows[seed] or not live[seed].any():
-            continue
-        rows[seed], waiting = steps[seed], [seed]
-        while waiting:
-            row = waiting.pop()
-            new = np.flatnonzero(live[row] & (columns == 0))
-            columns[new] = ratio[row, new] / rows[row]
-            for column in new:
-                added = np.flatnonzero(live[:, column] & (rows == 0))
-                rows[added] = ratio[added, column] / columns[column]
-                waiting.extend(added)
-    columns = np.where(columns == 0, 1.0, columns)
-    return (rows, columns) if _reproduces(weights, rows[:, None] * columns * codes) else None
 
 
 def match_filters(filters, kernels):
@@ -267,3 +184,46 @@ def _assign(item, kernel, order, scale):
     steps = kernel.steps[order]
     exact = (item.weights == item.codes.astype(np.float32) * steps[:, None]).all(axis=1) & (scale != 0)
     item.scale = np.where(exact, steps.astype(np.float64), scale)
+
+
+def _scales(weights, codes):
+    """``k`` (C,) with ``weights = k[:, None] * codes``, or None; 0 where the weights of a channel are all zero."""
+    if weights.shape != codes.shape:
+        return None
+    largest = np.argmax(np.abs(codes), axis=1)[:, None]
+    code = np.take_along_axis(codes, largest, 1)[:, 0].astype(np.float64)
+    weight = np.take_along_axis(weights, largest, 1)[:, 0].astype(np.float64)
+    scale = np.divide(weight, code, out=np.zeros_like(weight), where=code != 0)
+    return scale if _reproduces(weights, scale[:, None] * codes) else None
+
+
+def _reproduces(weights, product):
+    return bool((np.abs(weights - product) <= TOLERANCE * np.abs(product)).all())
+
+
+def _two_sided_scales(weights, codes, steps):
+    """``k`` (C,) and ``g`` (n,) with ``weights = k[:, None] * g * codes``, or None.
+
+    The ratios ``weights / codes`` are a matrix of rank one, known where there is a code. From one row with the
+    learned step for ``k``, rows and columns are added as far as entries connect them; then from another one.
+    """
+    if weights.shape != codes.shape:
+        return None
+    live = codes != 0
+    ratio = np.divide(weights, codes, out=np.zeros(codes.shape), where=live)
+    live = live & (ratio != 0)
+    rows, columns = np.zeros(len(codes)), np.zeros(codes.shape[1])  # 0: not known yet
+    for seed in np.argsort(-live.sum(axis=1), kind="stable"):
+        if rows[seed] or not live[seed].any():
+            continue
+        rows[seed], waiting = steps[seed], [seed]
+        while waiting:
+            row = waiting.pop()
+            new = np.flatnonzero(live[row] & (columns == 0))
+            columns[new] = ratio[row, new] / rows[row]
+            for column in new:
+                added = np.flatnonzero(live[:, column] & (rows == 0))
+                rows[added] = ratio[added, column] / columns[column]
+                waiting.extend(added)
+    columns = np.where(columns == 0, 1.0, columns)
+    return (rows, columns) if _reproduces(weights, rows[:, None] * columns * codes) else None

@@ -1,9 +1,9 @@
 """What the exporter wrote, for people and for records."""
 
 import dataclasses
-import json
 
 from scc_tf.export.tflite.answers import Likeness
+from scc_tf.reports import Report, Table
 from scc_tf.safety.contract import verdict
 
 __all__ = ["StoredKernel", "TFLiteReport"]
@@ -32,8 +32,8 @@ class StoredKernel:
     bytes: int
 
 
-@dataclasses.dataclass(frozen=True)
-class TFLiteReport:
+@dataclasses.dataclass(frozen=True, repr=False)
+class TFLiteReport(Report):
     """What `export_tflite` wrote.
 
     Attributes:
@@ -45,7 +45,7 @@ class TFLiteReport:
         kernels: one `StoredKernel` per constant filter.
         fallbacks: pairs ``(layer or tensor, reason)`` for what is not stored or computed as asked for.
         agreement: share of the classes, in [0, 1], that the file, run by LiteRT, and Keras have in common, in the
-            worst of the outputs; None if no output is of classes.
+            worst of the outputs, of every pixel or step where there are several; None if no output is of classes.
         error: root mean square of the differences between their answers, over the standard deviation of the answers,
             in the worst of the outputs; NaN if they cannot be compared, as those of a model that draws numbers.
         compared_on: the inputs that both were asked.
@@ -68,20 +68,16 @@ class TFLiteReport:
     safety_accuracy: float | None = None
     safety_drop: float | None = None
 
-    def to_json(self):
-        """All of it as one JSON string."""
-        return json.dumps(dataclasses.asdict(self))
-
-    def __str__(self):
+    def parts(self):
         """A table with one row per filter, the length of the file, how it answers, and the fallbacks."""
-        columns = "{:<28}{:<20}{:>9}{:>9}{:>10}{:>11}{:>11}"
-        lines = [columns.format("kernel", "operator", "type", "compute", "channels", "weights", "bytes")]
-        lines += [
-            columns.format(k.layer[:27], k.op, k.type, k.compute, k.channels, f"{k.weights:,}", f"{k.bytes:,}")
-            for k in self.kernels
+        head = ("kernel", "operator", "type", "compute", "channels", "weights", "bytes")
+        rows = [
+            (k.layer[:27], k.op, k.type, k.compute, k.channels, f"{k.weights:,}", f"{k.bytes:,}") for k in self.kernels
         ]
         ratio = self.float32_bytes / self.bytes
-        lines.append(f"file: {self.bytes:,} bytes; as float32: {self.float32_bytes:,} bytes ({ratio:.2f}x)")
-        lines.append(f"{Likeness(self.error, self.agreement)}, on {self.compared_on}")
-        lines += [verdict(self)] if self.safe is not None else []
-        return "\n".join(lines + [f"fallback {name}: {reason}" for name, reason in self.fallbacks])
+        yield Table("{:<28}{:<20}{:>9}{:>9}{:>10}{:>11}{:>11}", rows, head)
+        yield f"file: {self.bytes:,} bytes; as float32: {self.float32_bytes:,} bytes ({ratio:.2f}x)"
+        yield f"{Likeness(self.error, self.agreement)}, on {self.compared_on}"
+        if self.safe is not None:
+            yield verdict(self)
+        yield from (f"fallback {name}: {reason}" for name, reason in self.fallbacks)

@@ -1,8 +1,9 @@
-"""What the file is calibrated on and asked: representative data of the caller, or made up."""
+"""Representative data of the caller: what the file is calibrated on and asked."""
 
 import numpy as np
 
 from scc_tf.arguments import received
+from scc_tf.export.tflite.conversion import input_names
 from scc_tf.export.tflite.interpreter import as_type
 from scc_tf.inference import check_inputs
 
@@ -20,44 +21,40 @@ def representative_samples(data, model):
         model: Keras model.
 
     Returns:
-        List of arrays ``(N, …)`` in the types and the order of the model's inputs.
+        ``{name in the file: array (N, …)}`` in the types and the order of the model's inputs.
 
     Raises:
         ValueError: if the data is missing, empty, of another shape or type, or not finite.
     """
     if data is None:
         raise ValueError(f"Expected {NAME} for compute='int8'. Received: {NAME}=None")
-    if len(model.inputs) > 1:
-        arrays = check_inputs(NAME, data, model)
-        return [as_type(NAME, array, tensor.dtype) for array, tensor in zip(arrays, model.inputs, strict=True)]
-    shape, dtype = tuple(model.inputs[0].shape[1:]), model.inputs[0].dtype
+    arrays = check_inputs(NAME, data if len(model.inputs) > 1 else _joined(data, model.inputs[0]), model)
+    types = [tensor.dtype for tensor in model.inputs]
+    typed = [as_type(NAME, array, dtype) for array, dtype in zip(arrays, types, strict=True)]
+    return dict(zip(input_names(model), typed, strict=True))
+
+
+def _joined(data, tensor):
+    """One array ``(N, …)`` of an array or an iterable of arrays, each with or without a batch."""
+    shape = tuple(tensor.shape[1:])
     if isinstance(data, dict | str) or not hasattr(data, "__iter__"):
         raise ValueError(f"Expected {NAME} to be inputs of shape {shape}. {received(NAME, data)}")
-    whole = getattr(data, "shape", None)
-    entries = [data] if whole is not None and tuple(whole)[-len(shape) :] == shape else data
-    samples = [as_type(NAME, _as_array(entry, shape), dtype).reshape(-1, *shape) for entry in entries]
-    if not samples or not (joined := np.concatenate(samples)).size:
+    entries = [data] if tuple(getattr(data, "shape", ()))[-len(shape) :] == shape else data
+    arrays = []
+    for entry in entries:
+        array = None if isinstance(entry, tuple | dict | str) else np.asarray(entry)
+        if array is None or array.shape[max(array.ndim - len(shape), 0) :] != shape or array.ndim > len(shape) + 1:
+            raise ValueError(
+                f"Expected {NAME} of inputs of shape {shape}, with or without a batch. {received(NAME, entry)}"
+            )
+        arrays.append(array.reshape(-1, *shape))
+    if not arrays or not any(map(len, arrays)):
         raise ValueError(f"Expected at least one input in {NAME}. Received: none")
-    return [joined]
+    return np.concatenate(arrays)
 
 
-def _as_array(entry, shape):
-    array = None if isinstance(entry, tuple | dict | str) else np.asarray(entry)
-    fits = array is not None and array.dtype.kind in "biuf" and array.ndim - len(shape) in (0, 1)
-    if not fits or array.shape[array.ndim - len(shape) :] != shape:
-        raise ValueError(
-            f"Expected representative_data of inputs of shape {shape}, with or without a batch. "
-            f"Received: {type(entry).__name__}" + ("" if array is None else f" of {array.dtype} {array.shape}")
-        )
-    if not np.isfinite(array).all():
-        raise ValueError("Expected finite representative_data. Received: an input with NaN or infinity")
-    return array
-
-
-def spread_over(arrays, most):
-    """At most ``most`` examples of arrays ``(N, …)``, evenly spread over them."""
-    count = len(arrays[0])
-    if count <= most:
-        return arrays
-    chosen = np.linspace(0, count - 1, most).astype(int)
-    return [array[chosen] for array in arrays]
+def spread_over(samples, most):
+    """At most ``most`` examples of ``{name: array (N, …)}``, evenly spread over them."""
+    count = len(next(iter(samples.values())))
+    chosen = np.linspace(0, count - 1, min(most, count)).astype(int)
+    return {name: array[chosen] for name, array in samples.items()}

@@ -1,4 +1,4 @@
-"""How a learned kernel is stored, decided filter by filter, and the rewriting of the graph that does it.
+"""How a learned kernel is stored, decided filter by filter, and the rewriting of the file that does it.
 
 Two forms keep the learned integers ``q``, with one scale per channel and zero point 0: *raw*, where the operator
 takes the integers and scales its activations at run time or by calibration, and *behind DEQUANTIZE*, where the
@@ -9,18 +9,10 @@ import dataclasses
 
 import numpy as np
 
-from scc_tf.export.tflite.flatbuffer import (
-    add_constant,
-    add_operator,
-    add_tensor,
-    index_of,
-    replace_input,
-    schema,
-    takers_of_filter,
-)
+from scc_tf.export.tflite.flatbuffer import TFLiteFile, options, schema, tensor_type
 from scc_tf.export.tflite.matching import Filter, as_tensor, channel_axis
 
-__all__ = ["RAW_OPS", "STORAGES", "Stored", "decide", "pack_int4", "unpack_int4", "write"]
+__all__ = ["RAW_OPS", "STORAGES", "Stored", "decide", "verify", "write"]
 
 STORAGES = ("int8", "auto", "int4", "float32")
 RAW_OPS = {  # whose kernels compute with integer weights of one scale per channel
@@ -65,16 +57,7 @@ class Stored:
 
 
 def decide(item, compute, storage):
-    """Choose how to store a filter.
-
-    Args:
-        item: `Filter`, matched.
-        compute: ``"float"``, ``"dynamic"`` or ``"int8"``.
-        storage: one of `STORAGES`.
-
-    Returns:
-        `Stored`.
-    """
+    """Choose how to store a `Filter`; returns `Stored`. The other arguments are those of `scc_tf.export_tflite`."""
     if storage == "float32":
         return Stored(item, "float32")
     if item.kernel is None:
@@ -85,11 +68,11 @@ def decide(item, compute, storage):
     if problem := _unusable(signed):
         return Stored(item, "float32", reason=problem)
     codes = item.codes * np.where(signed < 0, -1, 1)[:, None]
-    scale = _storable(np.abs(signed))
-    if item.op in RAW_OPS[compute] and np.abs(codes).max() <= 127:
+    scale, takes_integers = _storable(np.abs(signed)), item.op in RAW_OPS[compute]
+    if takes_integers and np.abs(codes).max() <= 127:
         narrow = np.abs(codes).max() <= 7 and item.op in _RAW_INT4.get(storage, ())
         return Stored(item, "int4" if narrow else "int8", True, codes.astype(np.int8), scale)
-    reason = _has_128(codes) if item.op in RAW_OPS[compute] else ""
+    reason = _has_128(codes) if takes_integers else ""
     if _within(codes, 8) and storage == "int4" and compute == "float":
         return Stored(item, "int4", False, codes.astype(np.int8), scale)
     if _within(codes, 128):
@@ -99,17 +82,16 @@ def decide(item, compute, storage):
     return _as_float(item)
 
 
+def _within(codes, half):
+    return bool(codes.min() >= -half and codes.max() < half)
+
+
 def _has_128(codes):
-    """Why a kernel whose codes fit int8 is computed in float all the same."""
     channels = np.count_nonzero((np.abs(codes) == 128).any(axis=1))
     return (
         f"-128 in {channels} of {len(codes)} channels, which integer kernels may not hold: computed in float "
         "(a bit depth of at most 7.99 never has it)"
     )
-
-
-def _within(codes, half):
-    return bool(codes.min() >= -half and codes.max() < half)
 
 
 def _unusable(scale):
@@ -139,35 +121,22 @@ def _as_float(item):
     return Stored(item, "float32", reason=f"{span}, and float16 does not hold the weights exactly")
 
 
-def pack_int4(integers):
-    """Bytes of integers in [-8, 7], two in each, the first in the low half.
-
-    Args:
-        integers: int8 array; read in C order.
-
-    Returns:
-        uint8 ``(ceil(N / 2),)``.
-
-    Example:
-        >>> import numpy as np
-        >>> pack_int4(np.int8([1, -1, 7])).tolist()
-        [241, 7]
-    """
-    halves = integers.reshape(-1).astype(np.uint8) & 15
-    halves = np.append(halves, np.zeros(halves.size % 2, np.uint8))
-    return halves[0::2] | (halves[1::2] << 4)
-
-
-def unpack_int4(data, count):
-    """The first ``count`` integers of `pack_int4`'s bytes, int8 ``(count,)``.
-
-    Example:
-        >>> import numpy as np
-        >>> unpack_int4(np.uint8([241, 7]), 3).tolist()
-        [1, -1, 7]
-    """
-    halves = np.stack([data & 15, data >> 4], axis=1).reshape(-1)[:count].astype(np.int8)
-    return np.where(halves > 7, halves - 16, halves).astype(np.int8)
+def write(file, stored):
+    """Replace a filter of a `TFLiteFile` by its stored form; returns the name of the tensor that holds the values."""
+    item = stored.filter
+    old = file.index(item.tensor)
+    shape, name = file.graph.tensors[old].shape, f"{item.tensor}/{stored.type}"
+    values = as_tensor(stored.values, item.op, shape)
+    new = constant = file.constant(name, values, tensor_type(stored.type), _quantization(stored))
+    takers = file.readers(old, which=1)
+    if not stored.raw:
+        new = file.tensor(f"{name}/unpacked", shape)
+        file.insert(file.graph.operators.index(takers[0]), "DEQUANTIZE", [constant], [new], options("Dequantize"))
+    for operator in takers:
+        file.replace_input(operator, 1, new)
+        if stored.raw and item.op == "FULLY_CONNECTED":
+            operator.builtinOptions.asymmetricQuantizeInputs = True
+    return name
 
 
 def _quantization(stored):
@@ -180,30 +149,22 @@ def _quantization(stored):
     return quantization
 
 
-def write(model, stored):
-    """Replace a filter by its stored form, in place.
+def verify(data, expected):
+    """Unpack the bytes of a file and compare.
 
     Args:
-        model: ``ModelT`` whose tensors have different names.
-        stored: `Stored` with values.
+        data: bytes.
+        expected: pairs ``(tensor index, Stored)``.
 
-    Returns:
-        Name of the tensor that holds the stored values.
+    Raises:
+        RuntimeError: if a stored kernel is not, bit for bit, what was to be written.
     """
-    graph, item = model.subgraphs[0], stored.filter
-    old = index_of(graph, item.tensor)
-    shape, name = graph.tensors[old].shape, f"{item.tensor}/{stored.type}"
-    values = as_tensor(stored.values, item.op, shape)
-    data = (pack_int4(values) if stored.type == "int4" else values).tobytes()
-    tensor_type = getattr(schema.TensorType, stored.type.upper())
-    new = constant = add_constant(model, graph, name, shape, tensor_type, data, _quantization(stored))
-    takers = takers_of_filter(graph, old)
-    if not stored.raw:
-        new = add_tensor(graph, f"{name}/unpacked", shape, schema.TensorType.FLOAT32)
-    for place in takers:
-        replace_input(graph.operators[place], 1, new)
-        if stored.raw and item.op == "FULLY_CONNECTED":
-            graph.operators[place].builtinOptions.asymmetricQuantizeInputs = True
-    if not stored.raw:
-        add_operator(model, graph, takers[0], "DEQUANTIZE", [constant], [new], schema.DequantizeOptionsT())
-    return name
+    file = TFLiteFile(data)
+    for index, stored in expected:
+        tensor, wanted = file.graph.tensors[index], _quantization(stored)
+        same = {"values": np.array_equal(file.array(index), as_tensor(stored.values, stored.filter.op, tensor.shape))}
+        same["type"] = tensor.type == tensor_type(stored.type)
+        for field in ("scale", "zeroPoint", "quantizedDimension") if wanted else ():
+            same[field] = np.array_equal(getattr(tensor.quantization, field, None), getattr(wanted, field))
+        if wrong := [name for name, equal in same.items() if not equal]:
+            raise RuntimeError(f"The file does not hold kernel {stored.filter} as learned: another {wrong[0]}")

@@ -7,18 +7,20 @@ Source: ``GetBuiltinOperatorVersion`` in LiteRT's ``op_version.cc``; FULLY_CONNE
 and float activations, which it does not list, get the versions that brought those kernels.
 """
 
-from scc_tf.export.tflite.flatbuffer import opcode_name, schema, set_versions_by
+import copy
+
+from scc_tf.export.tflite.flatbuffer import FLOAT32, INT8, indices, tensor_type
 
 __all__ = ["set_versions"]
 
-_FLOAT32, _INT8, _INT4 = schema.TensorType.FLOAT32, schema.TensorType.INT8, schema.TensorType.INT4
+_INT4 = tensor_type("int4")
 _WEIGHTED = {  # by activation and weight type
-    "CONV_2D": {(_FLOAT32, _INT8): 5, (_FLOAT32, _INT4): 7, (_INT8, _INT8): 3, (_INT8, _INT4): 7},
-    "DEPTHWISE_CONV_2D": {(_FLOAT32, _INT8): 6, (_INT8, _INT8): 3, (_INT8, _INT4): 7},
-    "FULLY_CONNECTED": {(_FLOAT32, _INT8): 12, (_FLOAT32, _INT4): 12, (_INT8, _INT8): 4, (_INT8, _INT4): 10},
-    "TRANSPOSE_CONV": {(_FLOAT32, _INT8): 2, (_INT8, _INT8): 2},
+    "CONV_2D": {(FLOAT32, INT8): 5, (FLOAT32, _INT4): 7, (INT8, INT8): 3, (INT8, _INT4): 7},
+    "DEPTHWISE_CONV_2D": {(FLOAT32, INT8): 6, (INT8, INT8): 3, (INT8, _INT4): 7},
+    "FULLY_CONNECTED": {(FLOAT32, INT8): 12, (FLOAT32, _INT4): 12, (INT8, INT8): 4, (INT8, _INT4): 10},
+    "TRANSPOSE_CONV": {(FLOAT32, INT8): 2, (INT8, INT8): 2},
 }
-_DEQUANTIZE = {schema.TensorType.FLOAT16: 3, _INT8: 5, _INT4: 6}
+_DEQUANTIZE = {tensor_type("float16"): 3, INT8: 5, _INT4: 6}
 _INT8_ACTIVATIONS = dict.fromkeys(
     (
         *("ADD", "AVERAGE_POOL_2D", "BATCH_MATMUL", "BATCH_TO_SPACE_ND", "CONCATENATION", "GATHER", "LOGISTIC"),
@@ -30,29 +32,25 @@ _INT8_ACTIVATIONS = dict.fromkeys(
 ) | {"MUL": 3}  # 3 where the scales rescale by 1 or more
 
 
-def set_versions(model):
-    """Raise the version of every operator to what its types need, in place.
-
-    Args:
-        model: ``ModelT``.
-    """
-    set_versions_by(model, _version)
-
-
-def _version(model, graph, operator):
-    code = model.operatorCodes[operator.opcodeIndex]
-    inputs = operator.inputs if operator.inputs is not None else ()
-    return max(code.version, _needed(opcode_name(model, operator), [graph.tensors[i] for i in inputs if i >= 0]))
+def set_versions(file):
+    """Raise the version of every operator of a `TFLiteFile` to what its types need; `strip` merges equal codes."""
+    codes = []
+    for graph in file.model.subgraphs:
+        for operator in graph.operators:
+            inputs = [graph.tensors[i] for i in indices(operator.inputs) if i >= 0]
+            codes.append(copy.copy(file.model.operatorCodes[operator.opcodeIndex]))
+            codes[-1].version = max(codes[-1].version, _needed(file.op(operator), inputs))
+    operators = (operator for graph in file.model.subgraphs for operator in graph.operators)
+    for place, operator in enumerate(operators):
+        operator.opcodeIndex = place
+    file.model.operatorCodes = codes
 
 
 def _needed(name, inputs):
     types = [tensor.type for tensor in inputs]
     if name in _WEIGHTED:
-        activation = types[2] if name == "TRANSPOSE_CONV" else types[0]
-        return _WEIGHTED[name].get((activation, types[1]), 1)
+        return _WEIGHTED[name].get((types[2 if name == "TRANSPOSE_CONV" else 0], types[1]), 1)
     if name == "DEQUANTIZE":
-        per_tensor = types[0] == _INT8 and len(inputs[0].quantization.scale) == 1
+        per_tensor = types[0] == INT8 and len(inputs[0].quantization.scale) == 1
         return 2 if per_tensor else _DEQUANTIZE.get(types[0], 1)
-    if types and types[0] == _INT8:
-        return _INT8_ACTIVATIONS.get(name, 1)
-    return 1
+    return _INT8_ACTIVATIONS.get(name, 1) if INT8 in types[:1] else 1
