@@ -221,7 +221,7 @@ ROWS = {
     ),
     "ChannelRemoval": (
         lambda n: (scc_tf.callbacks.ChannelRemoval, {}),
-        {"every": "count", "min_share": "fraction", "restoration": "unknown", "backup_dir": "directory"},
+        {"every": "count", "min_share": "fraction"},
     ),
     "GammaScheduler": (lambda n: (scc_tf.callbacks.GammaScheduler, {}), {"schedule": "function"}),
     "KernelRestoration": (
@@ -234,7 +234,6 @@ ROWS = {
             "patience": "count",
             "cooldown": "count",
             "seed": "count",
-            "backup_dir": "directory",
         },
     ),
     "MagnitudePruning": (
@@ -250,10 +249,9 @@ ROWS = {
             "decay": "fraction",
             "statistics_images": "images or None",
             "batch_size": "count or None",
-            "backup_dir": "directory",
         },
     ),
-    "SizeLogger": (lambda n: (scc_tf.callbacks.SizeLogger, {}), {"every": "count", "backup_dir": "directory"}),
+    "SizeLogger": (lambda n: (scc_tf.callbacks.SizeLogger, {}), {"every": "count"}),
     "TargetSize": (
         lambda n: (scc_tf.callbacks.TargetSize, {"target_bytes": 1000}),
         {
@@ -263,7 +261,6 @@ ROWS = {
             "approach": "size",
             "horizon": "size",
             "limits": "unknown",
-            "backup_dir": "directory",
         },
     ),
     # metrics

@@ -10,7 +10,7 @@ import numpy as np
 
 from scc_tf.atomic import atomic_path
 from scc_tf.callbacks import BackupAndRestore, RaiseOnNaN
-from scc_tf.callbacks.resumable import Resumable
+from scc_tf.callbacks.fit_callback import FitCallback
 
 __all__ = ["Clock", "Stage", "accuracy", "error_percent", "fingerprint", "intact"]
 
@@ -134,7 +134,7 @@ class Stage:
         return record
 
 
-class Clock(Resumable):
+class Clock(FitCallback):
     """Seconds of a training over all its sessions, as of now; epochs that were lost are not counted."""
 
     def __init__(self):

@@ -1,6 +1,8 @@
 """All that an interrupted fit needs to go on as if nothing had happened, in one file."""
 
 import hashlib
+import json
+import re
 
 import h5py
 import keras
@@ -8,28 +10,31 @@ import numpy as np
 from absl import logging
 
 from scc_tf.arguments import check_folder, received
-from scc_tf.callbacks.resumable import BACKUP, RESUMABLES
-from scc_tf.callbacks.state_files import StateFiles, pack, unpack
+from scc_tf.atomic import atomic_path
+from scc_tf.callbacks.fit_callback import BACKUP, FitCallback
 from scc_tf.graph import running_state
+from scc_tf.training.callback_order import LAST
 
 __all__ = ["BackupAndRestore"]
 
-_STATE = "scc_tf"  # dataset in the weights file; Keras does not look at what it does not know
+_GROUP = "scc_tf"  # in the weights file; Keras does not look at what it does not know
+_ARRAY = "__array__"  # what stands in the JSON for one
+_NAME = re.compile(r"epoch-(\d+)\.weights\.h5")
 
 
-class BackupAndRestore(keras.callbacks.Callback):
+class BackupAndRestore(FitCallback):
     """Keeps the state of a ``fit`` after each epoch, and goes on from it after an interruption, a kill included.
 
     One file has it whole: weights, optimizers, gamma, the channels that were cut, the random state of the layers, and
-    what the other callbacks of `scc_tf.callbacks` know; they need no ``backup_dir``. It is written beside the last one
-    and takes its place in one step, so weights and callbacks agree whenever the process is killed. The one before is
-    kept, too, and is taken where the newest is damaged. The files are removed when ``fit`` ends.
+    what the other callbacks of `scc_tf.callbacks` know. It is written beside the last one and takes its place in one
+    step. The one before is kept, too, and is taken where the newest is damaged. The files are removed when ``fit``
+    ends.
 
     What goes on is the same run, bit for bit on the same processor, if the data are: in an order that depends on the
     epoch alone, as `finished_epochs` lets a script choose it. With ``shuffle=True`` Keras draws another order.
 
-    List it last: an epoch is finished when all others have seen its end. It puts the weights back before they begin.
-    Keras's callbacks (``EarlyStopping``, ``ReduceLROnPlateau``) have no state to keep, and begin anew.
+    With a plain Keras model, list it last. Keras's callbacks (``EarlyStopping``, ``ReduceLROnPlateau``) have no state
+    to keep, and begin anew. ``keras.callbacks.BackupAndRestore`` keeps the weights alone.
 
     Args:
         backup_dir: folder for these files alone.
@@ -43,21 +48,23 @@ class BackupAndRestore(keras.callbacks.Callback):
         >>> compressed.fit(batches, epochs=9, callbacks=[monitor, restoration, backup])     # doctest: +SKIP
     """
 
+    rank = LAST
+
     def __init__(self, backup_dir, *, keep=False):
         super().__init__()
-        self._files = StateFiles(check_folder("backup_dir", backup_dir), "epoch", ".weights.h5")
-        self._keep, self._restored, self.path = keep, None, None
+        self._folder, self._keep, self._restored = check_folder("backup_dir", backup_dir), keep, None
 
     @property
     def finished_epochs(self):
         """How many epochs of an interrupted ``fit`` there is a state of; 0 without one."""
         return self._newest()[0]
 
-    def set_params(self, params):
-        """Let the other callbacks of this ``fit`` know, and put back what the weights and optimizers were.
+    def forget(self):
+        """Remove the files; the next ``fit`` starts over."""
+        self._drop()
 
-        Here, since it comes before ``on_train_begin`` of all of them.
-        """
+    def set_params(self, params):
+        """Put back what the weights and optimizers were; here, since it comes before all ``on_train_begin``."""
         super().set_params(params)
         self._restored = None
         if params is not None and "epochs" in params:  # those of `evaluate` have none
@@ -66,7 +73,7 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def state_of(self, callback):
         """What is known of a callback of this ``fit``, or None."""
-        return self._restored.get(_names(self.params[RESUMABLES])[callback])
+        return self._restored.get(self._names()[callback])
 
     def on_train_begin(self, logs=None):
         """Refuse a list of callbacks that does not tell them of each other."""
@@ -78,52 +85,63 @@ class BackupAndRestore(keras.callbacks.Callback):
 
     def on_epoch_end(self, epoch, logs=None):
         """Keep the state; drop those before the last one."""
-        others = self.params.get(RESUMABLES, [])
         state = {
             "running": [keras.ops.convert_to_numpy(variable) for variable in running_state(self.model)],
             "stopped": bool(self.model.stop_training),
-            "callbacks": {name: other.state() for other, name in _names(others).items()},
+            "callbacks": {name: other.state() for other, name in self._names().items()},
         }
-        with self._files.write(epoch + 1) as partial:
+        with atomic_path(self._folder / f"epoch-{epoch + 1}.weights.h5") as partial:
             self.model.save_weights(partial)
-            with h5py.File(partial, "a") as file:
-                state["digest"] = _digest(file)
-                file[_STATE] = np.frombuffer(pack(state), np.uint8)
-        numbers = [number for number, _ in self._files.numbered()]
-        self._files.drop([number for number in numbers if number <= epoch + 1][:2])
+            _write(partial, state)
+        self._drop([epochs for epochs, _ in self._files() if epochs <= epoch + 1][:2])
 
     def on_train_end(self, logs=None):
-        """Let the next ``fit`` begin at its own first epoch; remove the files if nobody will call `on_fit_end`."""
+        """Let the next ``fit`` begin at its own first epoch."""
         self.model._initial_epoch = None
-        if not getattr(self.model, "in_fit", False):
-            self.on_fit_end()
+        super().on_train_end(logs)
 
     def on_fit_end(self):
-        """Remove the files, after ``on_train_end`` of all callbacks; see `SelfCompressingModel.fit`."""
+        """Remove the files."""
         if not self._keep:
-            self.forget()
+            self._drop()
 
-    def forget(self):
-        """Remove the files; the next ``fit`` starts over."""
-        self._files.drop()
+    def _names(self):
+        """``{callback: its class, numbered where there are several}``."""
+        names, seen = {}, {}
+        for callback in self.companions():
+            kind = type(callback).__name__
+            seen[kind] = seen.get(kind, 0) + 1
+            names[callback] = f"{kind}-{seen[kind]}"
+        return names
+
+    def _files(self):
+        """``[(epochs, path), …]``, the newest first."""
+        paths = self._folder.iterdir() if self._folder.is_dir() else ()
+        return sorted(((int(m[1]), path) for path in paths if (m := _NAME.fullmatch(path.name))), reverse=True)
+
+    def _drop(self, keep=()):
+        """Remove all files but those of the epochs to ``keep``, and what a kill left half written."""
+        unwanted = [path for epochs, path in self._files() if epochs not in keep]
+        for path in [*unwanted, *self._folder.glob(".*-partial-epoch-*.weights.h5")]:
+            path.unlink(missing_ok=True)
 
     def _newest(self):
         """``(epochs, path, state)`` of the newest file that is whole; ``(0, None, None)`` without one."""
-        for epochs, path in self._files.numbered():
+        for epochs, path in self._files():
             try:
                 return epochs, path, _read(path)
-            except Exception as error:  # damaged HDF5 and NumPy files raise unrelated types
+            except Exception as error:  # damaged HDF5 files raise unrelated types
                 logging.warning("The backup %s is damaged and was passed over: %s", path, error)
         return 0, None, None
 
     def _go_back(self):
-        epochs, self.path, state = self._newest()
+        epochs, path, state = self._newest()
         self.model._initial_epoch, self._restored = None, {}  # Keras would keep that of an earlier fit
         if not epochs:
             return
         if self.model.optimizer is not None and not self.model.optimizer.built:
             self.model.optimizer.build(self.model.trainable_variables)  # so that its state can be loaded
-        self.model.load_weights(self.path)
+        self.model.load_weights(path)
         for variable, value in zip(running_state(self.model), state["running"], strict=True):
             variable.assign(value)
         # as Keras's BackupAndRestore does; there is no other way
@@ -131,30 +149,46 @@ class BackupAndRestore(keras.callbacks.Callback):
         self._restored = state["callbacks"]
 
 
-def _names(callbacks):
-    """``{callback: its class, numbered where there are several}``."""
-    names, seen = {}, {}
-    for callback in callbacks:
-        kind = type(callback).__name__
-        seen[kind] = seen.get(kind, 0) + 1
-        names[callback] = f"{kind}-{seen[kind]}"
-    return names
+def _write(path, state):
+    """Add a state to a file: dictionaries, lists and tuples of JSON values and arrays, however nested."""
+    with h5py.File(path, "a") as file:
+        group = file.create_group(_GROUP)
+
+        def plain(value):
+            if isinstance(value, np.ndarray):  # its type by name: HDF5 has no bfloat16
+                name = f"array_{len(group)}"
+                group[name] = np.frombuffer(value.tobytes(), np.uint8)
+                return {_ARRAY: [name, value.dtype.name, value.shape]}
+            if isinstance(value, dict):
+                return {name: plain(part) for name, part in value.items()}
+            return [plain(part) for part in value] if isinstance(value, list | tuple) else value
+
+        text = json.dumps(plain(state))
+        group["state"] = np.frombuffer(text.encode(), np.uint8)
+        group.attrs["digest"] = _digest(file)
 
 
 def _read(path):
     with h5py.File(path, "r") as file:
-        state = unpack(bytes(file[_STATE][()]))
-        if state["digest"] != _digest(file):
+        group = file[_GROUP]
+        if group.attrs["digest"] != _digest(file):
             raise ValueError("its checksum is wrong")
-    return state
+
+        def array(part):
+            if set(part) != {_ARRAY}:
+                return part
+            name, dtype, shape = part[_ARRAY]
+            return np.frombuffer(group[name][()].tobytes(), np.dtype(dtype)).reshape(shape).copy()
+
+        return json.loads(group["state"][()].tobytes(), object_hook=array)
 
 
 def _digest(file):
-    """A checksum of all arrays but the state."""
+    """A checksum of all arrays."""
     digest = hashlib.blake2b(digest_size=16)
 
     def add(name, part):
-        if isinstance(part, h5py.Dataset) and name != _STATE:
+        if isinstance(part, h5py.Dataset):
             digest.update(name.encode())
             digest.update(np.ascontiguousarray(part[()]))
 

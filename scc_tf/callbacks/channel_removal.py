@@ -7,9 +7,9 @@ import time
 import numpy as np
 from absl import logging
 
-from scc_tf.arguments import check_number, received
+from scc_tf.arguments import check_number
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
+from scc_tf.callbacks.kernel_restoration import KernelRestoration
 from scc_tf.graph import trace_kernels
 from scc_tf.surgery import SurgeryReport
 
@@ -39,38 +39,30 @@ class ChannelRemoval(EveryNSteps):
         every: training steps between two looks; beside a `KernelRestoration`, a multiple of its monitor's ``every`` at
             best.
         min_share: share of the kernel weights that must go at once, in [0, 1].
-        restoration: the `KernelRestoration` of the same ``fit``, listed before. Default: the one that is there, if any.
-        backup_dir: folder that keeps the history of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
-            Keras; that of `scc_tf.callbacks` needs none. What was cut is in the weights themselves: those of a cut
-            network load into the one that ``fit`` starts with.
 
     Attributes:
         history: one dictionary per look: ``step``, ``channels``, ``parameters``, ``step_ms``.
         reports: one `scc_tf.SurgeryReport` per removal.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if an argument is out of range; from ``fit``, if the model is not self-compressing.
 
     Example:
         >>> removal = ChannelRemoval(every=200)                                 # doctest: +SKIP
         >>> compressed.fit(images, labels, callbacks=[removal])                 # doctest: +SKIP
     """
 
-    names = ("channels", "parameters", "step_ms")
-    backup_name = "channel_removal"
+    rank = 7
 
-    def __init__(self, every=200, *, min_share=0.05, restoration=None, backup_dir=None):
-        super().__init__(every, backup_dir)
+    def __init__(self, every=200, *, min_share=0.05):
+        super().__init__(every)
         self.min_share = check_number("min_share", min_share, 0, 1)
-        if restoration is not None and not isinstance(restoration, KernelRestoration):
-            raise ValueError(f"Expected restoration to be a KernelRestoration. {received('restoration', restoration)}")
-        self.restoration = restoration
-        self.reports = []
-        self._dead_before = {}
+        self.reports, self._dead_before = [], {}
         self._times, self._began, self._building = [], None, 0
 
     def on_train_begin(self, logs=None):
         """Look at the model as it starts."""
+        self.check_model()
         self.reports, self._dead_before = [], {}
         self._times, self._building = [], STEPS_TO_BUILD
         super().on_train_begin(logs)
@@ -89,48 +81,38 @@ class ChannelRemoval(EveryNSteps):
 
     def at_step(self, step):
         """Look, and cut if it is worth it."""
-        nodes = trace_kernels(self.model)
-        dead = self._dead(nodes)
+        dead = self._dead()
         twice = {kernel: mask & self._dead_before.get(kernel, False) for kernel, mask in dead.items()}
-        restoration = restoration_of(self)
+        restoration = self.companion(KernelRestoration)
         if any(mask.any() for mask in twice.values()) and (restoration is None or restoration.is_safe):
-            self._remove(step, {kernel: ~mask for kernel, mask in twice.items()})
-            nodes = trace_kernels(self.model)
-        self._dead_before = self._dead(nodes)
-        step_ms = statistics.median(self._times) if self._times else self.latest.get("step_ms", math.nan)
+            report = self.model.remove_dead_channels({kernel: ~mask for kernel, mask in twice.items()}, self.min_share)
+            if report is not None:
+                self.reports.append(report)
+                self._building = STEPS_TO_BUILD
+                logging.info("Step %d: removed %d channels", step, report.removed)
+                if restoration is not None:
+                    restoration.accept()
+        self._dead_before = self._dead()
+        step_ms = statistics.median(self._times) if self._times else self.logged.get("step_ms", math.nan)
         self._times = []
         return {
-            "channels": float(sum(n.layout.channels for n in nodes)),
+            "channels": float(sum(len(mask) for mask in self._dead_before.values())),
             "parameters": float(self.model.count_params()),
             "step_ms": step_ms,
         }
 
+    def _dead(self):
+        """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""
+        kernels = [(node.layer, node.layout.name) for node in trace_kernels(self.model)]
+        return {kernel: ~self.model.has_bits(*kernel) for kernel in kernels}
+
     def state(self):
         """The looks so far, what was cut, and what had no bits at the last look."""
-        looked = [((n.layer, n.layout.name), np.zeros(n.layout.channels, bool)) for n in trace_kernels(self.model)]
-        dead = [self._dead_before.get(kernel, alive) for kernel, alive in looked]
+        dead = [self._dead_before.get(kernel, np.zeros_like(mask)) for kernel, mask in self._dead().items()]
         return {**super().state(), "dead": dead, "reports": [report.to_json() for report in self.reports]}
 
     def restore(self, state):
         """Go on with them."""
-        nodes = trace_kernels(self.model)
-        if [len(mask) for mask in state["dead"]] != [n.layout.channels for n in nodes]:
-            raise ValueError("its channels are those of another model")
-        reports = [SurgeryReport.from_json(report) for report in state["reports"]]
         super().restore(state)
-        self.reports = reports
-        self._dead_before = {(n.layer, n.layout.name): mask for n, mask in zip(nodes, state["dead"], strict=True)}
-
-    def _dead(self, nodes):
-        """``{(layer, kernel name): bool array (C,)}``: the channels without bits."""
-        return {(n.layer, n.layout.name): ~self.model.has_bits(n.layer, n.layout.name) for n in nodes}
-
-    def _remove(self, step, kept):
-        report = self.model.remove_dead_channels(kept, self.min_share)
-        if report is None:
-            return
-        self.reports.append(report)
-        self._building = STEPS_TO_BUILD
-        logging.info("Step %d: removed %d channels", step, report.removed)
-        if restoration := restoration_of(self):
-            restoration.accept()
+        self.reports = [SurgeryReport.from_json(report) for report in state["reports"]]
+        self._dead_before = dict(zip(self._dead(), state["dead"], strict=True))

@@ -1,14 +1,13 @@
 """Let the weight of the size term change during training."""
 
-import keras
-
 from scc_tf.arguments import check_number, received
+from scc_tf.callbacks.fit_callback import FitCallback
 
 __all__ = ["GammaScheduler"]
 
 
-class GammaScheduler(keras.callbacks.Callback):
-    """Assigns ``model.gamma`` before every step and writes ``gamma`` into ``logs``.
+class GammaScheduler(FitCallback):
+    """Assigns ``model.gamma`` before every step and adds ``gamma`` to ``logs``.
 
     With ``steps_per_execution`` it acts once per execution, whose steps then share the gamma of the first.
 
@@ -26,27 +25,24 @@ class GammaScheduler(keras.callbacks.Callback):
         >>> scheduler = GammaScheduler(rise)  # gamma grows from 0 to 0.01 over 500 steps, then stays
     """
 
+    rank = 1
+
     def __init__(self, schedule):
         super().__init__()
         if not callable(schedule):
             raise ValueError(f"Expected schedule to be a function of the step. {received('schedule', schedule)}")
         self.schedule = schedule
 
+    @property
+    def logged(self):
+        """The gamma of the last step."""
+        return {"gamma": float(self.model.gamma.numpy())}
+
     def on_train_begin(self, logs=None):
         """Refuse a model without gamma."""
-        if not hasattr(self.model, "gamma"):
-            raise ValueError(
-                f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
-            )
+        self.check_model()
 
     def on_train_batch_begin(self, batch, logs=None):
         """Assign gamma for the coming step."""
-        step = int(self.model.optimizer.iterations.numpy())
+        step = self.step
         self.model.gamma.assign(check_number(f"schedule({step})", self.schedule(step), 0))
-
-    def on_train_batch_end(self, batch, logs=None):
-        """Log it."""
-        if logs is not None:
-            logs["gamma"] = float(self.model.gamma.numpy())
-
-    on_epoch_end = on_train_batch_end

@@ -7,25 +7,18 @@ import numpy as np
 from absl import logging
 
 from scc_tf.arguments import check_count, check_number, received
-from scc_tf.callbacks.resumable import Resumable
+from scc_tf.callbacks.fit_callback import FitCallback
 from scc_tf.callbacks.safety_monitor import SafetyMonitor
 from scc_tf.optimizer_state import optimizer_slots
 from scc_tf.safety import Contract
 from scc_tf.training import self_compressing_layers
 from scc_tf.training.cuttable import Weights
 
-__all__ = ["KernelRestoration", "restoration_of"]
-
-_KEY = "kernel_restoration"
+__all__ = ["KernelRestoration"]
 
 
-def restoration_of(callback):
-    """The `KernelRestoration` that a callback was given, or else the one in its ``fit``, or None."""
-    return callback.restoration or (callback.params or {}).get(_KEY)
-
-
-class KernelRestoration(Resumable):
-    """Reacts to a drop in safety accuracy; list it after its `SafetyMonitor`.
+class KernelRestoration(FitCallback):
+    """Reacts to a drop in safety accuracy, and keeps the contract.
 
     Acts after each check of the monitor. When the drop exceeds ``threshold`` in ``patience`` checks in a row, every
     trainable kernel gets ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, at random):
@@ -36,13 +29,13 @@ class KernelRestoration(Resumable):
     With ``size_model="entropy"`` a channel is dead when all its codes are 0. The exponent, and its optimizer slots,
     belong to the whole kernel and stay: the latent weights are scaled to ``restore_bits`` instead.
 
-    **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold. The reference is the
-    monitor's: the network that was handed in, or better. Where the last weights do not satisfy it, the last state that
-    did (weights, formats, batch statistics; kept in memory) is put back, a warning says so and the monitor checks once
-    more. This comes after ``on_train_end`` of all callbacks, so one that sets weights there, as
-    ``EarlyStopping(restore_best_weights=True)`` does, may be listed anywhere. Where already the start breaks the
-    contract, as after a conversion to few bits, a warning says what that cost, and training goes on. Until a check
-    satisfies it, the state to go back to is the last one within the threshold of the best check.
+    **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold, with the reference of
+    `SafetyMonitor`: the network that was handed in, and what training has gained since. Where the last weights do not
+    satisfy it, the last state that did (weights, formats, batch statistics; kept in memory) is put back, a warning
+    says so and the monitor checks once more. This comes after ``on_train_end`` of all callbacks, so after
+    ``EarlyStopping(restore_best_weights=True)`` as well. Where already the start breaks the contract, as after a
+    conversion to few bits, a warning says what that cost, and training goes on. Until a check satisfies it, the state
+    to go back to is the last one within the threshold of the best check.
 
     The contract stays with the model, as ``model.contract`` (`scc_tf.safety.Contract`), for those who finish it and
     write its files.
@@ -50,7 +43,7 @@ class KernelRestoration(Resumable):
     Adds to ``logs``: ``restored_channels``, the number restored so far.
 
     Args:
-        monitor: the `SafetyMonitor` of the same ``fit``.
+        monitor: `SafetyMonitor`; ``fit`` adds it to its callbacks where it is not listed.
         threshold: tolerated drop, a fraction; 0.05 is five percentage points.
         restore_fraction: share of the dead channels of each kernel, in [0, 1]; 0 never restores and keeps the
             contract alone.
@@ -58,8 +51,6 @@ class KernelRestoration(Resumable):
         patience: checks in a row that must be beyond the threshold, at least 1.
         cooldown: checks to leave alone after a restoration.
         seed: seed of the draw.
-        backup_dir: folder that keeps the state of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
-            Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         events: one dictionary per restoration: ``step``, ``safety_drop``, ``restored`` (kernel -> channels).
@@ -67,149 +58,120 @@ class KernelRestoration(Resumable):
         reverted: whether ``fit`` ended with that state put back.
 
     Raises:
-        ValueError: if an argument is out of range; from ``fit``, if the monitor is not listed before it.
+        ValueError: if an argument is out of range; from ``fit``, if the model is not self-compressing.
 
     Source: "Optimizing Deep Neural Networks using Safety-Guided Self Compression", arXiv 2505.00350; the reference,
         the slots and the contract are ours (in the founding code a restoration never fired).
     """
 
-    backup_name = "kernel_restoration"
+    rank = 6
 
     def __init__(
-        self,
-        monitor,
-        threshold=0.05,
-        *,
-        restore_fraction=0.5,
-        restore_bits=2.0,
-        patience=1,
-        cooldown=1,
-        seed=0,
-        backup_dir=None,
+        self, monitor, threshold=0.05, *, restore_fraction=0.5, restore_bits=2.0, patience=1, cooldown=1, seed=0
     ):
-        super().__init__(backup_dir)
+        super().__init__()
         if not isinstance(monitor, SafetyMonitor):
             raise ValueError(f"Expected monitor to be a SafetyMonitor. {received('monitor', monitor)}")
-        self.monitor = monitor
+        self.monitor, self.requires = monitor, (monitor,)
         self.threshold = check_number("threshold", threshold, 0, 1)
         self.restore_fraction = check_number("restore_fraction", restore_fraction, 0, 1)
         self.restore_bits = check_number("restore_bits", restore_bits, high=24, above=0)
         self.patience = check_count("patience", patience)
         self.cooldown = check_count("cooldown", cooldown, 0)
         self.seed = check_count("seed", seed, 0)
-        self.events = []
-        self.safe_step = None
-        self.reverted = False
-        self._safe_weights = None
-        self._checks_seen = 0
+        self._begin()
 
-    def set_params(self, params):
-        """Let the other callbacks of this ``fit`` know, which all have the same ``params``; see `restoration_of`."""
-        super().set_params(params)
-        if params is not None:
-            params[_KEY] = self
+    def _begin(self):
+        self.events, self.safe_step, self.reverted = [], None, False
+        self._safe_weights, self._checks_seen = None, 0
 
-    def on_train_begin(self, logs=None):
-        """Take up the state of an interrupted run, or accept the model as it starts."""
-        # Keras hands all callbacks of one fit the same params; an interrupted fit leaves its monitor active.
-        same_fit = self.monitor.model is self.model and self.monitor.params is self.params
-        if not same_fit or not self.monitor.active:
-            raise ValueError(
-                "Expected the SafetyMonitor in the same fit, listed before KernelRestoration. "
-                f"Received: monitor={self.monitor}"
-            )
-        self.events, self.reverted, self.safe_step, self._safe_weights = [], False, None, None
-        if not self.take_up():
-            self.monitor.act()  # its last check may be of other weights than these
-            if self.monitor.history[0]["step"] == self.monitor.step and not self.is_kept:
-                self._tell_what_the_start_costs()
-                self._keep_weights()
-                self.keep()
-            else:
-                self._follow()
-        self.model.contract = self.contract
-        self._checks_seen = len(self.monitor.history)
+    @property
+    def logged(self):
+        """How many channels were restored so far."""
+        return {"restored_channels": float(sum(sum(event["restored"].values()) for event in self.events))}
 
     @property
     def contract(self):
         """The `scc_tf.safety.Contract` of the model as of now; its reference may still rise in ``fit``."""
-        monitor = self.monitor
-        return Contract(monitor.safety_set, monitor.reference_accuracy, self.threshold, monitor.batch_size)
-
-    @property
-    def is_safe(self):
-        """Whether the monitor has just checked these weights, and they satisfy the contract."""
-        check = self.monitor.history[-1]
-        return check["step"] == self.monitor.step and not self._beyond(check)
+        watch = self.monitor
+        return Contract(
+            watch.safety_set, watch.reference_accuracy, self.threshold, watch.batch_size, watch.trained_accuracy
+        )
 
     @property
     def is_kept(self):
         """Whether the monitor's last check satisfies the contract, of whatever step it is."""
         return not self._beyond(self.monitor.history[-1])
 
+    @property
+    def is_safe(self):
+        """Whether the monitor has just checked these weights, and they satisfy the contract."""
+        return self.is_kept and self.monitor.history[-1]["step"] == self.step
+
     def accept(self):
         """Take the model as it is as the state to go back to: it was changed, but gives the outputs last checked."""
         self.safe_step = self.monitor.history[-1]["step"]
-        self._keep_weights()
-        self.keep()
-
-    def _keep_weights(self):
         self._safe_weights = copy.deepcopy(self.model.get_weights())  # get_weights may alias
+
+    def on_train_begin(self, logs=None):
+        """Take up the state of an interrupted run, or accept the model as it starts."""
+        self.check_model()
+        # an interrupted fit leaves its monitor active, and callbacks of one fit have the same params
+        same_fit = self.monitor.model is self.model and self.monitor.params is self.params and self.monitor.active
+        if not same_fit:
+            raise ValueError(
+                "Expected the SafetyMonitor in the same fit, listed before KernelRestoration. "
+                f"Received: monitor={self.monitor}"
+            )
+        self._begin()
+        if not self.take_up():
+            if not self.is_kept:
+                logging.warning(
+                    "The safety contract is broken before the first step: safety accuracy %s. Training goes on; "
+                    "convert to more bits (self_compress, initial_bit_depth) to start within it.",
+                    self.contract.told(self.monitor.history[-1]["safety_accuracy"]),
+                )
+            self._follow(may_restore=False)
+        self.model.contract = self.contract
+        self._checks_seen = len(self.monitor.history)
 
     def on_train_batch_end(self, batch, logs=None):
         """React if the monitor has just checked."""
         if len(self.monitor.history) > self._checks_seen:
             self._checks_seen = len(self.monitor.history)
             self._follow()
-        self._log(logs)
-
-    def on_epoch_end(self, epoch, logs=None):
-        """Write ``restored_channels``."""
-        super().on_epoch_end(epoch, logs)
-        self._log(logs)
-
-    def on_train_end(self, logs=None):
-        """Keep the contract now if nobody will call `on_fit_end`: in a loop of one's own."""
-        if not self.model.in_fit:
-            self.on_fit_end()
+        super().on_train_batch_end(batch, logs)
 
     def on_fit_end(self):
-        """Keep the contract; after ``on_train_end`` of all callbacks, see `SelfCompressingModel.fit`."""
+        """Keep the contract."""
         self.monitor.act()  # another callback may have set weights after its last check
-        check = self.monitor.history[-1]
-        if self._beyond(check):
-            self._go_back(check)
+        if not self.is_kept:
+            self._go_back(self.monitor.history[-1])
         self.model.contract = self.contract
-        self.forget()
+
+    def _follow(self, may_restore=True):
+        """React to the monitor's last check."""
+        check = self.monitor.history[-1]
+        self.model.contract = self.contract
+        if not self._beyond(check):
+            self.accept()
+            return
+        if self.safe_step is None and self._near_the_best(check):
+            self._safe_weights = copy.deepcopy(self.model.get_weights())
+        if may_restore and self._due():
+            restored = self._restore(check["step"])
+            self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})
 
     def _go_back(self, check):
-        outcome = "No state that satisfied it is left to go back to."
+        outcome = "No check satisfied it: start from more bits, or with less gamma, or train longer."
         if self.safe_step is not None:
             outcome = f"Went back to step {self.safe_step}, the last state that satisfied it."
-        elif all(map(self._beyond, self.monitor.history)):
-            outcome = "No check satisfied it: start from more bits, or with less gamma, or train longer."
+        told = self.contract.told(check["safety_accuracy"])
         if self._safe_weights is not None and (self.safe_step is not None or not self._near_the_best(check)):
             self.model.set_weights(self._safe_weights)
             self.reverted = True
             self.monitor.act()
-        logging.warning(
-            "Safety accuracy ended at %.2f %%, %.2f points below its reference; the contract allows %.2f. %s",
-            100 * check["safety_accuracy"],
-            100 * check["safety_drop"],
-            100 * self.threshold,
-            outcome,
-        )
-
-    def _tell_what_the_start_costs(self):
-        check = self.monitor.history[-1]
-        logging.warning(
-            "The safety contract is broken before the first step: safety accuracy %.2f %%, %.2f points below its "
-            "reference; the contract allows %.2f. Training goes on; convert to more bits (self_compress, "
-            "initial_bit_depth) to start within it.",
-            100 * check["safety_accuracy"],
-            100 * check["safety_drop"],
-            100 * self.threshold,
-        )
+        logging.warning("The safety contract was broken when training ended: safety accuracy %s. %s", told, outcome)
 
     def _near_the_best(self, check):
         best = max(other["safety_accuracy"] for other in self.monitor.history)
@@ -218,36 +180,17 @@ class KernelRestoration(Resumable):
     def _beyond(self, check):
         return check["safety_drop"] > self.threshold + 1e-9  # both are differences of rounded fractions
 
-    def _log(self, logs):
-        if logs is not None:
-            logs["restored_channels"] = float(sum(sum(e["restored"].values()) for e in self.events))
-
-    def _follow(self):
-        """React to the monitor's last check."""
-        check = self.monitor.history[-1]
-        self.model.contract = self.contract
-        if not self._beyond(check):
-            self.accept()
-            return
-        if self.safe_step is None and self._near_the_best(check):
-            self._keep_weights()
-        if self._due():
-            restored = self._restore(check["step"])
-            self.events.append({"step": check["step"], "safety_drop": check["safety_drop"], "restored": restored})
-        self.keep()
-
     def _due(self):
         """Whether the last ``patience`` checks are all beyond the threshold, and the cooldown is over."""
         checks = self.monitor.history
         recent = checks[-self.patience :]
-        since = [c for c in checks if not self.events or c["step"] > self.events[-1]["step"]]
+        since = [check for check in checks if not self.events or check["step"] > self.events[-1]["step"]]
         rested = not self.events or len(since) > self.cooldown
         beyond = len(recent) == self.patience and all(map(self._beyond, recent))
         return rested and beyond and self.restore_fraction > 0
 
     def _restore(self, step):
-        rng = np.random.default_rng((self.seed, step))
-        restored = {}
+        rng, restored = np.random.default_rng((self.seed, step)), {}
         for layer in self_compressing_layers(self.model):
             for fmt in layer.formats if layer.trainable else ():
                 dead = np.flatnonzero(~self.model.has_bits(layer, fmt.name))
@@ -261,9 +204,7 @@ class KernelRestoration(Resumable):
         return restored
 
     def _revive(self, layer, fmt, channels):
-        kernel = getattr(layer, fmt.name)
-        chosen = np.zeros(fmt.channels, bool)
-        chosen[channels] = True
+        kernel, chosen = getattr(layer, fmt.name), np.isin(np.arange(fmt.channels), channels)
         seated = np.asarray(fmt.range_exponents(kernel, self.restore_bits))
         fmt.bit_depth.assign(np.where(chosen, self.restore_bits, np.asarray(fmt.bit_depth)))
         moved = [(fmt.bit_depth, self.model.format_optimizer), (kernel, self.model.optimizer)]
@@ -280,20 +221,13 @@ class KernelRestoration(Resumable):
 
     def state(self):
         """The restorations so far, and the state to go back to."""
-        cuts = None if self._safe_weights is None else self._safe_weights.cuts
-        return {
-            "events": self.events,
-            "safe_step": self.safe_step,
-            "safe_weights": self._safe_weights,
-            "safe_cuts": cuts,
-        }
+        weights = self._safe_weights
+        cuts = None if weights is None else weights.cuts
+        return {"events": self.events, "safe_step": self.safe_step, "safe_weights": weights, "safe_cuts": cuts}
 
     def restore(self, state):
         """Go on with them."""
-        events, step, weights = state["events"], state["safe_step"], state["safe_weights"]
-        if weights is not None:
-            weights, here = Weights(weights), self.model.get_weights()
-            weights.cuts = state["safe_cuts"]
-            if len(weights.cuts) == len(here.cuts) and [w.shape for w in weights] != [w.shape for w in here]:
-                raise ValueError("its weights are those of another model")
-        self.events, self.safe_step, self._safe_weights = events, step, weights
+        self.events, self.safe_step, self._safe_weights = state["events"], state["safe_step"], state["safe_weights"]
+        if self._safe_weights is not None:
+            self._safe_weights = Weights(self._safe_weights)
+            self._safe_weights.cuts = state["safe_cuts"]

@@ -5,8 +5,9 @@ from collections.abc import Mapping
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number, received
-from scc_tf.callbacks.resumable import Resumable
+from scc_tf.callbacks.fit_callback import FitCallback
 from scc_tf.keras_private import all_layers
+from scc_tf.layers import Masked, is_frozen
 from scc_tf.layers import Masked, is_frozen
 from scc_tf.pruning import global_masks, quality_mask
 from scc_tf.tfmot import mask_of, sparsity_at
@@ -17,13 +18,12 @@ SCOPES = ("layer", "global", "quality")
 POOLINGS = ("AVG", "MAX")
 
 
-class MagnitudePruning(Resumable):
+class MagnitudePruning(FitCallback):
     """Sets the masks of a model (`scc_tf.add_masks`) to keep the largest weights.
 
     Acts after the steps at which the schedule says so. Masks are computed anew from the kernels as they are then: what
     was pruned is zero and stays pruned, unless the schedule's sparsity falls. Between these steps, and after ``fit``,
-    the masks hold under momentum and weight decay. They are weights of the model, so ``BackupAndRestore`` keeps them;
-    that of `scc_tf.callbacks` keeps the history, too, so the step at which a ``fit`` goes on is not pruned twice.
+    the masks hold under momentum and weight decay. They are weights of the model.
 
     Adds to ``logs``: ``sparsity``, the fraction of the masked kernels' weights that are pruned.
 
@@ -57,47 +57,47 @@ class MagnitudePruning(Resumable):
         >>> masked.fit(images, labels, callbacks=[MagnitudePruning(schedule)])               # doctest: +SKIP
     """
 
+    rank = 2
+
     def __init__(
         self, schedule, scope="layer", *, quality=1.0, block=(1, 1), pooling="AVG", zeros_of=None, include_frozen=False
     ):
         super().__init__()
-        for one in schedule.values() if isinstance(schedule, Mapping) else [schedule]:
-            if not callable(one):
-                raise ValueError(f"Expected schedule to be a schedule of TF-MOT. {received('schedule', schedule)}")
-        check_choice("scope", scope, SCOPES)
-        _check_pair("block", block, least=1)
-        if zeros_of is not None:
-            _check_pair("zeros_of", zeros_of, least=0)
-        check_choice("pooling", pooling, POOLINGS)
-        if scope != "layer" and (tuple(block) != (1, 1) or zeros_of or isinstance(schedule, dict)):
+        self._by_layer = isinstance(schedule, Mapping)
+        self._schedules = list(schedule.values()) if self._by_layer else [schedule]
+        if not all(map(callable, self._schedules)):
+            raise ValueError(f"Expected schedule to be a schedule of TF-MOT. {received('schedule', schedule)}")
+        self.schedule = schedule
+        self.scope = check_choice("scope", scope, SCOPES)
+        self.quality = check_number("quality", quality, 0)
+        self.block, self.pooling = _pair("block", block, least=1), check_choice("pooling", pooling, POOLINGS)
+        self.zeros_of = zeros_of if zeros_of is None else _pair("zeros_of", zeros_of, least=0)
+        if scope != "layer" and (self.block != (1, 1) or zeros_of or self._by_layer):
             raise ValueError(
                 "Expected blocks, zeros_of and schedules by layer with scope='layer'. Received: "
                 f"scope={scope!r}, block={block}, zeros_of={zeros_of}, schedule={schedule}"
             )
-        check_number("quality", quality, 0)
-        self.schedule = schedule
-        self.scope = scope
-        self.quality = quality
-        self.block, self.pooling, self.zeros_of = tuple(block), pooling, zeros_of
         self.include_frozen = include_frozen
         self.history = []
+
+    @property
+    def logged(self):
+        """The sparsity since the last pruning."""
+        return {"sparsity": self.history[-1]["sparsity"]} if self.history else {}
 
     def on_train_begin(self, logs=None):
         """Refuse a model without masks; prune if the schedule begins at once."""
         layers = masked_layers(self.model, self.include_frozen)
-        if not layers and masked_layers(self.model):
-            raise ValueError(
-                "Expected a layer with masks that is not frozen (trainable=False), or include_frozen=True. Received: "
-                f"{self.model.name!r}"
-            )
         if not layers:
-            raise ValueError(f"Expected a model with masks, see scc_tf.add_masks. Received: {self.model.name!r}")
-        if isinstance(self.schedule, dict):
-            names = {layer.name for layer in layers}
-            if unknown := set(self.schedule) - names:
-                raise ValueError(
-                    f"Expected schedules for layers with masks, {sorted(names)}. Received: {sorted(unknown)}"
-                )
+            frozen = bool(masked_layers(self.model))
+            wanted = "a layer with masks that is not frozen (trainable=False), or include_frozen=True"
+            raise ValueError(
+                f"Expected {wanted if frozen else 'a model with masks, see scc_tf.add_masks'}. "
+                f"Received: {self.model.name!r}"
+            )
+        names = {layer.name for layer in layers}
+        if self._by_layer and (unknown := set(self.schedule) - names):
+            raise ValueError(f"Expected schedules for layers with masks, {sorted(names)}. Received: {sorted(unknown)}")
         self.history = []
         if not self.take_up():
             self.prune()
@@ -105,12 +105,32 @@ class MagnitudePruning(Resumable):
     def on_train_batch_end(self, batch, logs=None):
         """Prune if it is time."""
         self.prune()
-        self._write(logs)
+        super().on_train_batch_end(batch, logs)
 
-    def on_epoch_end(self, epoch, logs=None):
-        """Write ``sparsity``."""
-        super().on_epoch_end(epoch, logs)
-        self._write(logs)
+    def prune(self):
+        """Set the masks, if the schedule says so for the step that the model's optimizer has reached."""
+        said = {id(schedule): sparsity_at(schedule, self.step) for schedule in self._schedules}
+        if not any(due for due, _ in said.values()):  # at most steps: nothing else may cost time then
+            return
+        due = []
+        for layer in masked_layers(self.model, self.include_frozen):
+            is_due, sparsity = said.get(id(self.schedule.get(layer.name) if self._by_layer else self.schedule), (0, 0))
+            due += [(layer, name, sparsity) for name in layer.kernel_names if is_due]
+        kernels = [ops.convert_to_numpy(getattr(layer, name)) for layer, name, _ in due]
+        if self.scope == "global":
+            masks = global_masks(kernels, due[0][-1])
+        else:
+            masks = [self._mask(*of, kernel) for of, kernel in zip(due, kernels, strict=True)]
+        for (layer, name, _), mask in zip(due, masks, strict=True):
+            layer.prune(mask, name)
+        if due:
+            self.history.append({"step": self.step, "sparsity": sparsity_of(self.model, self.include_frozen)})
+
+    def _mask(self, layer, name, sparsity, kernel):
+        if self.scope == "quality":
+            return quality_mask(kernel, self.quality, ops.convert_to_numpy(layer.masks[name]) > 0)
+        block = self.block if kernel.ndim == 2 else (1, 1)
+        return mask_of(kernel, sparsity, block=block, pooling=self.pooling, zeros_of=self.zeros_of)
 
     def state(self):
         """The prunings so far."""
@@ -120,56 +140,11 @@ class MagnitudePruning(Resumable):
         """Go on with them."""
         self.history = state["history"]
 
-    def prune(self):
-        """Set the masks, if the schedule says so for the step that the model's optimizer has reached."""
-        step = int(self.model.optimizer.iterations.numpy())
-        schedules = self.schedule.values() if isinstance(self.schedule, dict) else [self.schedule]
-        said = {id(schedule): sparsity_at(schedule, step) for schedule in schedules}
-        if not any(due for due, _ in said.values()):  # at most steps: nothing else may cost time then
-            return
-        kernels = [
-            (layer, name) for layer in masked_layers(self.model, self.include_frozen) for name in layer.kernel_names
-        ]
-        if self.scope == "global":
-            self._prune_together(kernels, said[id(self.schedule)][1])
-            pruned = [True]
-        else:
-            pruned = [self._prune_one(layer, name, said) for layer, name in kernels]
-        if any(pruned):
-            self.history.append({"step": step, "sparsity": sparsity_of(self.model, self.include_frozen)})
 
-    def _prune_together(self, kernels, sparsity):
-        masks = global_masks([_values(*kernel) for kernel in kernels], sparsity)
-        for (layer, name), mask in zip(kernels, masks, strict=True):
-            layer.prune(mask, name)
-
-    def _prune_one(self, layer, name, said):
-        schedule = self.schedule.get(layer.name) if isinstance(self.schedule, dict) else self.schedule
-        due, sparsity = said.get(id(schedule), (False, 0.0))
-        if not due:
-            return False
-        values = _values(layer, name)
-        if self.scope == "quality":
-            layer.prune(quality_mask(values, self.quality, ops.convert_to_numpy(layer.masks[name]) > 0), name)
-            return True
-        block = self.block if values.ndim == 2 else (1, 1)
-        layer.prune(mask_of(values, sparsity, block=block, pooling=self.pooling, zeros_of=self.zeros_of), name)
-        return True
-
-    def _write(self, logs):
-        if logs is not None and self.history:
-            logs["sparsity"] = self.history[-1]["sparsity"]
-
-
-def _check_pair(name, pair, least):
+def _pair(name, pair, least):
     if not isinstance(pair, list | tuple) or len(pair) != 2:
         raise ValueError(f"Expected {name} to be two whole numbers. {received(name, pair)}")
-    for size in pair:
-        check_count(name, size, least)
-
-
-def _values(layer, name):
-    return ops.convert_to_numpy(getattr(layer, name))
+    return tuple(check_count(name, size, least) for size in pair)
 
 
 def masked_layers(model, include_frozen=True):

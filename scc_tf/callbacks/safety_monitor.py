@@ -16,12 +16,17 @@ REFERENCES = ("best", "average")
 class SafetyMonitor(EveryNSteps):
     """Evaluates the safety set every ``every`` steps, at the start of ``fit`` and on its final weights.
 
-    The drop is measured against a reference: the network that was handed to `scc_tf.self_compress`, scored on the
-    safety set as ``fit`` begins, or the best accuracy since (or the moving average), whichever is higher. So what the
-    first rounding costs is part of the drop, and a slow decay is caught. Where that network is not known, as in a model
-    that was loaded from a file, the model as ``fit`` finds it takes its place, and a warning says so.
+    The drop is measured against a reference::
 
-    Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy), fractions. With
+        reference = handed_in + max(0, best - max(handed_in, start))
+
+    ``handed_in`` is the safety accuracy of the network that was handed to `scc_tf.self_compress`, ``best`` the highest
+    of the checks (or their moving average), ``start`` the check before the first step. So what the first rounding costs
+    is part of the drop, training raises the reference, and what re-estimated batch statistics gain before it does not.
+    Where the network is not known, as in a model that was loaded from a file, the reference is ``best`` alone, and a
+    warning says so.
+
+    Adds to ``logs``: ``safety_accuracy`` and ``safety_drop`` (reference minus accuracy, at least 0), fractions. With
     ``statistics_images`` it re-estimates the model's BatchNormalization statistics before each check; it writes
     nothing else to the model, and nothing at all without them.
 
@@ -30,22 +35,18 @@ class SafetyMonitor(EveryNSteps):
         every: training steps between two checks.
         reference: ``"best"`` or ``"average"``: of the checks.
         decay: weight of the past in the moving average.
-        reference_accuracy: safety accuracy of the network that was handed in, a fraction, where it is not known to the
-            model or is not to be measured; None measures it.
+        reference_accuracy: ``handed_in``, a fraction, where it is not known to the model or is not to be measured;
+            None measures it.
         statistics_images: training images to re-estimate BatchNormalization statistics from (4,096 are plenty),
             augmented as in training, see `scc_tf.batch_statistics.reestimate_batch_statistics`.
             None leaves the running statistics alone; those of trainable layers lag behind the weights and make the
             checks noisy, so ``fit`` begins with a warning.
         batch_size: examples per evaluation batch; None: as many as memory allows.
-        backup_dir: folder that keeps the checks of an interrupted ``fit``, for use with the ``BackupAndRestore`` of
-            Keras; emptied when ``fit`` ends. Without it the reference starts anew in a ``fit`` that goes on after an
-            interruption. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per check: ``step``, ``safety_accuracy``, ``safety_drop``. The last one is of the
             weights that ``fit`` leaves.
-        trained_accuracy: that of the network that was handed in, a fraction; 0 where it is not known.
-        active: whether its ``fit`` has begun and has not ended.
+        trained_accuracy: ``handed_in``, a fraction; None where it is not known.
 
     Raises:
         ValueError: if the safety set is empty, or an argument is out of range; from ``fit``, if the model cannot be
@@ -56,9 +57,7 @@ class SafetyMonitor(EveryNSteps):
         >>> model.fit(images, labels, callbacks=[monitor])                      # doctest: +SKIP
     """
 
-    names = ("safety_accuracy", "safety_drop")
-    backup_name = "safety_monitor"
-    starts_anew = "the reference starts with the weights as they are now, and drops before this step are not seen"
+    rank = 4
 
     def __init__(
         self,
@@ -70,20 +69,16 @@ class SafetyMonitor(EveryNSteps):
         reference_accuracy=None,
         statistics_images=None,
         batch_size=None,
-        backup_dir=None,
     ):
-        super().__init__(every, backup_dir)
-        check_choice("reference", reference, REFERENCES)
+        super().__init__(every)
         self.safety_set = check_safety_set(safety_set)
-        self.reference = reference
+        self.reference = check_choice("reference", reference, REFERENCES)
         self.decay = check_number("decay", decay, 0, below=1)
         if reference_accuracy is not None:
             reference_accuracy = check_number("reference_accuracy", reference_accuracy, 0, 1)
-        self.given_accuracy = reference_accuracy
-        self.trained_accuracy = reference_accuracy or 0.0
-        if statistics_images is not None:
-            for images in keras.tree.flatten(statistics_images):
-                check_array("statistics_images", images)
+        self.given_accuracy = self.trained_accuracy = reference_accuracy
+        for images in () if statistics_images is None else keras.tree.flatten(statistics_images):
+            check_array("statistics_images", images)
         self.statistics_images = statistics_images
         self.batch_size = batch_size if batch_size is None else check_count("batch_size", batch_size)
 
@@ -91,12 +86,18 @@ class SafetyMonitor(EveryNSteps):
     def reference_accuracy(self):
         """What the next check is compared with, a fraction; never below `trained_accuracy`."""
         accuracies = [check["safety_accuracy"] for check in self.history]
-        if not accuracies or self.reference == "best":
-            return max([self.trained_accuracy, *accuracies])
-        average = accuracies[0]
-        for accuracy in accuracies[1:]:
-            average = self.decay * average + (1 - self.decay) * accuracy
-        return max(self.trained_accuracy, average)
+        if not accuracies:
+            return self.trained_accuracy or 0.0
+        reached = max(accuracies)
+        if self.reference == "average":
+            reached = accuracies[0]
+            for accuracy in accuracies[1:]:
+                reached = self.decay * reached + (1 - self.decay) * accuracy
+        if self.trained_accuracy is None:
+            return reached
+        # a later fit of the same model starts from what was reached by training
+        start = accuracies[0] if self.history[0]["step"] == 0 else 0.0
+        return self.trained_accuracy + max(0.0, reached - max(self.trained_accuracy, start))
 
     def on_train_begin(self, logs=None):
         """Score the network that was handed in; take up the checks of an interrupted run, or check the model."""
@@ -109,7 +110,7 @@ class SafetyMonitor(EveryNSteps):
         super().on_train_begin(logs)
 
     def _accuracy_handed_in(self):
-        """That of the network that the model was made of; 0 if there is none."""
+        """That of the network that the model was made of; None if there is none."""
         origin = getattr(self.model, "origin", None)
         if origin is not None and origin.network is not None:
             return safety_accuracy(origin.network, self.safety_set, self.batch_size)
@@ -120,12 +121,18 @@ class SafetyMonitor(EveryNSteps):
                 self.model.name,
                 "is not known" if origin is None else "has other weights since",
             )
-        return 0.0
+        return None
 
     def at_step(self, step):
         """Check."""
         accuracy = self.safety_accuracy()
         return {"safety_accuracy": accuracy, "safety_drop": max(self.reference_accuracy - accuracy, 0.0)}
+
+    def safety_accuracy(self):
+        """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""
+        if self.statistics_images is not None:
+            reestimate_batch_statistics(self.model, self.statistics_images)
+        return safety_accuracy(self.model, self.safety_set, self.batch_size)
 
     def state(self):
         """The checks, and what they are measured against."""
@@ -133,12 +140,5 @@ class SafetyMonitor(EveryNSteps):
 
     def restore(self, state):
         """Go on with them."""
-        trained_accuracy = float(state["trained_accuracy"])
         super().restore(state)
-        self.trained_accuracy = trained_accuracy
-
-    def safety_accuracy(self):
-        """Re-estimate the batch statistics, then measure the accuracy on the safety set, a fraction."""
-        if self.statistics_images is not None:
-            reestimate_batch_statistics(self.model, self.statistics_images)
-        return safety_accuracy(self.model, self.safety_set, self.batch_size)
+        self.trained_accuracy = state["trained_accuracy"]

@@ -7,7 +7,8 @@ from keras import ops
 
 from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.callbacks.kernel_restoration import KernelRestoration, restoration_of
+from scc_tf.callbacks.gamma_scheduler import GammaScheduler
+from scc_tf.callbacks.kernel_restoration import KernelRestoration
 from scc_tf.finishing.finish import finished_bytes
 from scc_tf.finishing.floor import check_target
 from scc_tf.finishing.steps import refine_steps
@@ -20,7 +21,6 @@ LARGEST_CHANGE = 0.5  # of log gamma from one measurement to the next
 FAR_BELOW = -0.1  # log(size / wanted size) from which on gamma may fall at once: what has died does not come back
 HELD_BACK = 0.2  # what log gamma loses where safety stays beyond its contract; late in training it comes back slowly
 MOST_BITS = 12  # that training starts from, to be above a target
-_LOGGED = ("stored_bytes", "gamma")
 
 
 def steered(gamma, errors, elapsed, limits):
@@ -74,21 +74,15 @@ class TargetSize(EveryNSteps):
 
     Adds to ``logs``: ``stored_bytes`` and ``gamma``. At the end of ``fit`` it says what was reached, and why not.
 
-    List it after the `SafetyMonitor` and before `KernelRestoration`.
-
     Args:
         target_bytes: length of the file, at least 1.
         every: training steps between two measurements.
         measure: function ``model -> bytes``; it must not change the model. Default: `scc_tf.finishing.finished_bytes`,
             the length of the file after `scc_tf.finish`.
-        restoration: the `KernelRestoration` of the same ``fit``, whose contract goes before the size. Default: the one
-            that is there, if any.
         approach: steps until the target is wanted, a number from 1.
         horizon: steps at full learning rate in which the size follows gamma, about; larger is slower and calmer. With
             an ``every`` far above it the size swings.
         limits: ``(smallest, largest)`` gamma, positive.
-        backup_dir: folder that keeps the measurements of an interrupted ``fit``, for use with the
-            ``BackupAndRestore`` of Keras; emptied when ``fit`` ends. That of `scc_tf.callbacks` needs none.
 
     Attributes:
         history: one dictionary per measurement: ``step``, ``stored_bytes``, ``wanted_bytes``, ``gamma`` (from this step
@@ -99,8 +93,8 @@ class TargetSize(EveryNSteps):
         tolerance: fraction of the target.
 
     Raises:
-        ValueError: if an argument is out of range; from ``fit``, if the model has no gamma, or the layers that are not
-            compressed take more than the target.
+        ValueError: if an argument is out of range; from ``fit``, if the model has no gamma, a `GammaScheduler` sets it
+            as well, or the layers that are not compressed take more than the target.
 
     Source: the rate controllers of video coders do the same with the quantizer step.
 
@@ -110,47 +104,32 @@ class TargetSize(EveryNSteps):
         >>> small, fit = scc_tf.finish_to_bytes(compressed, images, 4000)       # doctest: +SKIP
     """
 
-    names = ("stored_bytes", "wanted_bytes", "gamma", "learning_rate", "held_back")
-    backup_name = "target_size"
-    starts_anew = "gamma starts where compile put it, and the wanted size where the model is now"
+    rank = 5
     tolerance = 0.02
 
-    def __init__(
-        self,
-        target_bytes,
-        every=100,
-        *,
-        measure=None,
-        restoration=None,
-        approach=1000,
-        horizon=100,
-        limits=(1e-4, 1e3),
-        backup_dir=None,
-    ):
-        super().__init__(every, backup_dir)
+    def __init__(self, target_bytes, every=100, *, measure=None, approach=1000, horizon=100, limits=(1e-4, 1e3)):
+        super().__init__(every)
         if measure is not None and not callable(measure):
             raise ValueError(f"Expected measure to be a function model -> bytes. {received('measure', measure)}")
-        if not isinstance(restoration, KernelRestoration | None):
-            raise ValueError(f"Expected restoration to be a KernelRestoration. {received('restoration', restoration)}")
-        for name, value in (("target_bytes", target_bytes), ("approach", approach), ("horizon", horizon)):
-            check_number(name, value, 1)
         if not isinstance(limits, tuple | list) or len(limits) != 2:
             raise ValueError(f"Expected limits to be two numbers. {received('limits', limits)}")
-        smallest = check_number("limits", limits[0], above=0)
-        check_number("limits", limits[1], above=smallest)
-        self.target_bytes = target_bytes
-        self.measure = measure or finished_bytes
-        self.restoration = restoration
-        self.approach = approach
-        self.horizon = horizon
-        self.limits = limits
+        check_number("limits", limits[1], above=check_number("limits", limits[0], above=0))
+        for name, value in (("target_bytes", target_bytes), ("approach", approach), ("horizon", horizon)):
+            setattr(self, name, check_number(name, value, 1))
+        self.measure, self.limits = measure or finished_bytes, limits
         self.reached, self.safe, self.outcome = False, None, None
+
+    @property
+    def logged(self):
+        """Size and gamma of the last measurement."""
+        return {name: self.history[-1][name] for name in ("stored_bytes", "gamma")} if self.history else {}
 
     def on_train_begin(self, logs=None):
         """Take up the gamma of an interrupted run, or measure the model as it starts."""
-        if not hasattr(self.model, "gamma"):
+        self.check_model()
+        if other := self.companion(GammaScheduler):
             raise ValueError(
-                f"Expected a compiled scc_tf.SelfCompressingModel, which has a gamma. Received: {self.model.name!r}"
+                f"Expected TargetSize or GammaScheduler, not both: each sets gamma. {received('callback', other)}"
             )
         self.reached, self.safe, self.outcome = False, None, None
         super().on_train_begin(logs)
@@ -158,23 +137,16 @@ class TargetSize(EveryNSteps):
 
     def at_step(self, step):
         """Measure; move gamma."""
-        if not self.history and isinstance(self.model, SelfCompressingModel):  # once: vectors grow while they train
-            check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
-        size = float(self.measure(self.model))
-        if not self.history and size < self.target_bytes and isinstance(self.model, SelfCompressingModel):
-            size = self._from_above(step, size)
-        rate = float(ops.convert_to_numpy(self.model.optimizer.learning_rate))
-        gamma, wanted, held_back = float(self.model.gamma.numpy()), size, False
-        if self.history:
-            before = self.history[-1]
-            wanted = self.wanted_bytes(step)
+        rate, gamma = float(ops.convert_to_numpy(self.model.optimizer.learning_rate)), float(self.model.gamma.numpy())
+        held_back = False
+        if not self.history:
+            wanted = size = self._first_size(step)
+        else:
+            before, size, wanted = self.history[-1], float(self.measure(self.model)), self.wanted_bytes(step)
             errors = math.log(before["stored_bytes"] / before["wanted_bytes"]), math.log(size / wanted)
-            restoration = restoration_of(self)
-            held_back = restoration is not None and not restoration.is_kept
-            moved = gamma
-            if step > before["step"]:
-                moved = steered(gamma, errors, self._elapsed(step, rate), self.limits)
-            if held_back:
+            moved = steered(gamma, errors, self._elapsed(step, rate), self.limits) if step > before["step"] else gamma
+            restoration = self.companion(KernelRestoration)
+            if held_back := restoration is not None and not restoration.is_kept:
                 moved = min(moved, _within(gamma * math.exp(-HELD_BACK * before["held_back"]), self.limits))
             gamma = moved
             self.model.gamma.assign(gamma)
@@ -186,9 +158,14 @@ class TargetSize(EveryNSteps):
             "held_back": float(held_back),
         }
 
-    def _from_above(self, step, size):
-        """Bring the start of a training above the target; returns the size that it has then."""
-        before, formats = size, [f for layer in self_compressing_layers(self.model) for f in layer.formats]
+    def _first_size(self, step):
+        """The size as training starts, from above the target; refuses a target that no training can reach."""
+        if not isinstance(self.model, SelfCompressingModel):
+            return float(self.measure(self.model))
+        # once: vectors grow while they train
+        check_target(self.model, self.target_bytes, *(() if self.measure is finished_bytes else (self.measure,)))
+        before = size = float(self.measure(self.model))
+        formats = [f for layer in self_compressing_layers(self.model) for f in layer.formats]
         while step == 0 and size < self.target_bytes:
             if max((float(ops.max(f.bit_depth)) for f in formats), default=MOST_BITS) > MOST_BITS - 1:
                 break
@@ -196,17 +173,17 @@ class TargetSize(EveryNSteps):
             if self.model.size_model == "entropy":
                 self.model.size_term.update(fresh=True)
             size = float(self.measure(self.model))
-        start = "Training starts from finer steps" if size > before else "Training starts below the target"
-        logging.log(
-            logging.INFO if size >= self.target_bytes else logging.WARNING,
-            "%s: the file of the start has %s B, %s B before; the target is %s B.",
-            start,
-            *(f"{value:,.0f}" for value in (size, before, self.target_bytes)),
-        )
+        if before < self.target_bytes:
+            logging.log(
+                logging.INFO if size >= self.target_bytes else logging.WARNING,
+                "%s: the file of the start has %s B, %s B before; the target is %s B.",
+                "Training starts from finer steps" if size > before else "Training starts below the target",
+                *(f"{value:,.0f}" for value in (size, before, self.target_bytes)),
+            )
         return size
 
     def wanted_bytes(self, step):
-        """Size that is wanted at a step; before the first measurement there is none."""
+        """Size that is wanted at a step, after the first measurement."""
         first = self.history[0]
         share = min((step - first["step"]) / self.approach, 1.0)
         return first["stored_bytes"] ** (1 - share) * self.target_bytes**share
@@ -223,25 +200,20 @@ class TargetSize(EveryNSteps):
         pace = math.sqrt((before["learning_rate"] + rate) / (2 * largest)) if largest > 0 else 1.0
         return pace * (step - before["step"]) / self.horizon
 
-    def _write(self, logs):
-        if logs is not None:
-            logs.update({name: self.latest[name] for name in _LOGGED})
-
     def on_fit_end(self):
         """Measure the weights that are left, and say what was reached."""
         super().on_fit_end()
-        restoration = restoration_of(self)
+        restoration = self.companion(KernelRestoration)
         self.safe = None if restoration is None else restoration.is_kept
-        error = self.history[-1]["stored_bytes"] / self.target_bytes - 1
-        self.reached = abs(error) <= self.tolerance
-        self.outcome = self._outcome(error)
-        logging.log(logging.INFO if self.reached and self.safe is not False else logging.WARNING, self.outcome)
-
-    def _outcome(self, error):
         size, gamma = self.history[-1]["stored_bytes"], self.history[-1]["gamma"]
-        said = f"The file has {size:,.0f} B, {100 * error:+.1f} % off the target of {self.target_bytes:,.0f} B"
-        safety = {None: "", True: "; safety is kept", False: "; safety is not kept"}[self.safe]
-        return f"{said}{safety}." if self.reached else f"{said}{safety}: {self._reason(gamma)}."
+        error = size / self.target_bytes - 1
+        self.reached = abs(error) <= self.tolerance
+        self.outcome = (
+            f"The file has {size:,.0f} B, {100 * error:+.1f} % off the target of {self.target_bytes:,.0f} B"
+            f"{ {None: '', True: '; safety is kept', False: '; safety is not kept'}[self.safe] }"
+            f"{'' if self.reached else f': {self._reason(gamma)}'}."
+        )
+        logging.log(logging.INFO if self.reached and self.safe is not False else logging.WARNING, self.outcome)
 
     def _reason(self, gamma):
         begun = self.history[0]["step"] + self.approach  # safety in the approach is no reason: there was time left

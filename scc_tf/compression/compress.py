@@ -239,16 +239,12 @@ def one_cycle(peak, steps, warm_up=0.15):
 
 def _callbacks(target_bytes, steps, safety_set, statistics):
     every = max(1, steps // LOOKS)
-    ours, keep = [], None
+    ours = [ChannelRemoval(every)]
     if safety_set is not None:
         watch = SafetyMonitor(safety_set, every, statistics_images=statistics)
-        keep = KernelRestoration(watch, THRESHOLD, patience=1 if target_bytes is None else PATIENCE)
-        ours.append(watch)
+        ours.append(KernelRestoration(watch, THRESHOLD, patience=1 if target_bytes is None else PATIENCE))
     if target_bytes is not None:
-        approach = max(1, round(APPROACH * steps))
-        ours.append(TargetSize(AIM * target_bytes, every, approach=approach, restoration=keep))
-    ours += [] if keep is None else [keep]
-    ours.append(ChannelRemoval(every, restoration=keep))
+        ours.append(TargetSize(AIM * target_bytes, every, approach=max(1, round(APPROACH * steps))))
     return ours
 
 

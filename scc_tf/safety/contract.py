@@ -25,6 +25,7 @@ class Contract:
             that is higher; a fraction.
         threshold: tolerated drop, a fraction; 0.05 is five percentage points.
         batch_size: examples per forward pass; None: as many as memory allows.
+        trained_accuracy: safety accuracy of the network that was handed in, a fraction; None where it is not known.
 
     Example:
         >>> contract = Contract(safety_set=None, reference_accuracy=0.98, threshold=0.05)
@@ -36,6 +37,7 @@ class Contract:
     reference_accuracy: float
     threshold: float
     batch_size: int | None = None
+    trained_accuracy: float | None = None
 
     def drop(self, accuracy):
         """How far an accuracy is below the reference, a fraction; negative above it."""
@@ -72,18 +74,19 @@ class Contract:
         Returns:
             ``{"safe": bool, "safety_accuracy": …, "safety_drop": …}``, the fields that reports have.
         """
-        safe, drop = self.allows(accuracy), self.drop(accuracy)
+        safe = self.allows(accuracy)
         if not safe:
-            logging.warning(
-                "The safety contract is broken: %s has a safety accuracy of %.2f %%, %.2f points below its reference "
-                "of %.2f %%; the contract allows %.2f.",
-                what,
-                100 * accuracy,
-                100 * drop,
-                100 * self.reference_accuracy,
-                100 * self.threshold,
-            )
-        return {"safe": safe, "safety_accuracy": accuracy, "safety_drop": drop}
+            logging.warning("The safety contract is broken: %s has a safety accuracy of %s.", what, self.told(accuracy))
+        return {"safe": safe, "safety_accuracy": accuracy, "safety_drop": self.drop(accuracy)}
+
+    def told(self, accuracy):
+        """An accuracy beside what the contract allows, in words."""
+        known = self.trained_accuracy is not None and self.trained_accuracy != self.reference_accuracy
+        handed_in = f" ({100 * self.trained_accuracy:.2f} % for the network that was handed in)" if known else ""
+        return (
+            f"{100 * accuracy:.2f} %, {100 * self.drop(accuracy):.2f} points below its reference of "
+            f"{100 * self.reference_accuracy:.2f} %{handed_in}; the contract allows {100 * self.threshold:.2f}"
+        )
 
     def __str__(self):
         """One line."""

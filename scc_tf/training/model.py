@@ -17,6 +17,7 @@ from scc_tf.rate import RateTerm
 from scc_tf.safety.evaluation import check_safety_set
 from scc_tf.size import SIZE_FORMS, UNITS, SizeTerm
 from scc_tf.surgery.plan import make_plan
+from scc_tf.training.callback_order import in_order
 from scc_tf.training.cuttable import CuttableModel
 from scc_tf.training.format_optimizer import checked_optimizer, default_format_optimizer
 from scc_tf.training.safety_term import SafetyTerm
@@ -184,18 +185,19 @@ class SelfCompressingModel(CuttableModel):
         return predictions[:-count], (labels, predictions[-count:])
 
     def fit(self, *args, **kwargs):
-        """Keras's ``fit``, which then calls ``on_fit_end()`` of the callbacks that have it, the last in the list first.
+        """Keras's ``fit``, with the callbacks of `scc_tf.callbacks` in the order that they need, however listed.
 
-        Some callbacks set weights in ``on_train_end``. What has to hold for the weights that ``fit`` leaves can be
-        seen to only after all of them; those further down the list act first, so those that they depend on, which
-        stand before them, see what they did. An exception skips ``on_fit_end``.
+        Some callbacks set weights in ``on_train_end``. So callbacks that have ``on_fit_end()`` are called once more
+        after all of them, the last first: what has to hold for the weights that ``fit`` leaves can be seen to then. An
+        exception skips it.
         """
-        callbacks = inspect.signature(super().fit).bind(*args, **kwargs).arguments.get("callbacks")
+        bound = inspect.signature(super().fit).bind(*args, **kwargs)
+        callbacks = bound.arguments["callbacks"] = in_order(bound.arguments.get("callbacks"), self)
         if isinstance(callbacks, keras.callbacks.CallbackList):
             callbacks = callbacks.callbacks
         self.in_fit = True
         try:
-            history = super().fit(*args, **kwargs)
+            history = super().fit(*bound.args, **bound.kwargs)
             for callback in reversed(keras.tree.flatten(callbacks)):
                 if hasattr(callback, "on_fit_end"):
                     callback.on_fit_end()

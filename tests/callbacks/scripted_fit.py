@@ -40,9 +40,7 @@ class Fit:
                 for variable in optimizer._trainable_variables:
                     for slot in optimizer_slots(optimizer, variable):
                         slot.assign(np.ones(slot.shape))
-        self.monitor = SafetyMonitor(
-            toy.safety_set(), every=every, reference_accuracy=0.0, backup_dir=settings.get("backup_dir")
-        )  # the checks alone are compared
+        self.monitor = SafetyMonitor(toy.safety_set(), every=every, reference_accuracy=accuracy)
         self.monitor.safety_accuracy = lambda: self.accuracy
         self.restoration = KernelRestoration(self.monitor, **settings)
         self.accuracy = accuracy

@@ -5,19 +5,7 @@ import toy_problem as toy
 from scripted_fit import AtStep, kill
 
 import scc_tf
-from scc_tf.callbacks import ChannelRemoval, KernelRestoration, SafetyMonitor
-
-
-class Interrupt(keras.callbacks.Callback):
-    """Stops a fit after some epochs, as an interruption would."""
-
-    def __init__(self, epochs):
-        super().__init__()
-        self.epochs = epochs
-
-    def on_epoch_begin(self, epoch, logs=None):
-        if epoch == self.epochs:
-            raise KeyboardInterrupt
+from scc_tf.callbacks import BackupAndRestore, ChannelRemoval, KernelRestoration, SafetyMonitor
 
 
 def frozen_formats(**settings):
@@ -75,14 +63,13 @@ def test_the_last_weights_are_looked_at_too():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("named", [True, False])
-def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to(named):
+def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to():
     model = frozen_formats()
-    monitor = SafetyMonitor(toy.safety_set(), every=2)
+    monitor = SafetyMonitor(toy.safety_set(), every=2, reference_accuracy=1.0)
     accuracies = iter([1.0, 1.0, 0.5, 0.5, 1.0, 1.0, 0.2, 0.2, 0.2])
     monitor.safety_accuracy = lambda: next(accuracies)
     restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0)
-    removal = ChannelRemoval(every=2, restoration=restoration if named else None)
+    removal = ChannelRemoval(every=2)
     fit(model, monitor, restoration, AtStep(1, kill([0, 1])), removal)
     assert {e["step"]: e["channels"] for e in removal.history}[6] == 15  # steps 4 and 6: beyond the threshold
     assert {e["step"]: e["channels"] for e in removal.history}[8] == 13
@@ -91,63 +78,10 @@ def test_only_what_passed_the_safety_check_is_cut_and_is_then_what_to_go_back_to
     assert model.get_layer("hidden").units == 10
 
 
-@pytest.mark.slow
-def test_an_interrupted_fit_goes_on_with_the_cut_network(tmp_path):
-    def callbacks():
-        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
-        restoration = KernelRestoration(monitor, 1.0, backup_dir=tmp_path / "state")
-        removal = ChannelRemoval(every=2, restoration=restoration, backup_dir=tmp_path / "state")
-        return [keras.callbacks.BackupAndRestore(tmp_path / "keras"), monitor, restoration, removal]
-
-    whole = frozen_formats()
-    *_, removal = fit_with(whole, callbacks, AtStep(3, kill([1, 5])), AtStep(9, kill([2])), epochs=3)
-    model = frozen_formats()
-    with pytest.raises(KeyboardInterrupt):
-        fit_with(model, callbacks, AtStep(3, kill([1, 5])), Interrupt(1), epochs=3)
-    model = frozen_formats()
-    *_, resumed = fit_with(model, callbacks, AtStep(9, kill([2])), epochs=3)
-    assert model.get_layer("hidden").units == 9
-    toy.assert_same(model.get_weights(), whole.get_weights(), atol=1e-6)
-    assert [(e["step"], e["channels"]) for e in resumed.history] == [
-        (e["step"], e["channels"]) for e in removal.history
-    ]
-
-
-def fit_with(model, callbacks, *others, epochs):
-    listed = callbacks()
-    fit(model, listed[0], *others, *listed[1:], epochs=epochs)
-    return listed
-
-
 @pytest.mark.parametrize("settings", [{"every": 0}, {"min_share": -0.1}, {"min_share": 1.1}])
 def test_settings_out_of_range(settings):
     with pytest.raises(ValueError, match="Expected"):
         ChannelRemoval(**settings)
-
-
-@pytest.mark.slow
-def test_an_interruption_between_a_cut_and_the_next_backup(tmp_path, caplog):
-    def callbacks():
-        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
-        restoration = KernelRestoration(monitor, 1.0, backup_dir=tmp_path / "state")
-        removal = ChannelRemoval(every=2, restoration=restoration, backup_dir=tmp_path / "state")
-        return [keras.callbacks.BackupAndRestore(tmp_path / "keras"), monitor, restoration, removal]
-
-    def interrupt(model):
-        raise KeyboardInterrupt
-
-    whole = frozen_formats()
-    *_, expected = fit_with(whole, callbacks, AtStep(7, kill([1, 5])), epochs=3)
-    with pytest.raises(KeyboardInterrupt):
-        fit_with(frozen_formats(), callbacks, AtStep(7, kill([1, 5])), AtStep(11, interrupt), epochs=3)
-    model = frozen_formats()
-    _, _, restoration, removal = fit_with(model, callbacks, AtStep(7, kill([1, 5])), epochs=3)
-    assert "damaged" not in caplog.text  # the state of before the cut is there
-    assert model.get_layer("hidden").units == 10
-    assert not restoration.reverted
-    assert removal.reports == expected.reports
-    assert [e["channels"] for e in removal.history] == [e["channels"] for e in expected.history]
-    toy.assert_same(model.get_weights(), whole.get_weights())
 
 
 def entropy_model():
@@ -197,25 +131,21 @@ def test_with_entropy_what_is_not_cut_yet_may_come_back():
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("stop_at", [None, 7])
-def test_a_safe_state_of_before_a_cut_is_gone_back_to_also_after_an_interruption(tmp_path, stop_at):
-    def run(stop_at):
-        model = frozen_formats()
-        monitor = SafetyMonitor(toy.safety_set(), every=2, backup_dir=tmp_path / "state")
-        monitor.safety_accuracy = lambda: 1.0 if monitor.step < 5 else 0.2
-        restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0, backup_dir=tmp_path / "state")
-        cut = AtStep(5, lambda model: model.remove_dead_channels())  # by somebody who asks nobody
-        last = [AtStep(stop_at, interrupt)] if stop_at else []
-        backup = keras.callbacks.BackupAndRestore(tmp_path / "keras")
-        fit(model, backup, AtStep(3, kill([1, 5])), monitor, restoration, cut, *last)
-        return model, restoration
-
+def test_a_safe_state_of_before_a_cut_is_gone_back_to_also_after_an_interruption(tmp_path):
     def interrupt(model):
         raise KeyboardInterrupt
 
-    if stop_at:
-        with pytest.raises(KeyboardInterrupt):
-            run(stop_at)
-    model, restoration = run(None)
+    def run(*last):
+        model = frozen_formats()
+        monitor = SafetyMonitor(toy.safety_set(), every=2, reference_accuracy=1.0)
+        monitor.safety_accuracy = lambda: 1.0 if monitor.step < 5 else 0.2
+        restoration = KernelRestoration(monitor, 0.1, restore_fraction=0.0)
+        cut = AtStep(5, lambda model: model.remove_dead_channels())  # by somebody who asks nobody
+        fit(model, AtStep(3, kill([1, 5])), monitor, restoration, cut, *last, BackupAndRestore(tmp_path))
+        return model, restoration
+
+    with pytest.raises(KeyboardInterrupt):
+        run(AtStep(11, interrupt))
+    model, restoration = run()
     assert (restoration.reverted, restoration.safe_step) == (True, 4)
     assert model.get_layer("hidden").units == 12

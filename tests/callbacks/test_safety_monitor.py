@@ -1,4 +1,3 @@
-import logging
 from types import SimpleNamespace
 
 import keras
@@ -10,8 +9,9 @@ from scc_tf.callbacks import SafetyMonitor
 
 
 def scripted(accuracies, **settings):
-    """A monitor that finds the given accuracies, and the drops that it reports."""
+    """A monitor that finds the given accuracies, of a model of unknown origin, and the drops that it reports."""
     monitor, model = SafetyMonitor(toy.safety_set(), every=1, **settings), toy.compressed()
+    model.origin = None
     left = iter(accuracies)
     monitor.safety_accuracy = lambda: next(left)
     monitor.set_model(model)
@@ -54,20 +54,29 @@ def handed_in(right):
     return net, chosen
 
 
-@pytest.mark.parametrize(("right", "trained"), [(True, 1.0), (False, 0.0)])
 @pytest.mark.parametrize("reference", ["best", "average"])
-def test_the_reference_is_the_network_that_was_handed_in_or_better(right, trained, reference):
+@pytest.mark.parametrize(
+    ("handed_in", "accuracies", "drops"),
+    [
+        (1.0, [0.5, 0.7, 0.6], [0.5, 0.3, 0.4]),
+        (0.5, [0.4, 0.7, 0.6], [0.1, 0.0, 0.1]),  # training raises the reference
+        (0.5, [0.9, 0.9, 0.6], [0.0, 0.0, 0.0]),  # new batch statistics, as training starts, do not
+        (0.5, [0.8, 0.9, 0.3], [0.0, 0.0, 0.3]),
+    ],
+)
+def test_the_reference_is_the_network_that_was_handed_in_and_what_training_gains(
+    handed_in, accuracies, drops, reference
+):
+    settings = {"reference": reference, "decay": 0.0, "reference_accuracy": handed_in}
+    np.testing.assert_allclose(scripted(accuracies, **settings)[1], drops, atol=1e-12)
+
+
+@pytest.mark.parametrize(("right", "trained"), [(True, 1.0), (False, 0.0)])
+def test_the_network_that_was_handed_in_is_scored_as_fit_begins(right, trained):
     net, chosen = handed_in(right)
-    model, left = toy.compressed(net), iter([0.5, 0.7, 0.6])
-    monitor = SafetyMonitor(chosen, every=1, reference=reference, decay=0.0)
-    monitor.safety_accuracy = lambda: next(left)
-    monitor.set_model(model)
+    monitor = SafetyMonitor(chosen)
+    monitor.set_model(toy.compressed(net))
     monitor.on_train_begin()
-    for _ in range(2):
-        model.optimizer.iterations.assign_add(1)
-        monitor.on_train_batch_end(0, {})
-    expected = [0.5, 0.3, 0.4] if right else [0.0, 0.0, 0.1]
-    np.testing.assert_allclose([check["safety_drop"] for check in monitor.history], expected)
     assert monitor.trained_accuracy == trained
 
 
@@ -124,40 +133,12 @@ def test_running_batch_statistics_are_warned_of_once(caplog, settings, warns):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("folder", "level"), [(True, logging.WARNING), (False, logging.INFO)])
-def test_a_reference_that_starts_anew_in_the_middle_is_told_of(tmp_path, caplog, folder, level):
-    model, settings = toy.compressed(), {"backup_dir": tmp_path} if folder else {}
-    with caplog.at_level(logging.INFO, logger="absl"):
-        for _ in range(2):
-            callbacks = [SafetyMonitor(toy.safety_set(), **settings)]
-            model.fit(*toy.points(), batch_size=16, verbose=0, callbacks=callbacks)
-    (record,) = [
-        record
-        for record in caplog.records
-        if "the reference starts with the weights as they are now" in record.getMessage()
-    ]
-    assert record.levelno == level
-    assert "Fit starts at step 3" in record.getMessage() and "backup_dir" in record.getMessage()
-
-
-def test_a_reference_that_goes_on_is_not_told_of(tmp_path, caplog):
-    model = toy.compressed()
-    with caplog.at_level(logging.INFO, logger="absl"):
-        for _ in range(2):  # the first is never ended
-            monitor = SafetyMonitor(toy.safety_set(), backup_dir=tmp_path)
-            monitor.set_model(model)
-            monitor.on_train_begin()
-            model.optimizer.iterations.assign(3)
-    assert "finds no history" not in caplog.text
-
-
-@pytest.mark.slow
 def test_a_fit_checks_at_the_start_every_n_steps_and_at_the_end_and_logs_floats():
     model = toy.compressed()
     monitor = SafetyMonitor(toy.safety_set(), every=2)
     history = model.fit(*toy.points(40), batch_size=16, epochs=1, verbose=0, callbacks=[monitor]).history
     assert [check["step"] for check in monitor.history] == [0, 2, 3]
-    assert all(isinstance(value, float) for name in monitor.names for value in history[name])
+    assert all(isinstance(value, float) for name in monitor.logged for value in history[name])
     assert history["safety_accuracy"][-1] == monitor.history[1]["safety_accuracy"]
 
 

@@ -95,4 +95,4 @@ def test_dead_channels_are_counted():
     bits.assign([0.0] * 5 + [4.0] * 7)
     logger.set_model(model)
     logger.on_train_begin()
-    assert logger.latest["dead_channels"] == 5.0
+    assert logger.logged["dead_channels"] == 5.0

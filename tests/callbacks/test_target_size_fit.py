@@ -3,13 +3,12 @@
 import json
 import math
 
-import keras
 import numpy as np
 import pytest
 import toy_problem as toy
 from absl import logging
 
-from scc_tf.callbacks import KernelRestoration, SafetyMonitor, TargetSize
+from scc_tf.callbacks import GammaScheduler, KernelRestoration, SafetyMonitor, TargetSize
 from scc_tf.callbacks.target_size import HELD_BACK
 from scc_tf.finishing.finish import finished_bytes
 from scc_tf.layers import self_compressing_layers
@@ -23,16 +22,17 @@ class SafeFit:
     def __init__(self, **settings):
         self.model = toy.compressed(gamma=1.0)
         self.model.in_fit = True
-        self.monitor = SafetyMonitor(toy.safety_set(), every=1)
+        self.monitor = SafetyMonitor(toy.safety_set(), every=1, reference_accuracy=1.0)
         self.monitor.safety_accuracy = lambda: self.accuracy
         self.restoration = KernelRestoration(self.monitor, 0.05, restore_fraction=0.0)
-        self.target = TargetSize(
-            100, every=1, approach=1, measure=lambda model: self.size, restoration=self.restoration, **settings
-        )
+        self.target = TargetSize(100, every=1, approach=1, measure=lambda model: self.size, **settings)
         self.size, self.accuracy = 100, 1.0
         self.callbacks = (self.monitor, self.target, self.restoration)
+        params = {}  # one for all, as in fit
         for callback in self.callbacks:
             callback.set_model(self.model)
+            callback.set_params(params)
+        for callback in self.callbacks:
             callback.on_train_begin()
 
     def step(self, size, accuracy):
@@ -142,16 +142,6 @@ def test_all_reasons_are_told():
     assert fit.target.outcome.endswith(" and gamma is at its limit of 1.01.")
 
 
-def test_a_fit_that_finds_no_history_says_that_gamma_starts_anew(caplog):
-    fit = SafeFit()
-    fit.model.optimizer.iterations.assign(7)
-    with caplog.at_level("INFO", logger="absl"):
-        fit.target.on_train_begin()
-    (said,) = [record.getMessage() for record in caplog.records if "TargetSize finds no history" in record.getMessage()]
-    assert "gamma starts where compile put it" in said
-    assert "backup_dir" in said
-
-
 @pytest.mark.slow
 def test_size_and_gamma_are_logged_and_the_model_is_left_alone():
     target = TargetSize(150, every=3, approach=4)
@@ -167,7 +157,7 @@ def test_size_and_gamma_are_logged_and_the_model_is_left_alone():
 
 @pytest.mark.slow
 def test_safety_goes_first_beside_any_restoration():
-    monitor = SafetyMonitor(toy.safety_set(), every=1)
+    monitor = SafetyMonitor(toy.safety_set(), every=1, reference_accuracy=1.0)
     accuracies = iter([1.0, *[0.5] * 40])
     monitor.safety_accuracy = lambda: next(accuracies)
     target = TargetSize(20, every=1, measure=some_bytes, approach=3)
@@ -176,33 +166,6 @@ def test_safety_goes_first_beside_any_restoration():
     assert target.safe is False
 
 
-@pytest.mark.slow
-def test_an_interrupted_fit_goes_on_with_its_gamma(tmp_path):
-    class Stop(keras.callbacks.Callback):
-        def __init__(self, step):
-            super().__init__()
-            self.last = step
-
-        def on_train_batch_end(self, batch, logs=None):
-            if int(self.model.optimizer.iterations) == self.last:
-                raise KeyboardInterrupt
-
-    def callbacks(folder, *more):
-        backup = keras.callbacks.BackupAndRestore(tmp_path / folder / "keras")
-        target = TargetSize(20, every=1, measure=some_bytes, approach=3, backup_dir=tmp_path / folder / "own")
-        return target, [backup, target, *more]
-
-    def start():
-        return toy.compressed(gamma=0.5, size_model="entropy", run_eagerly=False, jit_compile=False)
-
-    whole, listed = callbacks("whole")
-    fit(listed, 3, start(), shuffle=False)
-    _, listed = callbacks("parts", Stop(5))
-    with pytest.raises(KeyboardInterrupt):
-        fit(listed, 3, start(), shuffle=False)
-    again, listed = callbacks("parts")
-    fit(listed, 3, start(), shuffle=False)
-    assert [entry["step"] for entry in again.history] == list(range(10))
-    for one, other in zip(again.history, whole.history, strict=True):
-        assert one == pytest.approx(other, rel=1e-6)
-    assert list((tmp_path / "parts" / "own").iterdir()) == []
+def test_two_callbacks_that_set_gamma_are_refused():
+    with pytest.raises(ValueError, match=r"not both: each sets gamma\. Received: callback="):
+        fit([TargetSize(20, measure=some_bytes), GammaScheduler(lambda step: 0.1)])

@@ -18,7 +18,7 @@ from lab.optimization import sgd
 from lab.settings import provenance
 from lab.stage import Stage, accuracy
 from scc_tf.batch_statistics import reestimate_batch_statistics
-from scc_tf.callbacks.resumable import Resumable
+from scc_tf.callbacks.fit_callback import FitCallback
 from scc_tf.flops import count_trainable
 
 __all__ = ["SCHEDULES", "Augmentation", "Config", "run"]
@@ -115,7 +115,7 @@ class _LastWeights(keras.callbacks.Callback):
         self.weights = self.model.get_weights()
 
 
-class _EpochLog(Resumable):
+class _EpochLog(FitCallback):
     """What Keras says of every epoch, those of earlier sessions included.
 
     `keras.callbacks.CSVLogger` would append epochs that are trained a second time, and stays open when interrupted.

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 import keras
 
-from scc_tf.callbacks.resumable import Resumable
+from scc_tf.callbacks.fit_callback import FitCallback
 
 __all__ = ["ResumableEarlyStopping", "Stop"]
 
@@ -17,7 +17,7 @@ class Stop(NamedTuple):
     validation_loss: float  # the lowest
 
 
-class ResumableEarlyStopping(keras.callbacks.EarlyStopping, Resumable):
+class ResumableEarlyStopping(keras.callbacks.EarlyStopping, FitCallback):
     """Stop when the validation loss has not fallen for some epochs, and restore the weights where it was lowest.
 
     Args:

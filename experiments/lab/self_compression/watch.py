@@ -48,11 +48,10 @@ class Watch:
                 AIM * config.target_bytes,
                 every,
                 measure=lambda model: finished_bytes(model, config.exponent_places, config.statistics_bits),
-                restoration=self.restoration,
                 approach=max(1, round(config.approach * steps)),
             )
         self.callbacks += [callback for callback in (self.target, self.restoration) if callback]
-        self.removal = ChannelRemoval(every, min_share=config.cut_share, restoration=self.restoration)
+        self.removal = ChannelRemoval(every, min_share=config.cut_share)
         self.callbacks.append(self.removal)
 
     def record(self):

@@ -2,23 +2,24 @@
 
 import math
 
-import keras
 import numpy as np
+
+from scc_tf.callbacks.fit_callback import FitCallback
 
 __all__ = ["RaiseOnNaN"]
 
 
-class RaiseOnNaN(keras.callbacks.Callback):
+class RaiseOnNaN(FitCallback):
     """Raises ``FloatingPointError`` when the loss, or at the end of an epoch a weight, is not finite.
 
-    ``keras.callbacks.TerminateOnNaN`` ends ``fit`` as if it had succeeded, so a script would go on and save a
-    broken model; this one does not let it. List it before what writes files, ``BackupAndRestore`` included: the
-    last step of an epoch can break the weights and still report a finite loss. Changes nothing in the model or
-    ``logs``.
+    ``keras.callbacks.TerminateOnNaN`` looks at the loss alone. The last step of an epoch can break the weights and
+    still report a finite loss, and a checkpoint would then hold a broken model.
 
     Raises:
         FloatingPointError: from ``fit``, with the step and the loss or the weight.
     """
+
+    rank = -1
 
     def on_train_batch_end(self, batch, logs=None):
         """Check the loss."""
@@ -33,8 +34,7 @@ class RaiseOnNaN(keras.callbacks.Callback):
                 self._fail("weights", f"weight={weight.path}")
 
     def _fail(self, what, received):
-        step = int(self.model.optimizer.iterations.numpy())
         raise FloatingPointError(
-            f"Expected finite {what}. Received: {received} at step {step}. Lower the learning rate or gamma, "
+            f"Expected finite {what}. Received: {received} at step {self.step}. Lower the learning rate or gamma, "
             "or look for NaN in the data."
         )
