@@ -10,10 +10,9 @@ from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_
 from scc_tf.evaluation import CompressionReport, evaluate_compression
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed
 from scc_tf.finishing import finish, finish_to_bytes
-from scc_tf.rate import RateTerm
 from scc_tf.report import SizeReport, size_report
 from scc_tf.safety import SafetySet, select_safety_set
-from scc_tf.size import SizeTerm
+from scc_tf.size import RateTerm, SizeTerm
 from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels
 from scc_tf.training import SelfCompressingModel
 

@@ -11,7 +11,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"layers", "datasets", "tfmot", "batch_statistics", "classifier", "optimizer_state"},
     {"graph"},
     {"flops", "safety", "size", "surgery"},
-    {"rate", "clustering"},
+    {"clustering"},
     {"training"},
     {"convertible"},
     {"conversion"},

@@ -118,6 +118,33 @@ def test_loading_a_model_without_a_safety_loss_is_silent(tmp_path, caplog):
     assert caplog.text == ""
 
 
+@pytest.mark.parametrize("of", ["model", "finished"])
+def test_loading_a_model_that_had_a_contract_says_how_to_hold_it_to_it(tmp_path, caplog, of):
+    model, chosen = toy.compressed(), toy.safety_set()
+    model.contract = scc_tf.safety.Contract(chosen, 0.98, 0.05)
+    model = scc_tf.finish(model, chosen.images) if of == "finished" else model
+    caplog.clear()
+    model.save(tmp_path / "model.keras")
+    loaded = keras.models.load_model(tmp_path / "model.keras")
+    (said,) = [record.getMessage() for record in caplog.records]
+    assert "at most 5.00 points below 98.00 % on 12 examples. Its safety set was not stored" in said
+    assert "scc_tf.safety.Contract(safety_set, reference_accuracy=0.98, threshold=0.05)" in said
+    assert loaded.contract is None
+
+
+def test_a_summary_shows_bits_and_bytes_after_what_keras_shows(capsys):
+    model, lines = toy.compressed(), []
+    model.get_layer("hidden").bit_depth.assign([0.0] * 3 + [4.0] * 9)
+    model.summary()
+    model.summary(print_fn=lines.append)
+    rows = [line.split() for line in capsys.readouterr().out.splitlines()]
+    assert ["hidden/kernel", "9/12", "3.00", "36", "384"] in rows
+    assert ["head/kernel", "3/3", "8.00", "36", "144"] in rows
+    assert ["all", "12/15", "4.36", "72", "528"] in rows
+    assert any(row[:2] == ["Total", "params:"] for row in rows)
+    assert "hidden/kernel" in lines[-1]
+
+
 # Refusals ------------------------------------------------------------------------------------------------------------
 
 

@@ -9,7 +9,7 @@ import toy_problem as toy
 
 import scc_tf
 from scc_tf.optimizer_state import optimizer_slots
-from scc_tf.rate import RateTerm
+from scc_tf.size import RateTerm
 from scc_tf.training import model as training_model
 from scc_tf.training import self_compressing_layers
 

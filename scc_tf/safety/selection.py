@@ -17,9 +17,8 @@ from scc_tf.arrays_file import read_arrays_file
 from scc_tf.atomic import atomic_path
 from scc_tf.classifier import class_labels, classes_of
 from scc_tf.inference import check_inputs, check_weights
-from scc_tf.safety import diversity
-from scc_tf.safety.attention import attention_score, cam_batches, last_convolution, resize_maps
-from scc_tf.safety.uncertainty import margin
+from scc_tf.safety.attention import cam_batches, last_convolution, resize_maps
+from scc_tf.safety.criteria import cluster, equal_draw, margin, pool_features
 
 __all__ = ["REASONS", "SafetySet", "select_safety_set"]
 
@@ -86,6 +85,11 @@ class SafetySet:
     def __len__(self):
         return len(self.images)
 
+    def __repr__(self):
+        """One line."""
+        counts = ", ".join(f"{np.sum(self.reasons == reason)} for {reason}" for reason in REASONS)
+        return f"SafetySet of {len(self)} examples {self.images.shape[1:]}: {counts}"
+
     def save(self, path: str | os.PathLike) -> None:
         """Write the set to one ``.npz`` file; the file at ``path`` is replaced only once all is written.
 
@@ -110,9 +114,9 @@ class SafetySet:
             ValueError: if there is no such file, it is not a safety set, or it is damaged.
         """
         path = check_path("path", path)
-        if not path.is_file():
-            raise ValueError(f"Expected a safety set file. Received: path={str(path)!r}, where there is no file")
         try:
+            if not path.is_file():
+                raise ValueError("there is no file")
             parts = read_arrays_file(path, _KINDS)
             if str(parts.pop("format")) != _FORMAT:
                 raise ValueError("its format is another")
@@ -184,64 +188,45 @@ def select_safety_set(
     labels = class_labels(labels, model, len(images))
     has_maps = last_convolution(model) is not None
     counts = _check_counts(size, len(images), shares, has_maps)
-    seed, clustered, bar = check_count("seed", seed, 0), counts[2] > 0, _bar(verbose, len(images))
+    seed, clustered = check_count("seed", seed, 0), counts[2] > 0
     if counts[0] == 0 and not has_maps:
         logging.warning(
             "%r has no 2-D convolution whose attention could be seen: uncertainty and diversity choose.", model.name
         )
-    seen = _observe(model, arrays, batch_size, bar, clustered)
-    _warn_of_chance(model, seen.answers, labels, classes)
-    clusters = diversity.cluster(seen.embeddings, seed=seed) if clustered else np.full(len(images), -1)
+    maps, margins, answers, embeddings = _observe(model, arrays, batch_size, _bar(verbose, len(images)), clustered)
+    attention = maps.sum(axis=(1, 2)) if has_maps else np.zeros_like(margins)
+    _warn_of_chance(model, answers, labels, classes)
+    clusters = cluster(embeddings, seed=seed) if clustered else np.full(len(images), -1)
 
-    attended = np.argsort(-seen.attention, kind="stable")[: counts[0]]
-    by_margin = np.argsort(seen.margins, kind="stable")
+    attended = np.argsort(-attention, kind="stable")[: counts[0]]
+    by_margin = np.argsort(margins, kind="stable")
     uncertain = by_margin[~np.isin(by_margin, attended)][: counts[1]]
     taken = np.concatenate([attended, uncertain])
-    chosen = np.concatenate([taken, diversity.equal_draw(clusters, counts[2], seed, taken)])
+    chosen = np.concatenate([taken, equal_draw(clusters, counts[2], seed, taken)])
+    heat_maps = np.zeros((len(chosen), 0, 0), np.uint8)
     if has_maps:
-        heat_maps = np.rint(255 * resize_maps(seen.maps[chosen], images.shape[1:3])).astype(np.uint8)
+        heat_maps = np.rint(255 * resize_maps(maps[chosen], images.shape[1:3])).astype(np.uint8)
     return SafetySet(
         images=images[chosen],
         labels=labels[chosen],
         indices=chosen,
         reasons=np.repeat(REASONS, counts),
-        attention=seen.attention[chosen],
-        margin=seen.margins[chosen],
+        attention=attention[chosen],
+        margin=margins[chosen],
         cluster=clusters[chosen],
-        heat_maps=heat_maps if has_maps else np.zeros((len(chosen), 0, 0), np.uint8),
+        heat_maps=heat_maps,
     )
-
-
-@dataclasses.dataclass
-class _Seen:
-    """What one pass tells of all images."""
-
-    maps: np.ndarray | None  # (N, h, w)
-    attention: np.ndarray  # (N,)
-    margins: np.ndarray  # (N,)
-    answers: np.ndarray  # (N,), the most probable class
-    embeddings: np.ndarray | None  # (N, D), if they are to be clustered
 
 
 def _observe(model, arrays, batch_size, bar, clustered):
-    maps, margins, answers, embeddings = [], [], [], []
+    """What one pass tells of all images: maps (or None), margins, most probable classes, embeddings (or None)."""
+    seen = []
     for batch in cam_batches(model, arrays, batch_size):
-        if batch.maps is not None:
-            maps.append(batch.maps)
-        margins.append(margin(batch.probabilities))
-        answers.append(batch.probabilities.argmax(axis=1))
-        if clustered:
-            embeddings.append(diversity.pool_features(batch.features))
+        embeddings = pool_features(batch.features) if clustered else None
+        seen.append((batch.maps, margin(batch.probabilities), batch.probabilities.argmax(axis=1), embeddings))
         if bar is not None:
             bar.add(len(batch.probabilities))
-    maps, margins = np.concatenate(maps) if maps else None, np.concatenate(margins)
-    return _Seen(
-        maps=maps,
-        attention=np.zeros_like(margins) if maps is None else attention_score(maps),
-        margins=margins,
-        answers=np.concatenate(answers),
-        embeddings=np.concatenate(embeddings) if clustered else None,
-    )
+    return [None if parts[0] is None else np.concatenate(parts) for parts in zip(*seen, strict=True)]
 
 
 def _warn_of_chance(model, answers, labels, classes):

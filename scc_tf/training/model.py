@@ -2,6 +2,9 @@
 
 import functools
 import inspect
+import json
+import sys
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -13,9 +16,8 @@ from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.graph import Flow, running_state
 from scc_tf.keras_private import loss_tracker
 from scc_tf.layers import SelfCompressing, self_compressing_layers
-from scc_tf.rate import RateTerm
-from scc_tf.safety.evaluation import check_safety_set
-from scc_tf.size import SIZE_FORMS, UNITS, SizeTerm
+from scc_tf.safety import check_safety_set
+from scc_tf.size import SIZE_FORMS, UNITS, RateTerm, SizeTerm, bits_table
 from scc_tf.surgery.plan import make_plan
 from scc_tf.training.callback_order import in_order
 from scc_tf.training.cuttable import CuttableModel
@@ -26,6 +28,7 @@ __all__ = ["SIZE_MODELS", "SelfCompressingModel"]
 
 SIZE_MODELS = ("bits", "entropy")
 COUNT_EVERY = 10  # training steps between two looks of the size model at the codes
+_CONTRACT = "safety_contract.json"  # among the assets of a .keras file
 
 
 @keras.saving.register_keras_serializable(package="scc_tf")
@@ -46,7 +49,8 @@ class SelfCompressingModel(CuttableModel):
         in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
         origin: `scc_tf.training.origin.Origin` of the network that was handed to `self_compress`; None in a model that
             was read from a file.
-        contract: `scc_tf.safety.Contract` that the last ``fit`` was held to, or None.
+        contract: `scc_tf.safety.Contract` that the last ``fit`` was held to, or None. No file keeps it; the model that
+            is loaded from a ``.keras`` file warns of that.
     """
 
     conversion_report = None
@@ -71,23 +75,23 @@ class SelfCompressingModel(CuttableModel):
         unit="bits",
         **kwargs,
     ):
-        """Configure training. What is refused leaves the model as it was.
+        """Configure training. Invalid arguments raise; the model is unchanged.
 
         Args:
             optimizer: optimizer of the weights, as in Keras.
             loss: task loss, as in Keras. It is the safety loss as well.
             gamma: weight of Q, not negative. With ``unit="bits"`` one bit per weight costs ``gamma``.
             lambda_safety: weight of the loss on a random batch of the safety set, not negative.
-            safety_set: `scc_tf.SafetySet`, or anything with ``images`` ``(S, ...)``, floats in the range that the
-                model is trained on, and integer ``labels`` ``(S,)``; needed if ``lambda_safety > 0``. The labels
-                take the form that those of ``fit`` have, one-hot or not.
+            safety_set: `scc_tf.SafetySet`, or anything with ``images`` ``(S, ...)``, as the model is trained on, and
+                integer ``labels`` ``(S,)``; needed if ``lambda_safety > 0``. The labels take the form that those of
+                ``fit`` have, one-hot or not.
             safety_batch_size: safety examples per step, at least 1.
             format_optimizer: optimizer of bit depths and exponents; default `default_format_optimizer`.
-            size_model: what Q counts. ``"bits"``: bit depths, which are learned (`scc_tf.size.SizeTerm`).
-                ``"entropy"``: what the codes will take in a file (`scc_tf.rate.RateTerm`). Weights and exponents are
+            size_model: what Q counts. ``"bits"``: bit depths, which are learned (`scc_tf.SizeTerm`).
+                ``"entropy"``: what the codes will take in a file (`scc_tf.RateTerm`). Weights and exponents are
                 learned; the exponents of a kernel move together; every bit depth follows, as the smallest that clips
                 no code of its channel. Frozen layers stay as they are.
-            size_form: for ``"bits"``, ``"coupled"`` or ``"sum"``, see `scc_tf.size.SizeTerm`.
+            size_form: for ``"bits"``, ``"coupled"`` or ``"sum"``, see `scc_tf.SizeTerm`.
             unit: ``"bits"`` or ``"bytes"`` per weight.
             **kwargs: everything else that ``keras.Model.compile`` takes.
 
@@ -105,9 +109,7 @@ class SelfCompressingModel(CuttableModel):
         check_choice("size_form", size_form, SIZE_FORMS)
         check_choice("unit", unit, UNITS)
         optimizer = checked_optimizer("optimizer", optimizer)
-        if format_optimizer is None:
-            format_optimizer = default_format_optimizer()
-        format_optimizer = checked_optimizer("format_optimizer", format_optimizer)
+        format_optimizer = checked_optimizer("format_optimizer", format_optimizer or default_format_optimizer())
         if isinstance(optimizer, keras.optimizers.MultiOptimizer):
             raise ValueError(
                 "Expected optimizer to be one that takes all weights: Keras gives it the bit depths as well when fit "
@@ -121,9 +123,7 @@ class SelfCompressingModel(CuttableModel):
         self.size_model, self._size_form, self._unit = size_model, size_form, unit
         self.exchanged()
         self.gamma = tf.Variable(gamma, dtype=tf.float32, trainable=False, name="gamma")
-        self.lambda_safety = lambda_safety
-        self._safety_term = safety_term
-        self.format_optimizer = format_optimizer
+        self.lambda_safety, self._safety_term, self.format_optimizer = lambda_safety, safety_term, format_optimizer
         self._safety_settings = functools.partial(  # not a dictionary, in which Keras would look for things to save
             dict, safety_set=safety_set, safety_batch_size=safety_batch_size
         )
@@ -164,6 +164,14 @@ class SelfCompressingModel(CuttableModel):
                 largest = ops.reshape(ops.max(codes, axis=fmt.other_axes), (fmt.channels, 1))
                 bits = 1.0 + ops.sum(ops.cast(largest + 2.0 > 2.0 ** np.arange(23), "float32"), axis=1)
                 fmt.bit_depth.assign(ops.where(fmt.bit_depth > 0, bits, 0.0))
+
+    def summary(self, line_length=None, positions=None, print_fn=None, **settings):
+        """Keras's summary, and a table of bits and bytes: bit depths times weights, which training reduces.
+
+        `scc_tf.size_report` measures the file. The arguments are those of Keras.
+        """
+        super().summary(line_length, positions, print_fn, **settings)
+        (print_fn or sys.stdout.write)(f"{bits_table(self)}\n")
 
     def has_bits(self, layer, kernel_name="kernel"):
         """Bool array ``(C,)``: which channels have bits; with ``size_model="entropy"``, a code that is not 0."""
@@ -281,6 +289,24 @@ class SelfCompressingModel(CuttableModel):
         config = keras.saving.deserialize_keras_object(other.get_compile_config())
         self.compile(**config, **other._safety_settings())
 
+    def save_assets(self, dir_path):
+        """Note what the contract is, for `load_assets`; its safety set is not stored."""
+        if self.contract is not None:
+            noted = {"is": str(self.contract), "threshold": self.contract.threshold}
+            noted["reference_accuracy"] = self.contract.reference_accuracy
+            Path(dir_path, _CONTRACT).write_text(json.dumps(noted))
+
+    def load_assets(self, dir_path):
+        """Warn where the stored model had a contract."""
+        if (path := Path(dir_path, _CONTRACT)).is_file():
+            noted = json.loads(path.read_text())
+            logging.warning(
+                "%s was saved with a safety contract: %s. Its safety set was not stored: to hold the model to it, "
+                "assign model.contract = scc_tf.safety.Contract(safety_set, reference_accuracy=%s, threshold=%s).",
+                self.name,
+                *(noted[name] for name in ("is", "reference_accuracy", "threshold")),
+            )
+
     def save_own_variables(self, store):
         """Add gamma, what the size term has counted, and the random state of the layers to what Keras stores."""
         super().save_own_variables(store)
@@ -314,10 +340,7 @@ class SelfCompressingModel(CuttableModel):
         return model
 
     def get_compile_config(self):
-        """Keras's configuration with the size term and the format optimizer. The safety set is not stored.
-
-        ``lambda_safety`` is there only so that `compile_from_config` can tell that there was a safety loss.
-        """
+        """Keras's configuration with the size term and the format optimizer. The safety set is not stored."""
         config = super().get_compile_config()
         if config is not None and self.compiled:
             config.update(

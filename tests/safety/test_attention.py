@@ -5,7 +5,6 @@ import tensorflow as tf
 
 from scc_tf.safety.attention import (
     CamBatch,
-    attention_score,
     cam_batches,
     last_convolution,
     resize_maps,
@@ -209,11 +208,13 @@ def test_the_map_finds_the_bright_spot_that_decides():
     np.testing.assert_array_equal(maps_of(model, images), images[..., 0])
 
 
-def test_the_score_is_the_sum_of_the_map():
-    maps = np.arange(12.0).reshape(2, 2, 3)
-    np.testing.assert_array_equal(attention_score(maps), [15, 51])
-    with pytest.raises(ValueError, match=r"Received: shape=\(2, 3\)"):
-        attention_score(maps[0])
+def test_many_calls_are_one_function(caplog):
+    """TensorFlow warns of a function that is traced time and again."""
+    for layers in ([L.Flatten()], [L.Conv2D(2, 3), L.Flatten()]):
+        model = keras.Sequential([L.Input((9, 8, 2)), *layers, L.Dense(5)])
+        for count in range(1, 8):
+            next(cam_batches(model, IMAGES[:count]))
+    assert "retracing" not in caplog.text
 
 
 def test_without_a_convolution_there_are_no_maps_but_what_the_head_reads():

@@ -5,9 +5,8 @@ import numpy as np
 import pytest
 
 from scc_tf.safety import SafetySet, select_safety_set
-from scc_tf.safety.attention import attention_score, cam_batches, resize_maps
-from scc_tf.safety.diversity import cluster, pool_features
-from scc_tf.safety.uncertainty import margin
+from scc_tf.safety.attention import cam_batches, resize_maps
+from scc_tf.safety.criteria import cluster, margin, pool_features
 
 L = keras.layers
 FIELDS = [field.name for field in dataclasses.fields(SafetySet)]
@@ -68,7 +67,7 @@ def test_images_and_labels_stay_together(safety_set, data):
 
 def test_the_attended_have_the_highest_scores(safety_set, model, data):
     (seen,) = cam_batches(model, data[0])
-    scores = attention_score(seen.maps)
+    scores = seen.maps.sum(axis=(1, 2))
     assert of(safety_set, "attention").tolist() == np.argsort(-scores, kind="stable")[:11].tolist()
     np.testing.assert_allclose(safety_set.attention, scores[safety_set.indices], atol=1e-4)
 
@@ -283,6 +282,11 @@ def test_parts_that_do_not_belong_together_are_refused(safety_set):
     ):
         with pytest.raises(ValueError, match="Received"):
             dataclasses.replace(safety_set, **wrong)
+
+
+def test_it_is_shown_in_one_line(safety_set):
+    shown = "SafetySet of 32 examples (8, 8, 3): 11 for attention, 11 for uncertainty, 10 for diversity"
+    assert repr(safety_set) == shown
 
 
 def test_it_cannot_be_changed(safety_set):

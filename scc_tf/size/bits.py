@@ -1,22 +1,19 @@
-"""Q: how big a self-compressing model is, differentiable, for training."""
+"""Q as the bits of the weights: learned bit depths."""
 
+import numpy as np
 from keras import ops
 
 from scc_tf.arguments import check_choice, check_count
 from scc_tf.graph import trace_kernels
 
-__all__ = ["SIZE_FORMS", "UNITS", "SizeTerm", "compressing_kernels"]
+__all__ = ["SIZE_FORMS", "UNITS", "SizeTerm", "bits_table", "compressing_kernels"]
 
 SIZE_FORMS = ("coupled", "sum")
 UNITS = {"bits": 1.0, "bytes": 1.0 / 8.0}
 
 
 def compressing_kernels(model):
-    """The self-compressing kernels of a model as `scc_tf.graph.KernelNode`.
-
-    Raises:
-        ValueError: if the model is a subclassed one, not built, or has none.
-    """
+    """The self-compressing kernels of a functional model as `scc_tf.graph.KernelNode`; raises if there are none."""
     nodes = trace_kernels(model)
     if not nodes:
         raise ValueError(
@@ -24,6 +21,23 @@ def compressing_kernels(model):
             f"Received: {model.name!r} with none"
         )
     return nodes
+
+
+def bits_table(model):
+    """A row per compressed kernel: channels that have bits, bits per weight (nominal), bytes at these bits; a total."""
+    rows = [("Compressed kernel", "Channels", "Bits/weight", "Bytes", "float32 bytes")]
+    sums = np.zeros(4)
+    for node in compressing_kernels(model):
+        depths, fan_in = np.maximum(ops.convert_to_numpy(node.format.bit_depth), 0), node.layout.fan_in
+        numbers = np.array([(depths > 0).sum(), depths.size, depths.sum() * fan_in, depths.size * fan_in])
+        rows.append(_row(f"{node.layer.name}/{node.layout.name}", *numbers))
+        sums += numbers
+    columns = "{:<32}{:>16}{:>16}{:>16}{:>16}"
+    return "\n".join(columns.format(*row) for row in [*rows, _row("all", *sums)])
+
+
+def _row(name, alive, channels, bits, weights):
+    return name, f"{alive:.0f}/{channels:.0f}", f"{bits / weights:.2f}", f"{bits / 8:,.0f}", f"{4 * weights:,.0f}"
 
 
 class SizeTerm:
@@ -60,13 +74,11 @@ class SizeTerm:
     """
 
     def __init__(self, model, form="coupled", unit="bits", starting_weights=None):
-        check_choice("form", form, SIZE_FORMS)
-        check_choice("unit", unit, UNITS)
-        if starting_weights is not None:
-            check_count("starting_weights", starting_weights)
+        self.form, self.unit = check_choice("form", form, SIZE_FORMS), check_choice("unit", unit, UNITS)
         self.nodes = compressing_kernels(model)
-        self.form, self.unit = form, unit
-        self.starting_weights = starting_weights or sum(n.layout.channels * n.layout.fan_in for n in self.nodes)
+        if starting_weights is None:
+            starting_weights = sum(n.layout.channels * n.layout.fan_in for n in self.nodes)
+        self.starting_weights = check_count("starting_weights", starting_weights)
         self.scale = UNITS[unit] / self.starting_weights
 
     def __call__(self):
@@ -82,10 +94,9 @@ class SizeTerm:
     @staticmethod
     def _coupled(node, bits, alive):
         own = slice(node.offset, node.offset + node.layout.channels)
-        groups = (node.layout.groups, -1)
 
         def per_group(values):
-            return ops.sum(ops.reshape(values, groups), axis=1)
+            return ops.sum(ops.reshape(values, (node.layout.groups, -1)), axis=1)
 
         live_inputs = per_group(ops.max(ops.take(alive, node.inputs), axis=0))
         producer_bits = per_group(ops.mean(ops.take(bits, node.inputs), axis=0))

@@ -9,7 +9,7 @@ import toy_problem as toy
 import scc_tf
 from scc_tf import layers
 from scc_tf.coding.mixing import encode_mixed
-from scc_tf.rate import LARGEST, RateTerm, ValueCosts
+from scc_tf.size.entropy import LARGEST, RateTerm, ValueCosts
 
 # What a value costs --------------------------------------------------------------------------------------------------
 

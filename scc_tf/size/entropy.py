@@ -1,4 +1,4 @@
-"""Q as an entropy coder sees it: the bits that the codes will take in a file, differentiable, for training."""
+"""Q as an entropy coder sees it: the bits that the codes will take in a file."""
 
 import math
 
@@ -7,7 +7,7 @@ from keras import ops
 
 from scc_tf.arguments import check_choice, check_count, check_number
 from scc_tf.layers import self_compressing_layers
-from scc_tf.size import UNITS, compressing_kernels
+from scc_tf.size.bits import UNITS, compressing_kernels
 
 __all__ = ["RateTerm", "ValueCosts"]
 
@@ -15,7 +15,6 @@ LARGEST = 31  # larger codes cost as much more as the step to this one
 _STEEPNESS = 0.1  # bits that this step costs at least, however many codes are larger
 _PRIOR = 1.0  # pseudo-counts of a histogram in all, halved from magnitude to magnitude
 _CONFIDENCE = 2.0  # pseudo-counts of a row's or a channel's share of codes that are not 0
-_LN2 = math.log(2.0)
 
 
 class ValueCosts:
@@ -24,9 +23,6 @@ class ValueCosts:
     Args:
         momentum: of the histogram, in [0, 1).
         zeros: whether zeros are counted; if not, they cost nothing.
-
-    Raises:
-        ValueError: if ``momentum`` is out of range.
 
     Source: after Oktay et al. 2020, "Scalable Model Compression by Entropy Penalized Reparameterization"
         (arXiv 1906.06624), with a histogram in place of a learned density.
@@ -40,28 +36,20 @@ class ValueCosts:
     """
 
     def __init__(self, momentum=0.9, zeros=True):
-        self.momentum, self.zeros = check_number("momentum", momentum, 0, below=1), zeros
-        size = 2 * LARGEST + 1
-        self._counts = keras.Variable(ops.zeros((size,)), trainable=False, dtype="float32")
-        self._bits = keras.Variable(ops.zeros((size,)), trainable=False, dtype="float32")
+        self.momentum = check_number("momentum", momentum, 0, below=1)
         away = ops.abs(ops.arange(-LARGEST, LARGEST + 1, dtype="float32"))
-        prior = ops.power(0.5, away)
-        self._counted = ops.cast(away > 0, "float32") if not zeros else ops.ones((size,))
-        prior = prior * self._counted
+        self._counts, self._bits = _count(away.shape), _count(away.shape)
+        self.variables = [self._counts, self._bits]
+        self._counted = ops.ones(away.shape) if zeros else ops.cast(away > 0, "float32")
+        prior = ops.power(0.5, away) * self._counted
         self._prior = _PRIOR * prior / ops.sum(prior)
-
-    @property
-    def variables(self):
-        """What has been counted."""
-        return [self._counts, self._bits]
 
     def update(self, codes, fresh):
         """Count codes, a list of float tensors of integers in any shapes; ``fresh`` forgets all earlier ones."""
         places = ops.concatenate([ops.reshape(c, (-1,)) for c in codes])
         places = ops.cast(ops.clip(places, -LARGEST, LARGEST), "int32") + LARGEST
         counts = ops.segment_sum(ops.ones(places.shape), places, num_segments=2 * LARGEST + 1) * self._counted
-        kept = 0.0 if fresh else self.momentum
-        self._counts.assign(kept * self._counts + (1 - kept) * counts)
+        _move(self._counts, counts, 0.0 if fresh else self.momentum)
         smoothed = self._counts + self._prior
         bits = -ops.log2(ops.maximum(smoothed, 1e-30) / ops.sum(smoothed)) * self._counted
         ends = [ops.maximum(bits[end], bits[inner] + _STEEPNESS) for end, inner in ((0, 1), (-1, -2))]
@@ -80,33 +68,30 @@ class _KernelRate:
 
     def __init__(self, node, momentum):
         self.layer, self.format = node.layout.layer, node.format
-        self.momentum = momentum
         self.values = ValueCosts(momentum, zeros=False)
         fmt = self.format
-        rows = [1 if axis in fmt.channel_axes else size for axis, size in enumerate(fmt.shape)]
-        self._per_row = keras.Variable(ops.zeros(rows), trainable=False, dtype="float32")
-        self._per_channel = keras.Variable(ops.zeros(fmt.broadcast_shape), trainable=False, dtype="float32")
-
-    @property
-    def variables(self):
-        """What has been counted."""
-        return [*self.values.variables, self._per_row, self._per_channel]
-
-    def scaled(self):
-        """The latent kernel in steps, so that its codes are the nearest integers."""
-        fmt = self.format
-        scaled = ops.cast(getattr(self.layer, fmt.name), "float32") * ops.power(2.0, -fmt.spread(fmt.exponent))
-        return scaled - 0.5 if self.layer.rounding == "floor" else scaled
+        self._per_row = _count([1 if axis in fmt.channel_axes else size for axis, size in enumerate(fmt.shape)])
+        self._per_channel = _count(fmt.broadcast_shape)
+        self.variables = [*self.values.variables, self._per_row, self._per_channel]
 
     def update(self, fresh):
         """Look at the codes as they are."""
-        fmt = self.format
-        codes = ops.cast(self.layer.codes(fmt.name), "float32")
+        codes = ops.cast(self.layer.codes(self.format.name), "float32")
         self.values.update([codes], fresh)
-        some = ops.cast(codes != 0, "float32")
-        kept = 0.0 if fresh else self.momentum
-        for counts, axes in ((self._per_row, fmt.channel_axes), (self._per_channel, fmt.other_axes)):
-            counts.assign(kept * counts + (1 - kept) * ops.sum(some, axis=axes, keepdims=True))
+        some, kept = ops.cast(codes != 0, "float32"), 0.0 if fresh else self.values.momentum
+        for counts, axes in ((self._per_row, self.format.channel_axes), (self._per_channel, self.format.other_axes)):
+            _move(counts, ops.sum(some, axis=axes, keepdims=True), kept)
+
+    def bits(self):
+        """Bits of all codes, a scalar."""
+        fmt = self.format
+        # the latent kernel in steps, so that its codes are the nearest integers
+        scaled = ops.cast(getattr(self.layer, fmt.name), "float32") * ops.power(2.0, -fmt.spread(fmt.exponent))
+        scaled = scaled - 0.5 if self.layer.rounding == "floor" else scaled
+        odds = self._log_odds()
+        flags = ops.softplus(odds) - ops.minimum(ops.abs(scaled), 1.0) * odds
+        live = ops.cast(fmt.spread(fmt.bit_depth) > 0, "float32")
+        return ops.sum((flags / math.log(2.0) + self.values(scaled)) * live)
 
     def _log_odds(self):
         """Natural log-odds that a code is not 0, in a shape that broadcasts against the kernel."""
@@ -117,13 +102,13 @@ class _KernelRate:
             odds = odds + _logit((counts + _CONFIDENCE * share) / (size + _CONFIDENCE))
         return ops.minimum(odds, 0.0)  # a code must never pay for being 0, or a dense start stays dense
 
-    def bits(self):
-        """Bits of all codes, a scalar."""
-        fmt = self.format
-        scaled, odds = self.scaled(), self._log_odds()
-        flags = ops.softplus(odds) - ops.minimum(ops.abs(scaled), 1.0) * odds
-        live = ops.cast(fmt.spread(fmt.bit_depth) > 0, "float32")
-        return ops.sum((flags / _LN2 + self.values(scaled)) * live)
+
+def _count(shape):
+    return keras.Variable(ops.zeros(shape), trainable=False, dtype="float32")
+
+
+def _move(counts, towards, kept):
+    counts.assign(kept * counts + (1 - kept) * towards)
 
 
 def _logit(share):
