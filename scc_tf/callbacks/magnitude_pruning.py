@@ -8,7 +8,6 @@ from scc_tf.arguments import check_choice, check_count, check_number, received
 from scc_tf.callbacks.fit_callback import FitCallback
 from scc_tf.keras_private import all_layers
 from scc_tf.layers import Masked, is_frozen
-from scc_tf.layers import Masked, is_frozen
 from scc_tf.pruning import global_masks, quality_mask
 from scc_tf.tfmot import mask_of, sparsity_at
 
