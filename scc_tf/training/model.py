@@ -110,7 +110,7 @@ class SelfCompressingModel(CuttableModel):
         check_choice("unit", unit, UNITS)
         optimizer = checked_optimizer("optimizer", optimizer)
         format_optimizer = checked_optimizer("format_optimizer", format_optimizer or default_format_optimizer())
-        if isinstance(optimizer, keras.optimizers.MultiOptimizer):
+        if isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):  # Keras 3.12 has none
             raise ValueError(
                 "Expected optimizer to be one that takes all weights: Keras gives it the bit depths as well when fit "
                 f"ends, which a MultiOptimizer does not take. {received('optimizer', optimizer)}"
