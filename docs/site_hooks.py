@@ -5,7 +5,6 @@ is linked to becomes a file of the site, and the links to it are rewritten. MkDo
 """
 
 import json
-import os
 import posixpath
 import re
 from pathlib import Path
@@ -24,8 +23,8 @@ def on_files(files, config):
     waiting = list(files.documentation_pages())
     while waiting:
         page = waiting.pop()
-        for path in map(lambda link: in_repository(page.src_uri, link), LINK.findall(page.content_string)):
-            if path and files.get_file_from_path(path) is None and (ROOT / path).is_file():
+        for path in (target(page.src_uri, link) for link in LINK.findall(page.content_string)):
+            if not path.startswith("docs/") and files.get_file_from_path(path) is None and (ROOT / path).is_file():
                 files.append(File(path, str(ROOT), config.site_dir, config.use_directory_urls))
                 if path.endswith(".md"):
                     waiting.append(files.get_file_from_path(path))
@@ -33,21 +32,29 @@ def on_files(files, config):
 
 
 def on_page_markdown(markdown, page, **_):
-    """Rewrite the links that leave `docs/`."""
+    """Rewrite the links that leave `docs/`, and those to the notebook."""
     here = page.file.src_uri
 
     def rewritten(match):
-        path = in_repository(here, match[0])
-        return posixpath.relpath(path, posixpath.dirname(here) or ".") if path else match[0]
+        path = target(here, match[0])
+        if path == "docs/tutorial.ipynb":
+            return match[0].replace(".ipynb", ".md")
+        if not is_in_docs(here) or path.startswith("docs/"):
+            return match[0]
+        return posixpath.relpath(path, posixpath.dirname(here) or ".")
 
     return LINK.sub(rewritten, markdown)
 
 
-def in_repository(page, link):
-    """The path in the repository that a link from a page leads to; None for one that stays in `docs/`."""
-    outside = not (ROOT / "docs" / page).exists() and not page == "tutorial.md"  # a page that was itself linked to
-    path = os.path.normpath(posixpath.join("" if outside else "docs", posixpath.dirname(page), link))
-    return None if outside or path.startswith(("docs/", "..")) else path
+def is_in_docs(page):
+    """Whether a page of the site is a file of `docs/`; others keep their paths in the repository."""
+    return page == "tutorial.md" or (ROOT / "docs" / page).exists()
+
+
+def target(page, link):
+    """The path in the repository that a link of a page leads to."""
+    folder = posixpath.join("docs" if is_in_docs(page) else "", posixpath.dirname(page))
+    return posixpath.normpath(posixpath.join(folder, link))
 
 
 def from_notebook(notebook):
