@@ -1,7 +1,8 @@
 """From a plain Keras model to its self-compressing, weight-sharing or masked form, and back."""
 
 import dataclasses
-from collections.abc import Mapping
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any
 
 import keras
 import numpy as np
@@ -92,15 +93,15 @@ def _clone(model, converted, make, latent=False, model_class=keras.Model):
 
 
 def self_compress(
-    model,
-    initial_bit_depth=8.0,
-    rounding="nearest",
-    exclude=(),
+    model: keras.Model,
+    initial_bit_depth: float = 8.0,
+    rounding: str = "nearest",
+    exclude: Iterable[str] | Callable = (),
     *,
-    exponent_per="channel",
-    bias_exponent=None,
-    include_frozen=False,
-):
+    exponent_per: str = "channel",
+    bias_exponent: int | None = None,
+    include_frozen: bool = False,
+) -> SelfCompressingModel:
     """Clone a model with self-compressing layers in place of the stock ones; the original is untouched.
 
     Weights are copied. Exponents start where ``initial_bit_depth`` bits just span each channel's kernel, so the
@@ -191,7 +192,16 @@ def _codebook(kernel, zeros, **settings):
     return centroids, indices
 
 
-def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", exclude=(), *, include_frozen=False):
+def share_weights(
+    model: keras.Model,
+    clusters: Any = 32,
+    start: str = "linear",
+    seed: int = 0,
+    zeros: str = "pruned",
+    exclude: Iterable[str] | Callable = (),
+    *,
+    include_frozen: bool = False,
+) -> keras.Model:
     """Clone a model with weight-sharing layers in place of the stock ones; the original is untouched.
 
     The weights of each kernel are grouped by `scc_tf.coding.share_weights`, and ``fit`` then trains the centroids. A
@@ -266,7 +276,7 @@ def share_weights(model, clusters=32, start="linear", seed=0, zeros="pruned", ex
     return sharing
 
 
-def to_plain(model):
+def to_plain(model: keras.Model) -> keras.Model:
     """Clone a model with stock Keras layers in place of self-compressing, weight-sharing and masked ones.
 
     Their kernels are what the layers multiply by: quantized, shared, pruned; their biases are what the layers add.
@@ -290,7 +300,9 @@ def to_plain(model):
     return _clone(model, _is_compressed, lambda layer: entry_of(layer).stock.from_config(_stock_config(layer)))[0]
 
 
-def add_masks(model, exclude=(), *, include_frozen=False):
+def add_masks(
+    model: keras.Model, exclude: Iterable[str] | Callable = (), *, include_frozen: bool = False
+) -> keras.Model:
     """Clone a model with a mask for every kernel, stock or self-compressing; the original is untouched.
 
     Weights are copied, the masks keep everything at first. `scc_tf.callbacks.MagnitudePruning` sets them during

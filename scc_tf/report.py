@@ -2,6 +2,7 @@
 
 import dataclasses
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -134,7 +135,7 @@ def _code_width(low, high):
     return np.maximum(np.ceil(np.log2(np.maximum(-low, high + 1).astype(float))) + 1, 1)
 
 
-def size_report(model, stored=True):
+def size_report(model: keras.Model, stored: bool = True) -> SizeReport:
     """Measure a compressed model: its file, and the units that people quote.
 
     Args:

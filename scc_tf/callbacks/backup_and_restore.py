@@ -3,6 +3,7 @@
 import hashlib
 import json
 import re
+from pathlib import Path
 
 import h5py
 import keras
@@ -50,7 +51,7 @@ class BackupAndRestore(FitCallback):
 
     rank = LAST
 
-    def __init__(self, backup_dir, *, keep=False):
+    def __init__(self, backup_dir: str | Path, *, keep: bool = False):
         super().__init__()
         self._folder, self._keep, self._restored = check_folder("backup_dir", backup_dir), keep, None
 

@@ -54,7 +54,7 @@ class ChannelRemoval(EveryNSteps):
 
     rank = 7
 
-    def __init__(self, every=200, *, min_share=0.05):
+    def __init__(self, every: int = 200, *, min_share: float = 0.05):
         super().__init__(every)
         self.min_share = check_number("min_share", min_share, 0, 1)
         self.reports, self._dead_before = [], {}

@@ -1,5 +1,7 @@
 """Let the weight of the size term change during training."""
 
+from collections.abc import Callable
+
 from scc_tf.arguments import check_number, received
 from scc_tf.callbacks.fit_callback import FitCallback
 
@@ -27,7 +29,7 @@ class GammaScheduler(FitCallback):
 
     rank = 1
 
-    def __init__(self, schedule):
+    def __init__(self, schedule: Callable):
         super().__init__()
         if not callable(schedule):
             raise ValueError(f"Expected schedule to be a function of the step. {received('schedule', schedule)}")

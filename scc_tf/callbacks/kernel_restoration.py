@@ -67,7 +67,15 @@ class KernelRestoration(FitCallback):
     rank = 6
 
     def __init__(
-        self, monitor, threshold=0.05, *, restore_fraction=0.5, restore_bits=2.0, patience=1, cooldown=1, seed=0
+        self,
+        monitor: SafetyMonitor,
+        threshold: float = 0.05,
+        *,
+        restore_fraction: float = 0.5,
+        restore_bits: float = 2.0,
+        patience: int = 1,
+        cooldown: int = 1,
+        seed: int = 0,
     ):
         super().__init__()
         if not isinstance(monitor, SafetyMonitor):

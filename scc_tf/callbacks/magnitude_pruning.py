@@ -1,6 +1,7 @@
 """Prune the smallest weights while the network trains, on a schedule of TF-MOT."""
 
 from collections.abc import Mapping
+from typing import Any
 
 from keras import ops
 
@@ -59,7 +60,15 @@ class MagnitudePruning(FitCallback):
     rank = 2
 
     def __init__(
-        self, schedule, scope="layer", *, quality=1.0, block=(1, 1), pooling="AVG", zeros_of=None, include_frozen=False
+        self,
+        schedule: Any,
+        scope: str = "layer",
+        *,
+        quality: float = 1.0,
+        block: tuple[int, int] = (1, 1),
+        pooling: str = "AVG",
+        zeros_of: tuple[int, int] | None = None,
+        include_frozen: bool = False,
     ):
         super().__init__()
         self._by_layer = isinstance(schedule, Mapping)

@@ -1,5 +1,7 @@
 """Watch the examples that must not get worse."""
 
+from typing import Any
+
 import keras
 from absl import logging
 
@@ -61,14 +63,14 @@ class SafetyMonitor(EveryNSteps):
 
     def __init__(
         self,
-        safety_set,
-        every=100,
+        safety_set: Any,
+        every: int = 100,
         *,
-        reference="best",
-        decay=0.9,
-        reference_accuracy=None,
-        statistics_images=None,
-        batch_size=None,
+        reference: str = "best",
+        decay: float = 0.9,
+        reference_accuracy: float | None = None,
+        statistics_images: Any = None,
+        batch_size: int | None = None,
     ):
         super().__init__(every)
         self.safety_set = check_safety_set(safety_set)

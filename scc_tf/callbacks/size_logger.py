@@ -21,7 +21,7 @@ class SizeLogger(EveryNSteps):
 
     rank = 3
 
-    def __init__(self, every=100):
+    def __init__(self, every: int = 100):
         super().__init__(every)
 
     def at_step(self, step):

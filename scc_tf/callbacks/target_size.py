@@ -1,6 +1,7 @@
 """Steer gamma until the file has the size that was asked for."""
 
 import math
+from collections.abc import Callable
 
 from absl import logging
 from keras import ops
@@ -107,7 +108,16 @@ class TargetSize(EveryNSteps):
     rank = 5
     tolerance = 0.02
 
-    def __init__(self, target_bytes, every=100, *, measure=None, approach=1000, horizon=100, limits=(1e-4, 1e3)):
+    def __init__(
+        self,
+        target_bytes: float,
+        every: int = 100,
+        *,
+        measure: Callable | None = None,
+        approach: int = 1000,
+        horizon: int = 100,
+        limits: tuple[float, float] = (1e-4, 1e3),
+    ):
         super().__init__(every)
         if measure is not None and not callable(measure):
             raise ValueError(f"Expected measure to be a function model -> bytes. {received('measure', measure)}")

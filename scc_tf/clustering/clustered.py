@@ -2,7 +2,9 @@
 
 import dataclasses
 from collections.abc import Mapping
+from typing import Any
 
+import keras
 import numpy as np
 
 from scc_tf.arguments import received
@@ -52,7 +54,14 @@ class ClusterReport(Report):
         return [Table("{:<40}{:>24}", rows)]
 
 
-def cluster_filters(model, clusters, inputs=None, space=None, merge=None, weighted=True):
+def cluster_filters(
+    model: keras.Model,
+    clusters: Any,
+    inputs: Any = None,
+    space: str | None = None,
+    merge: str | None = None,
+    weighted: bool = True,
+) -> tuple[keras.Model, ClusterReport]:
     """Merge the filters of a model that are alike; the original is untouched.
 
     For each convolution or Dense layer whose channels only other such layers read (`find_chains`), with or without a

@@ -4,6 +4,7 @@ import dataclasses
 import functools
 import typing
 from pathlib import Path
+from typing import Any
 
 from scc_tf.arguments import received
 from scc_tf.atomic import atomic_path
@@ -55,7 +56,7 @@ class Compressed(Report):
         """The same network of stock Keras layers, with the quantized weights in them."""
         return to_plain(self.compressed)
 
-    def save(self, path):
+    def save(self, path: str | Path) -> Any:
         """Write the network to a file: ``.scc``, or ``.keras`` with stock layers.
 
         Args:
@@ -78,7 +79,7 @@ class Compressed(Report):
             self.model.save(partial)
         return None
 
-    def export_tflite(self, path, **options):
+    def export_tflite(self, path: str | Path, **options) -> Any:
         """Write the network to a ``.tflite`` file; see `scc_tf.export_tflite` for the options and what is returned."""
         return export_tflite(self.compressed, path, **options)
 

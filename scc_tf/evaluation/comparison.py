@@ -1,6 +1,7 @@
 """One call that compares two models: what users call."""
 
 import numbers
+from typing import Any
 
 import keras
 import numpy as np
@@ -17,8 +18,17 @@ __all__ = ["evaluate_compression"]
 
 
 def evaluate_compression(  # noqa: PLR0913 (each is something to choose)
-    before, after, data, ood=None, *, names=("before", "after"), bins=15, examples=5, stored=True, batch_size=None
-):
+    before: keras.Model,
+    after: keras.Model,
+    data: Any,
+    ood: Any = None,
+    *,
+    names: tuple[str, str] = ("before", "after"),
+    bins: int = 15,
+    examples: int | list[int] = 5,
+    stored: bool = True,
+    batch_size: int | None = None,
+) -> CompressionReport:
     """Compare two classifiers: answers, calibration, behaviour out of distribution, size and work.
 
     Any two models will do, in any order: plain, self-compressing, weight-sharing, masked, pruned, or loaded from a

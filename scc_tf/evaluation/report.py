@@ -2,6 +2,7 @@
 
 import dataclasses
 import operator
+from pathlib import Path
 
 import numpy as np
 
@@ -135,7 +136,7 @@ class CompressionReport(Report):
         before, after = getattr(self.before.footprint, before), getattr(self.after.footprint, after)
         return before / after if before and after else None
 
-    def save_figure(self, path):
+    def save_figure(self, path: str | Path) -> None:
         """Draw the report on one page.
 
         Reliability and confidence of both models, risk against coverage, and what both make of single OOD inputs.

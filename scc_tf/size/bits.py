@@ -1,5 +1,6 @@
 """Q as the bits of the weights: learned bit depths."""
 
+import keras
 import numpy as np
 from keras import ops
 
@@ -73,7 +74,9 @@ class SizeTerm:
         4.0
     """
 
-    def __init__(self, model, form="coupled", unit="bits", starting_weights=None):
+    def __init__(
+        self, model: keras.Model, form: str = "coupled", unit: str = "bits", starting_weights: float | None = None
+    ):
         self.form, self.unit = check_choice("form", form, SIZE_FORMS), check_choice("unit", unit, UNITS)
         self.nodes = compressing_kernels(model)
         if starting_weights is None:

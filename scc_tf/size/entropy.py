@@ -145,7 +145,9 @@ class RateTerm:
         True
     """
 
-    def __init__(self, model, unit="bits", starting_weights=None, momentum=0.9):
+    def __init__(
+        self, model: keras.Model, unit: str = "bits", starting_weights: float | None = None, momentum: float = 0.9
+    ):
         check_choice("unit", unit, UNITS)
         check_number("momentum", momentum, 0, below=1)
         nodes = compressing_kernels(model)

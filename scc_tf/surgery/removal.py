@@ -57,7 +57,7 @@ class SurgeryReport(Report):
         return [Table("{:<40}{:>24}", rows), *kept, *(f"{name}: got a bias" for name in self.biases_added)]
 
 
-def remove_channels(model, kept):
+def remove_channels(model: keras.Model, kept: dict) -> tuple[keras.Model, SurgeryReport]:
     """Rebuild a model without some channels of its kernels; the original is untouched.
 
     The outputs are those of the model with the kernels of the removed channels set to zero: what such a channel still
@@ -98,7 +98,7 @@ def remove_channels(model, kept):
     return smaller, report
 
 
-def remove_dead_channels(model):
+def remove_dead_channels(model: keras.Model) -> tuple[keras.Model, SurgeryReport]:
     """Rebuild a model without the channels whose kernels are all zero; the original is untouched.
 
     For self-compressing layers the quantized kernels count. Inputs whose weights are all zero are not read, so their

@@ -5,6 +5,7 @@ import inspect
 import json
 import sys
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -62,19 +63,19 @@ class SelfCompressingModel(CuttableModel):
 
     def compile(  # noqa: PLR0913 (Keras's own compile has as many)
         self,
-        optimizer="adam",
-        loss=None,
+        optimizer: Any = "adam",
+        loss: Any = None,
         *,
-        gamma=0.01,
-        lambda_safety=0.0,
-        safety_set=None,
-        safety_batch_size=64,
-        format_optimizer=None,
-        size_model="bits",
-        size_form="coupled",
-        unit="bits",
+        gamma: float = 0.01,
+        lambda_safety: float = 0.0,
+        safety_set: Any = None,
+        safety_batch_size: int = 64,
+        format_optimizer: Any = None,
+        size_model: str = "bits",
+        size_form: str = "coupled",
+        unit: str = "bits",
         **kwargs,
-    ):
+    ) -> None:
         """Configure training. Invalid arguments raise; the model is unchanged.
 
         Args:

@@ -1,5 +1,8 @@
 """The exporter: a compressed Keras model as a ``.tflite`` file with exactly the learned integers."""
 
+from pathlib import Path
+from typing import Any
+
 import keras
 
 from scc_tf.arguments import check_choice, check_count, check_path
@@ -25,7 +28,14 @@ __all__ = ["export_tflite"]
 COMPUTES = tuple(RAW_OPS)
 
 
-def export_tflite(model, path, compute="float", storage="int8", representative_data=None, lanes=None):
+def export_tflite(
+    model: keras.Model,
+    path: str | Path,
+    compute: str = "float",
+    storage: str = "int8",
+    representative_data: Any = None,
+    lanes: int | None = None,
+) -> TFLiteReport:
     """Write a compressed model as a TFLite file that holds exactly the integers that it learned.
 
     Every kind of compressed model is written: self-compressing kernels as integers, masked or not; those that share

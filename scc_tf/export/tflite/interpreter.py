@@ -1,6 +1,8 @@
 """Run a TFLite file, as a phone would."""
 
 import re
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 
@@ -10,7 +12,7 @@ from scc_tf.export.tflite.conversion import file_name
 __all__ = ["Runner", "as_type", "run_tflite"]
 
 
-def run_tflite(path, inputs, threads=1):
+def run_tflite(path: str | Path, inputs: Any, threads: int = 1) -> Any:
     """Outputs of a TFLite file, example by example, by LiteRT.
 
     Args:
