@@ -20,7 +20,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"finishing"},
     {"callbacks", "plots"},
     {"evaluation", "compression", "inspection"},
-    {"command_line"},
+    {"command_line", "protocols"},
 ]
 RANK = {name: rank for rank, names in enumerate(ROWS) for name in names}
 KERAS_FREE = {"coding", "metrics", "pruning"}

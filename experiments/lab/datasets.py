@@ -23,7 +23,7 @@ import numpy as np
 
 from scc_tf.arguments import check_count, check_number, received
 from scc_tf.arrays_file import read_arrays_file
-from scc_tf.datasets import Dataset, Split, stratified_holdout
+from scc_tf.datasets import Dataset, Split
 
 __all__ = ["Dataset", "Split", "load", "load_split", "stratified_holdout"]
 
@@ -119,6 +119,36 @@ def load_split(name: str, split: str, data_dir: str | Path | None = None, *, dow
     """
     raw = _read(name, split, data_dir, download)
     return _to_split(raw.images, raw.labels)
+
+
+def stratified_holdout(labels: np.ndarray, count: int, seed: int) -> np.ndarray:
+    """Choose ``count`` examples at random so that each class gives its share.
+
+    Class ``c`` with ``n_c`` of the ``N`` examples gives ``count * n_c / N``, rounded down or up such that
+    the total is exact; the largest remainders are rounded up.
+
+    Args:
+        labels: int ``(N,)``.
+        count: how many to choose, in ``[0, N]``.
+        seed: of the choice.
+
+    Returns:
+        Indices int64 ``(count,)`` into ``labels``, ascending.
+
+    Raises:
+        ValueError: if ``count`` is not in ``[0, N]``.
+    """
+    labels = np.asarray(labels)
+    if not 0 <= count <= len(labels):
+        raise ValueError(f"count must be in [0, {len(labels)}]. Received: count={count}")
+    if count == 0:
+        return np.empty(0, np.int64)
+    _, class_of, sizes = np.unique(labels, return_inverse=True, return_counts=True)
+    taken, remainder = np.divmod(count * sizes, len(labels))
+    taken[np.argsort(-remainder, kind="stable")[: count - taken.sum()]] += 1
+    rng = np.random.default_rng(seed)
+    chosen = [rng.permutation(np.flatnonzero(class_of == c))[:n] for c, n in enumerate(taken)]
+    return np.sort(np.concatenate(chosen))
 
 
 class _Raw(NamedTuple):

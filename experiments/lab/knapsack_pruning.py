@@ -23,25 +23,26 @@ from absl import logging
 from lab import datasets, models
 from lab.deep_compression.stages import Trainer
 from lab.settings import check_settings, provenance, setting, settings_key
-from scc_tf.coding.codebook import share_weights as share_values
 from scc_tf.conversion import add_masks, share_weights
 from scc_tf.export.packed import packed_report
-from scc_tf.finishing.rounding import round_vectors
-from scc_tf.inference import outputs
-from scc_tf.pruning import edge_bits, fractional_bound, global_masks, reduce_layer
-from scc_tf.surgery import remove_dead_channels
+from scc_tf.protocols.knapsack import (
+    cut,
+    cut_to_file,
+    dense_layers,
+    edge_energies,
+    round_small_vectors,
+    worth_their_bits,
+)
+from scc_tf.pruning import global_masks, reduce_layer
 
 __all__ = ["METHODS", "SALIENCIES", "Config", "edge_saliency", "run"]
 
 METHODS = ("knapsack", "saliency", "magnitude")
 SALIENCIES = ("square", "share", "energy", "gradient")
-_TRIALS = 12  # files that are made at most until one fits
-_ROOM = 0.007  # of the bytes that a file is cut to, which it may leave
 _TUNED = 0.997  # files before the training of shared weights, in budgets: biases may need some bytes more after it
 _MORE = 1.06  # files before the last retraining, in budgets: weights that it makes small leave bytes free
 _BITS = 9  # of an edge, a first guess
 _GUESS = 0.1  # of the bytes that the float network's file may leave: how many edges the rounds lead to
-_SMALL = 2.0**-14  # below it float16 has fewer digits
 _FLOAT = ("seed", "float_epochs", "batch_size", "learning_rate", "weight_decay", "shift")
 _RULES = (  # names, what they accept, in words
     (("float_epochs", "rounds", "round_epochs", "last_epochs"), lambda v: v >= 1, ">= 1"),
@@ -110,12 +111,7 @@ def edge_saliency(model, layers, split, kind):
     if kind == "gradient":
         means = _squared_gradients(model, layers, split)
         return [square * mean for square, mean in zip(squares, means, strict=True)]
-    tapped = keras.Model(model.inputs[0], [layer.input for layer in layers])
-    inputs = keras.tree.flatten(outputs(tapped, split.images))
-    energies = [
-        square * np.mean(np.square(x, dtype=np.float64), axis=0)[:, None]
-        for square, x in zip(squares, inputs, strict=True)
-    ]
+    energies = edge_energies(model, split.images)
     if kind == "energy":
         return energies
     return [e / np.where(total > 0, total, 1) for e in energies for total in [e.sum(axis=0)]]
@@ -147,96 +143,30 @@ class _Pruner:
 
     def __init__(self, method, config, calibration):
         self.method, self.config, self.calibration = method, config, calibration
+        self.gap = None  # of the last choice, of the knapsack alone
+
+    def choose(self, model, edges):
+        """Masks of the ``edges`` first weights, or of those worth most for the bits of these."""
+        if self.method == "magnitude":
+            kernels = _kernels(model)
+            return global_masks(kernels, 1 - edges / sum(kernel.size for kernel in kernels), ties="first")
+        values = edge_saliency(model, dense_layers(model), self.calibration, self.config.saliency)
+        if self.method == "saliency":
+            return reduce_layer(values, [8] * len(values), edges, method="greedy")
+        masks, self.gap = worth_their_bits(model, values, edges, self.config.clusters)
+        return masks
 
     def cut(self, model, edges):
-        """A copy with the ``edges`` first weights, or with those worth most for the bits of these; and the gap.
+        """A copy with the chosen edges."""
+        return cut(model, self.choose(model, edges))
 
-        The gap is how far the knapsack's value is from its upper bound at most, a fraction of that; None for the
-        other methods.
-        """
-        kernels, gap = _kernels(model), None
-        if self.method == "magnitude":
-            masks = global_masks(kernels, 1 - edges / sum(kernel.size for kernel in kernels), ties="first")
-        else:
-            values = edge_saliency(model, _kernel_layers(model), self.calibration, self.config.saliency)
-            masks = reduce_layer(values, [8] * len(values), edges, method="greedy")
-        if self.method == "knapsack":
-            masks, gap = self._worth_their_bits(kernels, masks, values)
-        model = add_masks(model)
-        for layer, mask in zip(_kernel_layers(model), masks, strict=True):
-            layer.prune(mask & (np.asarray(layer.kernel) != 0))
-        return remove_dead_channels(model)[0], gap
-
-    def _worth_their_bits(self, kernels, worthiest, values):
-        pairs = zip(kernels, worthiest, strict=True)
-        bits = [edge_bits(mask, _clusters(kernel, mask, self.config.clusters)) for kernel, mask in pairs]
-        budget = int(sum(own[mask].sum() for own, mask in zip(bits, worthiest, strict=True)))
-        masks = reduce_layer(values, bits, budget / 8, method="greedy")
-        bound = fractional_bound(*(np.concatenate([a.ravel() for a in arrays]) for arrays in (values, bits)), budget)
-        reached = sum(float(value[mask].sum()) for value, mask in zip(values, masks, strict=True))
-        return masks, max(0.0, 1 - reached / bound) if bound else 0.0
-
-    def to_file(self, model, edges, largest, room=_ROOM):
-        """Cut a network until its file, shared weights and all, just fits: ``(network, edges, gap)``.
-
-        Args:
-            model: the network.
-            edges: first guess of the number of weights, or of those whose bits are spent.
-            largest: bytes of the file.
-            room: of these bytes, which it may leave.
-
-        Raises:
-            ValueError: if no file fits.
-        """
-        most = sum(int(np.count_nonzero(kernel)) for kernel in _kernels(model))
-        best, best_size, fits, exceeds = None, 0, 0, most + 1
-        edges = min(max(round(edges), 1), most)
-        for _ in range(_TRIALS):
-            smaller, gap = self.cut(model, edges)
-            report = packed_report(_shared(smaller, self.config))
-            size = report.stored_bytes
-            if best_size < size <= largest:
-                best, best_size = (smaller, edges, gap), size
-            fits, exceeds = (edges, exceeds) if size <= largest else (fits, edges)
-            if (1 - room) * largest <= size <= largest or exceeds - fits <= 1:
-                break
-            missing = (1 - room / 3) * largest - size
-            edges = round(edges * (1 + missing / (report.code_bytes + report.index_bytes)))
-            if not fits < edges < exceeds:
-                edges = (fits + exceeds) // 2
-        if best is None:
-            raise ValueError(f"Expected a budget that a network fits into. Received: {largest:.0f} B for {size} B")
-        return best
-
-
-def _clusters(kernel, kept, clusters):
-    """Which of the weights that the ``kept`` entries would share is nearest to each entry."""
-    if not kept.any():
-        return np.zeros(kernel.shape, np.int64)
-    centroids, _ = share_values(kernel[kept], clusters)
-    return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, kernel)
-
-
-def _kernel_layers(model):
-    return [layer for layer in model.layers if isinstance(layer, keras.layers.Dense)]
+    def to_file(self, model, edges, largest, **options):
+        """``(network, edges)`` whose file just fits; see `scc_tf.protocols.knapsack.cut_to_file`."""
+        return cut_to_file(model, self.choose, edges, largest, self.config.clusters, **options)
 
 
 def _kernels(model):
-    return [np.asarray(layer.kernel) for layer in _kernel_layers(model)]
-
-
-def _shared(model, config):
-    shared = share_weights(model, config.clusters)
-    _round_vectors(shared)
-    return shared
-
-
-def _round_vectors(model):
-    """To float16, all of them: a bias that is next to nothing, which would keep its layer's in float32, becomes 0."""
-    for layer in _kernel_layers(model):
-        bias = np.asarray(layer.bias)
-        layer.bias.assign(np.where(np.abs(bias) < _SMALL, 0, bias))
-    round_vectors(model)
+    return [np.asarray(layer.kernel) for layer in dense_layers(model)]
 
 
 def _compress(trainer, pruner, model, budget):
@@ -246,17 +176,18 @@ def _compress(trainer, pruner, model, budget):
     train = {"learning_rate": config.learning_rate, "weight_decay": config.weight_decay}
     total = sum(kernel.size for kernel in _kernels(model))
     network = add_masks(model)
-    _, guess, _ = pruner.to_file(network, 8 * budget / _BITS, budget, room=_GUESS)
+    _, guess = pruner.to_file(network, 8 * budget / _BITS, budget, room=_GUESS)
     for number in range(1, config.rounds):
-        network, _ = pruner.cut(network, round(total * (guess / total) ** (number / config.rounds)))
+        network = pruner.cut(network, round(total * (guess / total) ** (number / config.rounds)))
         trainer.train(network, f"{name}-{number}", epochs=config.round_epochs, **train)
-    network, edges, gap = pruner.to_file(network, guess, _MORE * budget)
+    network, edges = pruner.to_file(network, guess, _MORE * budget)
+    gap = pruner.gap
     trainer.train(network, f"{name}-{config.rounds}", epochs=config.last_epochs, **train)
-    network, edges, _ = pruner.to_file(network, edges, _TUNED * budget)
-    kept = {layer.name: int(np.count_nonzero(layer.kernel)) for layer in _kernel_layers(network)}
+    network, edges = pruner.to_file(network, edges, _TUNED * budget)
+    kept = {layer.name: int(np.count_nonzero(layer.kernel)) for layer in dense_layers(network)}
     shared = share_weights(network, config.clusters)
     rate = config.learning_rate * config.tune_factor
-    record = trainer.train(shared, f"{name}-shared", rate, 0.0, steps=config.tune_steps, finish=_round_vectors)
+    record = trainer.train(shared, f"{name}-shared", rate, 0.0, steps=config.tune_steps, finish=round_small_vectors)
     report = packed_report(shared)
     row = {
         "budget_bytes": budget,

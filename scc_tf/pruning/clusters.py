@@ -21,7 +21,7 @@ def group_filters(points, count, weights=None, up_to_scale=False):
     """Group filters by k-means: the best of several starts, one of them the clusters of Ward's method.
 
     With few filters that differ in many ways, random starts end in many local minima, and Ward's often begins in a
-    better place; it knows no weights, though. The random starts are seeded: the answer is always the same.
+    better place. The random starts are seeded: the answer is always the same.
 
     Args:
         points: float ``(C, D)``.

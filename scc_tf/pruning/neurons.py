@@ -1,15 +1,14 @@
-"""Which neurons and filters stay, on plain arrays: by the L1 norm of what comes in, or at random.
+"""Which neurons or filters of a layer stay, on plain arrays.
 
-A neuron is a channel: a unit of a dense kernel ``(inputs, channels)``, a filter of a convolution's ``(height, width,
-inputs, channels)``. ``ratio`` is the fraction of a layer's channels that goes, in [0, 1]. Every layer loses the same
-ratio of its own channels, so no layer is cut in two.
+A mask is a bool array ``(channels,)``; True stays. ``ratio`` is the fraction that goes, in [0, 1]. Every layer loses
+the same ratio of its own channels, so no layer is cut in two.
 """
 
 import math
 
 import numpy as np
 
-__all__ = ["kept_count", "largest_neurons", "neuron_scores", "random_neurons"]
+__all__ = ["kept_count", "largest_neurons", "neuron_scores"]
 
 _ROUNDING = 1e-9  # 0.29 * 100 is 28.999999999999996
 
@@ -41,18 +40,10 @@ def neuron_scores(kernel):
 def kept_count(channels, ratio):
     """How many of a layer's channels stay: ``max(channels - floor(ratio * channels), 1)``.
 
-    The number that goes is rounded down; a product that falls short of a whole number by less than 1e-9, as 0.29 * 100
-    does in binary, counts as that number.
-
-    Args:
-        channels: of the whole layer, at least 1.
-        ratio: fraction that goes, in [0, 1]; one channel stays even at 1.
-
-    Returns:
-        int.
+    A product that falls short of a whole number by less than 1e-9, as 0.29 * 100 does in binary, counts as that number.
 
     Raises:
-        ValueError: if an argument is out of range.
+        ValueError: if ``channels`` is below 1 or ``ratio`` not in [0, 1].
 
     Example:
         >>> [kept_count(30, ratio) for ratio in (0, 0.1, 0.15, 0.9, 1)]
@@ -66,15 +57,10 @@ def kept_count(channels, ratio):
 def largest_neurons(scores, count):
     """Keep the ``count`` channels with the largest scores; of equal ones the first.
 
-    Args:
-        scores: float ``(channels,)``, see `neuron_scores`.
-        count: how many stay, from 1 to all; see `kept_count`.
-
-    Returns:
-        bool ``(channels,)``; True stays.
+    Scores of ``rng.permutation(channels)`` keep any as likely as others: the control of a score.
 
     Raises:
-        ValueError: if ``scores`` is not a vector or has NaN, or ``count`` is out of range.
+        ValueError: if ``scores`` is not a vector or has NaN, or ``count`` is not from 1 to its length.
 
     Example:
         >>> largest_neurons([1.5, 4.0, 0.5, 1.5], 2).tolist()
@@ -89,24 +75,3 @@ def largest_neurons(scores, count):
     mask = np.zeros(scores.size, bool)
     mask[np.argsort(-scores, kind="stable")[:count]] = True
     return mask
-
-
-def random_neurons(channels, count, rng):
-    """Keep ``count`` channels at random, each as likely as any other: the control of a score.
-
-    Args:
-        channels: of the layer.
-        count: how many stay, from 1 to all; see `kept_count`.
-        rng: `numpy.random.Generator`.
-
-    Returns:
-        bool ``(channels,)``; True stays.
-
-    Raises:
-        ValueError: if ``count`` is out of range.
-
-    Example:
-        >>> int(random_neurons(5, 2, np.random.default_rng(0)).sum())
-        2
-    """
-    return largest_neurons(rng.permutation(channels), count)

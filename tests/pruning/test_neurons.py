@@ -1,7 +1,7 @@
 import numpy as np
 import pytest
 
-from scc_tf.pruning import kept_count, largest_neurons, neuron_scores, random_neurons
+from scc_tf.pruning import kept_count, largest_neurons, neuron_scores
 
 
 @pytest.mark.parametrize("shape", [(4, 3), (2, 2, 5, 3)])
@@ -43,12 +43,3 @@ def test_the_largest_stay_and_of_equal_ones_the_first():
 def test_impossible_choices_are_refused(scores, count):
     with pytest.raises(ValueError, match="Expected a vector of scores"):
         largest_neurons(scores, count)
-
-
-def test_random_neurons_are_each_as_likely():
-    rng = np.random.default_rng(0)
-    picked = sum(random_neurons(5, 2, rng).astype(int) for _ in range(2000))
-    assert picked.sum() == 4000
-    assert np.abs(picked / 2000 - 0.4).max() < 0.05
-    again = [random_neurons(9, 4, np.random.default_rng(7)).tolist() for _ in range(2)]
-    assert again[0] == again[1]

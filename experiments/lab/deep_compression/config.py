@@ -108,8 +108,3 @@ class Config:
     def key(self, *names):
         """A short hash of the named settings."""
         return settings_key(self, *names)
-
-    @property
-    def densities(self):
-        """Fraction of the weights that is left after each round: a geometric sequence."""
-        return [self.density ** (n / self.rounds) for n in range(1, self.rounds + 1)]

@@ -14,8 +14,7 @@ from scc_tf.conversion import add_masks, share_weights
 from scc_tf.finishing.rounding import round_vectors
 from scc_tf.keras_private import all_layers
 from scc_tf.layers import Masked, kernels_of
-from scc_tf.pruning import global_masks
-from scc_tf.surgery import remove_dead_channels
+from scc_tf.protocols.deep_compression import densities, prune_smallest
 
 __all__ = ["Trainer", "float_network", "pruned_networks", "shared_network", "weights_by_layer"]
 
@@ -100,13 +99,8 @@ def pruned_networks(trainer, model):
     original = weights_by_layer(model)
     total, rate = sum(original.values()), config.learning_rate * config.retrain_factor
     masked = add_masks(model)
-    for number, density in enumerate(config.densities, start=1):
-        kernels = _kernels(masked)
-        here = sum(kernel.size for _, kernel in kernels)
-        masks = global_masks([kernel for _, kernel in kernels], max(0.0, 1 - density * total / here))
-        for (layer, kernel), mask in zip(kernels, masks, strict=True):
-            layer.prune(mask & (kernel != 0))  # of fewer than are asked for the mask keeps all
-        masked, report = remove_dead_channels(masked)
+    for number, density in enumerate(densities(config.density, config.rounds), start=1):
+        masked, report = prune_smallest(masked, density * total)
         logging.info("Round %d: %s", number, report)
         _rescale_dropout(masked, original, config.dropout)
         epochs = config.last_epochs if number == config.rounds else config.round_epochs

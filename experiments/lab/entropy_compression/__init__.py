@@ -14,12 +14,12 @@ from absl import logging
 
 from lab import datasets, models
 from lab.batches import training_batches
-from lab.distillation import one_hot, soft_labels
 from lab.entropy_compression.config import PRESETS, Config
 from lab.entropy_compression.published import PUBLISHED
 from lab.optimization import hold_then_cosine
 from lab.settings import provenance
 from lab.stage import Stage, error_percent
+from lab.teacher import one_hot, soft_labels
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler
 from scc_tf.conversion import self_compress
 from scc_tf.export.packed import packed_report

@@ -13,7 +13,7 @@ from lab.optimization import one_cycle, sgd
 from lab.stage import Stage, fingerprint
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.clustering import chain_counts, cluster_filters, find_chains, keep_filters
-from scc_tf.pruning import largest_neurons, neuron_scores, random_neurons
+from scc_tf.pruning import largest_neurons, neuron_scores
 
 __all__ = ["Study"]
 
@@ -91,7 +91,7 @@ class Study:
         kept = {}
         for chain, count in zip(chains, chain_counts(chains, point.clusters), strict=True):
             if point.method == "random":
-                kept[chain.name] = random_neurons(chain.channels, count, rng)
+                kept[chain.name] = largest_neurons(rng.permutation(chain.channels), count)
             else:
                 scores = neuron_scores(keras.ops.convert_to_numpy(chain.layer.kernel))
                 kept[chain.name] = largest_neurons(scores, count)

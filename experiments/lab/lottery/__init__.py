@@ -12,25 +12,24 @@ import keras
 from absl import logging
 
 from lab.lottery import tasks
-from lab.lottery.config import OWN, PRESETS, PROTOCOLS, STRUCTURES, Config
+from lab.lottery.config import PRESETS, Config
 from lab.lottery.protocols import Lottery
-from lab.lottery.subnetworks import parameter_count, widths
-from lab.lottery.tasks import Task
 from lab.lottery.training import Trainer
 from lab.settings import provenance
 from scc_tf.flops import count_operations
+from scc_tf.protocols.lottery import PROTOCOLS
+from scc_tf.protocols.subnetworks import kernel_layers, parameter_count
 
-__all__ = ["PRESETS", "PROTOCOLS", "STRUCTURES", "Config", "Task", "run", "ticket"]
+__all__ = ["PRESETS", "PROTOCOLS", "Config", "run", "ticket"]
 
 
-def run(config, work_dir, verbose=1, task=None):
+def run(config, work_dir, verbose=1):
     """Train, prune and measure, for every seed, protocol and ratio.
 
     Args:
         config: `Config`.
         work_dir: folder of the cached stages.
         verbose: as in ``fit``.
-        task: `Task`, the network and the data of ``model="own"``.
 
     Returns:
         Plain JSON: ``config``, ``versions``, ``seconds`` of all trainings, and ``rows``, per seed one of the protocol
@@ -46,8 +45,7 @@ def run(config, work_dir, verbose=1, task=None):
         - the values of `lab.lottery.measures.measure`.
 
     Raises:
-        ValueError: if there is a ``task`` without ``model="own"`` or the other way round, a network is none that can be
-            cut, ``rewind_steps`` is beyond where a dense one is best, or a cached stage is damaged.
+        ValueError: if ``rewind_steps`` is beyond where a dense network is best, or a cached stage is damaged.
         FloatingPointError: if the loss of a training is not finite.
 
     Example:
@@ -56,7 +54,7 @@ def run(config, work_dir, verbose=1, task=None):
         >>> [(row["protocol"], row["test_accuracy"]) for row in record["rows"]] # doctest: +SKIP
         [('dense', 0.987), ('winning_ticket', 0.973)]
     """
-    task = _task(config, task)
+    task = tasks.load(config)
     trainer = Trainer(config, task.data, task.ood_images, Path(work_dir), verbose)
     points = [("dense", 0.0), *itertools.product(config.protocols.split(","), config.pruned_ratios)]
     rows, seconds = [], 0.0
@@ -74,7 +72,7 @@ def run(config, work_dir, verbose=1, task=None):
     return {**provenance(config), "seconds": seconds, "rows": rows}
 
 
-def ticket(config, protocol, ratio, work_dir, verbose=1, task=None):
+def ticket(config, protocol, ratio, work_dir, verbose=1):
     """One pruned network of the first seed beside the dense one, trained as in `run` or loaded.
 
     Args:
@@ -83,7 +81,6 @@ def ticket(config, protocol, ratio, work_dir, verbose=1, task=None):
         ratio: fraction to prune.
         work_dir: folder of the cached stages.
         verbose: as in ``fit``.
-        task: as for `run`.
 
     Returns:
         ``(dense network, pruned network, data, OOD images or None)``, the data as the networks take them.
@@ -98,20 +95,11 @@ def ticket(config, protocol, ratio, work_dir, verbose=1, task=None):
     """
     config = dataclasses.replace(config, protocols=protocol, ratios=repr(ratio))  # checks them
     keras.utils.set_random_seed(config.seed)
-    task = _task(config, task)
+    task = tasks.load(config)
     trainer = Trainer(config, task.data, task.ood_images, Path(work_dir), verbose)
     lottery = Lottery(trainer, config.seed, task)
     network, _, _ = lottery.prune(protocol, ratio)
     return lottery.dense, network, task.data, task.ood_images
-
-
-def _task(config, task):
-    if (task is None) == (config.model == OWN):
-        raise ValueError(
-            f"Expected a task with model={OWN!r}, and with no other. "
-            f"Received: model={config.model!r} {'without one' if task is None else f'and {task.name!r}'}"
-        )
-    return tasks.load(config) if task is None else task
 
 
 def _history(trainings, most_epochs):
@@ -132,5 +120,5 @@ def _left(network, dense):
         "parameters": parameters,
         "sparsity": 1 - parameters / parameter_count(dense),
         "operations": count_operations(network).nonzero_multiply_accumulates,
-        "channels": widths(network),
+        "channels": {layer.name: int(layer.kernel.shape[-1]) for layer in kernel_layers(network)},
     }

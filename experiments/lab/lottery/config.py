@@ -4,13 +4,11 @@ import dataclasses
 import math
 
 from lab.settings import check_settings, fill_from_presets, setting, settings_key
+from scc_tf.protocols.lottery import PROTOCOLS
+from scc_tf.protocols.subnetworks import STRUCTURES
 
-__all__ = ["OWN", "PRESETS", "PROTOCOLS", "STRUCTURES", "Config"]
+__all__ = ["PRESETS", "Config"]
 
-OWN = "own"  # a network that the package does not know
-
-PROTOCOLS = ("one_shot", "winning_ticket", "random_reinit", "iterative", "random_pruning")
-STRUCTURES = ("structured", "unstructured")
 PRESETS = {
     "moons_mlp": {
         "ratios": "0.1,0.2,0.3,0.4,0.5,0.6,0.7,0.8,0.9",
@@ -30,21 +28,12 @@ PRESETS = {
         "shift": 2,
         "ood": "cifar100",
     },
-    OWN: {
-        "ratios": "0.2,0.4,0.6,0.8",
-        "epochs": 100,
-        "patience": 5,
-        "batch_size": 128,
-        "learning_rate": 1e-3,
-        "shift": 0,
-        "ood": "",
-    },
 }
 _RULES = (  # names, what they accept, in words
     (("learning_rate",), lambda v: 0 < v <= 1, "in (0, 1]"),
     (("epochs", "patience", "rounds", "runs"), lambda v: v >= 1, ">= 1"),
     (("batch_size", "seed", "shift", "rewind_steps", "start_from_epoch"), lambda v: v >= 0, ">= 0"),
-    (("structure",), lambda v: v in STRUCTURES, f"to be one of {STRUCTURES}"),
+    (("structure",), lambda v: v in STRUCTURES, f"to be one of {tuple(STRUCTURES)}"),
 )
 
 
@@ -55,7 +44,7 @@ class Config:
     A setting that is None takes the value in `PRESETS` for the model.
     """
 
-    model: str = setting("moons_mlp", "network, one of " + ", ".join(PRESETS) + ", which is what run is given")
+    model: str = setting("moons_mlp", "network, one of " + ", ".join(PRESETS))
     seed: int = setting(0, "seed of initial weights, order of the examples and random choices, of the first run")
     runs: int = setting(1, "number of seeds, from seed on")
     structure: str = setting("structured", "structured: neurons and filters go; unstructured: single weights")
@@ -87,8 +76,6 @@ class Config:
                 "Expected shift=0 and no ood for the moons, which are no images. "
                 f"Received: shift={self.shift}, ood={self.ood!r}"
             )
-        if self.model == OWN and self.ood:
-            raise ValueError(f"Expected the OOD images of model='own' in its task. Received: ood={self.ood!r}")
         if self.start_from_epoch >= self.epochs:
             raise ValueError(
                 "Expected start_from_epoch below epochs. "

@@ -13,10 +13,10 @@ __all__ = ["Task", "load", "two_moons"]
 
 
 class Task(NamedTuple):
-    """A network of your own, and its data.
+    """A network and its data.
 
     Attributes:
-        name: of the stages in the work folder: another one for other data or OOD images.
+        name: of the stages in the work folder.
         build: function ``seed -> Sequential or functional Keras model of logits``, with initial weights of that seed.
             The channels of its layers must be such that `scc_tf.remove_channels` can remove them.
         data: `scc_tf.datasets.Dataset`.

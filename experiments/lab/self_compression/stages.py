@@ -10,7 +10,7 @@ import numpy as np
 from lab import models
 from lab.batches import statistics_images, training_batches
 from lab.optimization import one_cycle
-from lab.self_compression.watch import Watch
+from lab.self_compression.callbacks import Callbacks
 from lab.stage import Stage, accuracy, fingerprint, intact
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import self_compress
@@ -167,7 +167,7 @@ def compress(config, row, model, safety_set, data, work_dir, verbose=1):
     if trained.is_finished:
         seen = trained.load(compressed)  # cuts it, too
     else:
-        watch = Watch(config, safe, safety_set, images, total)
+        watch = Callbacks(config, safe, safety_set, images, total)
         seconds = trained.fit(compressed, (batches, steps), config.epochs, watch.callbacks, verbose)
         seen = {"seconds": seconds, **watch.record()}
         trained.save(compressed, seen)

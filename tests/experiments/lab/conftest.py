@@ -1,22 +1,7 @@
-import functools
-
 import pytest
-from keras.src.trainers import trainer
+from eager import run_eagerly
 
-
-@pytest.fixture(autouse=True, scope="module")
-def _eager():
-    """The trainings here have a few steps of a tiny network: tracing and compiling would take most of the time."""
-    compile_method = trainer.Trainer.compile
-
-    @functools.wraps(compile_method)
-    def compile_eagerly(*arguments, **settings):
-        return compile_method(*arguments, **{"run_eagerly": True, **settings})
-
-    with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(trainer, "model_supports_jit", lambda model: False)
-        patch.setattr(trainer.Trainer, "compile", compile_eagerly)
-        yield
+__all__ = ["run_eagerly"]
 
 
 @pytest.fixture(scope="module")

@@ -1,4 +1,5 @@
 import dataclasses
+import importlib
 import json
 import math
 import shutil
@@ -247,8 +248,9 @@ def test_neurons_without_inputs_or_outputs_go_and_nothing_else_changes(monkeypat
         cuts.append((masked, *remove(masked)))
         return cuts[-1][1:]
 
-    remove = stages.remove_dead_channels
-    monkeypatch.setattr(stages, "remove_dead_channels", watched)
+    protocol = importlib.import_module("scc_tf.protocols.deep_compression")
+    remove = protocol.remove_dead_channels
+    monkeypatch.setattr(protocol, "remove_dead_channels", watched)
     trainer, before = Untrained(config), model.get_weights()
     ((pruned, record),) = stages.pruned_networks(trainer, model)
     ((masked, _, report),) = cuts

@@ -18,11 +18,6 @@ def test_what_is_said_wins():
     assert config.float_epochs == PRESETS["lenet_5"]["float_epochs"]
 
 
-def test_densities_are_a_geometric_sequence_to_the_last():
-    assert Config(density=0.04, rounds=2).densities == pytest.approx([0.2, 0.04])
-    assert Config(density=0.3, rounds=7).densities[-1] == 0.3
-
-
 @pytest.mark.parametrize(
     ("name", "value"),
     [

@@ -4,7 +4,7 @@ import json
 import keras
 import numpy as np
 import pytest
-from lab import datasets, distillation, entropy_compression, models
+from lab import datasets, entropy_compression, models, teacher
 from lab.entropy_compression import PRESETS, PUBLISHED, Config, run
 from lab.stage import Stage
 from patterns import small_data
@@ -95,7 +95,7 @@ def test_a_larger_gamma_makes_a_smaller_file(done, work_dir):
 @pytest.mark.slow
 def test_a_teacher_is_listened_to(done, work_dir, monkeypatch):
     monkeypatch.setattr(models, "mnist_cnn", small_net)
-    monkeypatch.setattr(distillation, "BATCH_SIZE", 20)
+    monkeypatch.setattr(teacher, "BATCH_SIZE", 20)
     taught = dataclasses.replace(CONFIG, distillation=0.5)
     record, model = run(taught, work_dir, verbose=0)
     assert record["config"]["distillation"] == 0.5

@@ -5,11 +5,12 @@ from lab import models
 from lab.lottery import Config
 from lab.lottery.early_stopping import ResumableEarlyStopping, Stop
 from lab.lottery.full_batch import FullBatch
-from lab.lottery.subnetworks import Weights
 from lab.lottery.tasks import two_moons
 from lab.lottery.training import Trainer
 from lab.stage import Stage
 from patterns import small_data
+
+from scc_tf.protocols.subnetworks import Weights
 
 
 @pytest.fixture(autouse=True)

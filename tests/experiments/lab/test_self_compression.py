@@ -16,7 +16,7 @@ from lab.self_compression import (
     run,
     stages,
 )
-from lab.self_compression.watch import Watch
+from lab.self_compression.callbacks import Callbacks
 from lab.stage import fingerprint
 
 import scc_tf
@@ -378,7 +378,7 @@ def test_a_target_is_met_and_told(done, work_copy):
 @pytest.mark.parametrize(("target_bytes", "checks"), [(0, 1), (1200, 5)])
 def test_a_size_that_is_asked_for_is_not_given_up_for_a_single_check(target_bytes, checks):
     config = dataclasses.replace(CONFIG, size_model="entropy", target_bytes=target_bytes)
-    watch = Watch(config, True, patterns(20, 0), patterns(20, 1).images, steps=12)
+    watch = Callbacks(config, True, patterns(20, 0), patterns(20, 1).images, steps=12)
     assert watch.restoration.patience == checks
 
 

@@ -5,13 +5,13 @@ import keras
 from scc_tf.callbacks import ChannelRemoval, GammaScheduler, KernelRestoration, SafetyMonitor, SizeLogger, TargetSize
 from scc_tf.finishing.finish import finished_bytes
 
-__all__ = ["Watch"]
+__all__ = ["Callbacks"]
 
 AIM = 1.03  # bytes that training aims at, in targets: the dead zone then prunes, which costs less than to add weights
 PATIENCE = 5  # checks: where a size is asked for, gamma waits and falls first, since a revival costs bytes
 
 
-class Watch:
+class Callbacks:
     """The callbacks of one compression, and what they saw.
 
     Args:

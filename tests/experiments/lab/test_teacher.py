@@ -1,9 +1,9 @@
 import keras
 import numpy as np
 import pytest
-from lab import distillation, models
+from lab import models, teacher
 from lab.batches import training_batches
-from lab.distillation import answers, one_hot, soft_labels
+from lab.teacher import answers, one_hot, soft_labels
 from patterns import small_data
 
 DATA = small_data()
@@ -20,7 +20,7 @@ def small_net(seed=None):
 def work_dir(tmp_path_factory):
     with pytest.MonkeyPatch.context() as patch:
         patch.setattr(models, "mnist_cnn", small_net)
-        patch.setattr(distillation, "BATCH_SIZE", 20)
+        patch.setattr(teacher, "BATCH_SIZE", 20)
         yield tmp_path_factory.mktemp("work")
 
 
@@ -58,7 +58,7 @@ def test_a_batch_has_the_answers_for_its_own_images_at_their_own_shifts():
 
 
 def test_no_weight_leaves_the_labels(tmp_path):
-    (folder := tmp_path / f"teacher-{distillation.EPOCHS}-0").mkdir()
+    (folder := tmp_path / f"teacher-{teacher.EPOCHS}-0").mkdir()
     np.save(folder / "logits.npy", np.zeros((1, 1, len(DATA.train.labels), 10), np.float16))
     mixed = soft_labels(DATA, 0, 0.0, 1.0, tmp_path)
     np.testing.assert_array_equal(mixed[0, 0].argmax(-1), DATA.train.labels)
@@ -66,7 +66,7 @@ def test_no_weight_leaves_the_labels(tmp_path):
 
 
 def test_damaged_answers_say_what_to_do(tmp_path):
-    (folder := tmp_path / f"teacher-{distillation.EPOCHS}-0").mkdir()
+    (folder := tmp_path / f"teacher-{teacher.EPOCHS}-0").mkdir()
     (folder / "logits.npy").write_bytes(b"nothing")
     with pytest.raises(ValueError, match="damaged; delete it"):
         soft_labels(DATA, 0, 0.5, 1.0, tmp_path)

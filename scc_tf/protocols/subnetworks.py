@@ -11,10 +11,10 @@ from scc_tf.conversion import add_masks
 from scc_tf.flops import count_trainable
 from scc_tf.keras_private import producing_call
 from scc_tf.layers import Masked, kernels_of
-from scc_tf.pruning import global_masks, kept_count, largest_neurons, neuron_scores, random_neurons
+from scc_tf.pruning import global_masks, kept_count, largest_neurons, neuron_scores
 from scc_tf.surgery import remove_channels
 
-__all__ = ["Neurons", "Weights", "parameter_count", "widths"]
+__all__ = ["STRUCTURES", "Neurons", "Weights", "kernel_layers", "parameter_count"]
 
 
 class Neurons:
@@ -28,9 +28,8 @@ class Neurons:
     def everything(self, model):
         """``kept`` of the whole ``model``, channels ``(C,)`` of each layer that can be pruned."""
         outputs = {producing_call(tensor).operation for tensor in model.outputs}
-        return {
-            layer.name: np.ones(layer.kernel.shape[-1], bool) for layer in _kernel_layers(model) if layer not in outputs
-        }
+        layers = [layer for layer in kernel_layers(model) if layer not in outputs]
+        return {layer.name: np.ones(layer.kernel.shape[-1], bool) for layer in layers}
 
     def choose(self, network, kept, ratio):
         """Keep the neurons with the largest L1 norm of incoming weights, of those that ``network`` still has.
@@ -49,7 +48,10 @@ class Neurons:
 
     def at_random(self, kept, ratio, rng):
         """As many neurons of the whole network as `choose` keeps, whichever they are."""
-        return {name: random_neurons(mask.size, kept_count(mask.size, ratio), rng) for name, mask in kept.items()}
+        return {
+            name: largest_neurons(rng.permutation(mask.size), kept_count(mask.size, ratio))
+            for name, mask in kept.items()
+        }
 
     def cut(self, model, kept):
         """The smaller network of a whole ``model``, whose removed biases become zero.
@@ -71,14 +73,14 @@ class Weights:
     """Unstructured pruning: the smallest weights of the whole network go, the output layer's too. Biases stay.
 
     What is left is a network of masked layers, whose pruned weights stay zero. The masks are chosen over all kernels at
-    once, by `scc_tf.pruning.global_masks`: TF-MOT's engine knows one kernel at a time.
+    once, by `scc_tf.pruning.global_masks`.
 
     Source: Frankle & Carbin 2019, "The Lottery Ticket Hypothesis" (arXiv 1803.03635), section 4: global pruning.
     """
 
     def everything(self, model):
         """``kept`` of the whole ``model``, in the shapes of its kernels."""
-        return {layer.name: np.ones(layer.kernel.shape, bool) for layer in _kernel_layers(model)}
+        return {layer.name: np.ones(layer.kernel.shape, bool) for layer in kernel_layers(model)}
 
     def choose(self, network, kept, ratio):
         """Keep the largest weights, of those that ``network`` still has; the arguments are those of `Neurons`."""
@@ -88,9 +90,8 @@ class Weights:
 
     def at_random(self, kept, ratio, rng):
         """As many weights of the whole network as `choose` keeps, whichever they are."""
-        return dict(
-            zip(kept, global_masks([rng.random(m.shape) for m in kept.values()], ratio, ties="first"), strict=True)
-        )
+        masks = global_masks([rng.random(mask.shape) for mask in kept.values()], ratio, ties="first")
+        return dict(zip(kept, masks, strict=True))
 
     def cut(self, model, kept):
         """The network of masked layers of a whole ``model``."""
@@ -100,16 +101,15 @@ class Weights:
         return masked
 
 
+STRUCTURES = {"structured": Neurons, "unstructured": Weights}
+
+
 def parameter_count(network):
     """Weights and biases that are left: pruned entries of masked kernels do not count."""
     gone = [1 - mask for layer in network.layers if isinstance(layer, Masked) for mask in layer.masks.values()]
     return count_trainable(network) - sum(int(keras.ops.sum(entries)) for entries in gone)
 
 
-def widths(network):
-    """``{layer name: channels}``."""
-    return {layer.name: int(layer.kernel.shape[-1]) for layer in _kernel_layers(network)}
-
-
-def _kernel_layers(model):
+def kernel_layers(model):
+    """The layers with a kernel."""
     return [layer for layer in model.layers if kernels_of(layer)]

@@ -1,7 +1,7 @@
 """The founding document's reduction: one neuron gives the same net value over fewer edges.
 
 It holds for the one input vector that the file names, so it makes no network smaller that has to answer for others;
-`scc_tf.pruning.knapsack.reduce_layer` is for those.
+`scc_tf.pruning.reduce_layer` is for those.
 """
 
 import csv
@@ -92,13 +92,9 @@ def reduce_neuron(inputs, weights):
     """The fewest edges, with whole numbers as weights, that give the same net value for these inputs.
 
     A set of inputs reaches exactly the multiples of its greatest common divisor, so a smallest set whose divisor
-    divides the net value is searched for, over divisors instead of sets, which ends after finitely many. Where one
-    input divides it, the largest of these is taken, as the founding program does; where it fell back on making change
-    greedily, without end for some rows, the search is exact. Large inputs are tried first, and of the chosen ones the
-    largest takes the weight nearest to what it would need alone, then the next.
-
-    Inputs of 0 carry nothing and are never chosen; negative ones serve like others; of repeated ones the first is
-    named. A net value of 0 needs no edge. All arithmetic is that of fractions: 0.3 is three tenths.
+    divides the net value is searched for, large inputs first. Of the chosen ones the largest takes the weight nearest
+    to what it would need alone, then the next. A net value of 0 needs no edge. All arithmetic is that of fractions:
+    0.3 is three tenths.
 
     Args:
         inputs: numbers ``(n,)``, such as a row of `parse_neurons` holds.

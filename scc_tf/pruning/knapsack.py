@@ -1,4 +1,4 @@
-"""0-1 knapsacks of many items: exact by dynamic programming, greedy, and a bound; and a network cut to a budget.
+"""The edges that are worth their cost: what an edge costs in a file, 0-1 knapsacks, a network cut to a budget.
 
 Shapes: ``n`` items.
 """
@@ -7,12 +7,54 @@ import math
 
 import numpy as np
 
-__all__ = ["METHODS", "exact_knapsack", "fractional_bound", "greedy_knapsack", "reduce_layer"]
+from scc_tf.arguments import check_choice
 
-METHODS = ("exact", "greedy")
+__all__ = ["edge_bits", "exact_knapsack", "fractional_bound", "greedy_knapsack", "reduce_layer"]
+
 _LARGEST_CAPACITY = 1 << 24  # 128 MiB per table of best values
-_AT_ONCE = 1 << 18  # entries of the tables that are compared at once
-_FEW = 12  # items of one cost that are faster one by one
+
+
+def edge_bits(kept, clusters):
+    """Estimate what every edge of a kernel takes in the file, were it to stay.
+
+    ``-log2(min(r_i c_j / d, 1)) - log2(f_k)`` for the edge from input ``i`` to channel ``j`` with a weight of cluster
+    ``k``: ``r``, ``c`` and ``d`` are the densities of its row, its column and the kernel, ``f`` the share of its
+    cluster among the edges. So an edge is cheap where many others are, as it is for the coder
+    (`scc_tf.coding.pruned`), which predicts positions from the same counts, and neighbours besides. Half an edge is
+    added to every count: what is empty so far is dear, not forbidden.
+
+    Args:
+        kept: bool array ``(…, channels)``: the edges that are expected to stay, such as the largest ones. All axes but
+            the last are the inputs.
+        clusters: int array of that shape, from 0: which shared weight an edge has, or would have.
+
+    Returns:
+        int64 array of that shape, whole bits, at least 1.
+
+    Raises:
+        ValueError: if the shapes differ, are empty, or ``clusters`` are no integers from 0.
+
+    Source: Shannon 1948, "A mathematical theory of communication" (the length of a code word); the density of rows
+        times columns is the prediction of independence in a contingency table (Pearson 1900).
+
+    Example:
+        >>> kept = np.array([[True, True, True], [False, False, True], [False, False, False]])
+        >>> edge_bits(kept, np.zeros((3, 3), int)).tolist()
+        [[1, 1, 1], [2, 2, 1], [3, 3, 3]]
+    """
+    kept, clusters = np.asarray(kept, bool), np.asarray(clusters)
+    if kept.shape != clusters.shape or not kept.size or clusters.dtype.kind not in "iu" or clusters.min() < 0:
+        raise ValueError(
+            "Expected edges and clusters from 0 of one shape, not empty. "
+            f"Received: kept.shape={kept.shape}, clusters.shape={clusters.shape}, dtype={clusters.dtype}"
+        )
+    edges, members = (array.reshape(-1, kept.shape[-1]) for array in (kept, clusters.astype(np.int64)))
+    rows, columns = ((edges.sum(axis=axis) + 0.5) / (edges.shape[axis] + 1) for axis in (1, 0))
+    density = (edges.sum() + 0.5) / (edges.size + 1)
+    position = -np.log2(np.minimum(np.outer(rows, columns) / density, 1))
+    counts = np.bincount(members[edges], minlength=members.max() + 1) + 0.5
+    weight = -np.log2(counts / counts.sum())[members]
+    return np.maximum(np.rint(position + weight), 1).astype(np.int64).reshape(kept.shape)
 
 
 def _checked_items(values, costs, budget):
@@ -32,14 +74,10 @@ def _checked_items(values, costs, budget):
 def exact_knapsack(values, costs, budget):
     """Choose items of the largest total value within a budget: the 0-1 knapsack, by dynamic programming.
 
-    Items of one cost are chosen by falling value, so with ``f(c)`` the best value at capacity ``c`` and ``P(j)`` the
-    value of the ``j`` best among ``m`` items of cost ``w``, a whole class of items is added at once::
-
-        f'(c) = max_j f(c - j w) + P(min(j, m))
-
-    ``P`` is concave, hence the maximizing ``j`` moves in one direction with ``c``, and a class takes ``O(B log B)``
-    for the capacity ``B``, however many items it has. Which items they are is found by halving the classes, the
-    capacity divided between both halves (Hirschberg), so that no table of choices is kept.
+    Of the items of one cost ``w`` only the ``B // w`` most valuable can be chosen within the capacity ``B``; item by
+    item, ``f(c) = max(f(c), f(c - w) + v)`` is the best value at capacity ``c``. Which items they are is found by
+    halving the items, the capacity divided between both halves (Hirschberg), so that no table of choices is kept: time
+    ``O(n B)`` for the ``n`` items that can be chosen, memory ``O(n + B)``.
 
     Args:
         values: float array ``(n,)``, finite. Items of no positive value are never chosen.
@@ -47,16 +85,12 @@ def exact_knapsack(values, costs, budget):
         budget: number, not negative; fractions of a unit are of no use.
 
     Returns:
-        ``(mask, value)``: bool array ``(n,)`` and a float. Exact up to the rounding of sums in float64. Of equal
-        values the first items are chosen.
+        ``(mask, value)``: bool array ``(n,)`` and a float. Exact up to the rounding of sums in float64.
 
     Raises:
         ValueError: if an argument is out of range, or the budget over the costs' common divisor is above 2^24.
 
-    Time is ``O(K B log B)`` for ``K`` different costs, memory ``O(n + B)``.
-
-    Source: Kellerer, Pferschy & Pisinger 2004, "Knapsack Problems", sections 2.3 and 3.3; Axiotis & Tzamos 2019,
-        "Capacitated dynamic programming" (arXiv 1802.06440), for classes of equal cost.
+    Source: Kellerer, Pferschy & Pisinger 2004, "Knapsack Problems", sections 2.3 and 3.3.
 
     Example:
         >>> mask, value = exact_knapsack([6.0, 10.0, 12.0], [1, 2, 3], 5)
@@ -66,93 +100,34 @@ def exact_knapsack(values, costs, budget):
     values, costs, budget = _checked_items(values, costs, budget)
     worth = (values > 0) & (costs <= budget)
     mask = worth & (costs == 0)
-    classes = _classes(values, costs, np.flatnonzero(worth & (costs > 0)))
-    unit = math.gcd(*(int(costs[items[0]]) for items, _, _ in classes)) or 1
-    classes = [(items, cost // unit, sums) for items, cost, sums in classes]
-    capacity = min(budget // unit, sum(cost * items.size for items, cost, _ in classes))
+    items = np.flatnonzero(worth & (costs > 0))
+    items = items[np.lexsort((-values[items], costs[items]))]
+    unit = int(np.gcd.reduce(costs[items])) if items.size else 1
+    costs, capacity = costs // unit, min(budget, int(costs[items].sum())) // unit
     if capacity > _LARGEST_CAPACITY:
         raise ValueError(f"Expected a budget of at most {_LARGEST_CAPACITY} units of {unit}. Received: {budget=}")
-    _choose(classes, capacity, mask)
+    place = np.arange(items.size) - np.searchsorted(costs[items], costs[items])  # among those of its cost
+    _choose(items[place < capacity // costs[items]], values, costs, capacity, mask)
     return mask, float(values[mask].sum())
 
 
-def _classes(values, costs, items):
-    """Items by cost: ``(items by falling value, cost, sums of their values)``."""
-    items = items[np.lexsort((-values[items], costs[items]))]
-    starts = np.flatnonzero(np.diff(costs[items])) + 1
-    groups = np.split(items, starts) if items.size else []
-    return [(group, int(costs[group[0]]), np.append(0.0, np.cumsum(values[group]))) for group in groups]
+def _choose(items, values, costs, capacity, mask):
+    if costs[items].sum() <= capacity:
+        mask[items] = True
+    elif items.size > 1:
+        halves = items[: items.size // 2], items[items.size // 2 :]
+        first, second = (_best(values[half], costs[half], capacity) for half in halves)
+        left = int(np.argmax(first + second[::-1]))
+        for half, part in zip(halves, (left, capacity - left), strict=True):
+            _choose(half, values, costs, part, mask)
 
 
-def _choose(classes, capacity, mask):
-    if not classes:
-        return
-    if len(classes) == 1:
-        items, cost, _ = classes[0]
-        mask[items[: capacity // cost]] = True
-        return
-    halves = classes[: len(classes) // 2], classes[len(classes) // 2 :]
-    left = int(np.argmax(_best(halves[0], capacity) + _best(halves[1], capacity)[::-1]))
-    _choose(halves[0], left, mask)
-    _choose(halves[1], capacity - left, mask)
-
-
-def _best(classes, capacity):
+def _best(values, costs, capacity):
     """Best value at the capacities 0 to ``capacity``, float64."""
     best = np.zeros(capacity + 1)
-    for items, cost, sums in classes:
-        if cost > capacity:
-            continue
-        if items.size <= _FEW:
-            for value in np.diff(sums):
-                best[cost:] = np.maximum(best[cost:], best[:-cost] + value)
-        else:
-            best = _with_class(best, cost, sums)
+    for value, cost in zip(values, costs, strict=True):
+        best[cost:] = np.maximum(best[cost:], best[: max(best.size - cost, 0)] + value)
     return best
-
-
-def _with_class(best, cost, sums):
-    """``max_j best(c - j * cost) + sums(j)`` at every capacity ``c``: capacities apart by ``cost`` are a column."""
-    rows = -(-best.size // cost)
-    table = np.append(best, np.zeros(rows * cost - best.size)).reshape(rows, cost)
-    some = max(_AT_ONCE // rows, 1)
-    parts = [_column_maxima(table[:, column : column + some], sums) for column in range(0, cost, some)]
-    return np.concatenate(parts, axis=1).ravel()[: best.size]
-
-
-def _column_maxima(table, sums):
-    """``max_k table[k] + sums[min(i - k, m)]`` over ``k <= i`` for every row ``i``, column by column.
-
-    The maximizing ``k`` rises with ``i``. Rows are therefore done in halves: every second row lies between two whose
-    maximizers are known, and all of these are compared at once.
-    """
-    rows = len(table)
-    most = sums.size - 1
-    maxima, where = np.empty_like(table), np.zeros(table.shape, np.int64)
-    maxima[0] = table[0]
-    stride = 1 << (rows - 1).bit_length() >> 1
-    while stride:
-        own = np.arange(stride, rows, 2 * stride)[:, None]
-        low = np.maximum(where[own[:, 0] - stride], own - most)
-        high = np.broadcast_to(own, low.shape).copy()
-        inner = own[own + stride < rows]
-        high[: inner.size] = np.minimum(high[: inner.size], where[inner + stride])
-        maxima[own[:, 0]], where[own[:, 0]] = _ranges_maxima(table, sums, own, low, high)
-        stride //= 2
-    return maxima
-
-
-def _ranges_maxima(table, sums, rows, low, high):
-    """Maxima and first maximizers ``(rows, columns)`` of ``table[k] + sums[row - k]`` over ``low <= k <= high``."""
-    lengths = (high - low + 1).ravel()
-    starts = np.cumsum(lengths) - lengths
-    entry = np.repeat(np.arange(lengths.size), lengths)
-    k = np.arange(entry.size) - (starts - low.ravel())[entry]
-    column = entry % table.shape[1]
-    values = table[k, column] + sums[rows[entry // table.shape[1], 0] - k]
-    top = np.maximum.reduceat(values, starts)
-    first = np.minimum.reduceat(np.where(values == top[entry], k, len(table)), starts)
-    return top.reshape(low.shape), first.reshape(low.shape)
 
 
 def _by_density(values, costs):
@@ -259,28 +234,17 @@ def reduce_layer(saliency, bits, budget_bytes, method="exact"):
         >>> [mask.tolist() for mask in masks]
         [[False, False], [[True], [True]]]
     """
-    if method not in METHODS:
-        raise ValueError(f"Expected method to be one of {METHODS}. Received: {method=}")
-    several = isinstance(saliency, (list, tuple))
+    choose = {"exact": exact_knapsack, "greedy": greedy_knapsack}
+    check_choice("method", method, choose)
+    several = isinstance(saliency, list | tuple)
     layers = [np.asarray(layer) for layer in (saliency if several else [saliency])]
-    bits = bits if several and isinstance(bits, (list, tuple)) else [bits] * len(layers)
-    if len(bits) != len(layers):
-        raise ValueError(f"Expected bits for each layer. Received: {len(bits)} for {len(layers)} layers")
+    bits = bits if several and isinstance(bits, list | tuple) else [bits] * len(layers)
+    try:
+        costs = [np.broadcast_to(own, layer.shape).ravel() for own, layer in zip(bits, layers, strict=True)]
+    except ValueError as error:
+        raise ValueError(f"Expected bits that broadcast to the saliency of each layer. Received: {bits=}") from error
     values = np.concatenate([np.zeros(0), *(layer.ravel() for layer in layers)])
-    costs = [_bits_of_edges(own, layer) for own, layer in zip(bits, layers, strict=True)]
-    choose = exact_knapsack if method == "exact" else greedy_knapsack
-    mask, _ = choose(values, np.concatenate([np.zeros(0, np.int64), *costs]), 8 * budget_bytes)
+    mask, _ = choose[method](values, np.concatenate([np.zeros(0, np.int64), *costs]), 8 * budget_bytes)
     parts = np.split(mask, np.cumsum([layer.size for layer in layers])[:-1]) if layers else []
     masks = [part.reshape(layer.shape) for part, layer in zip(parts, layers, strict=True)]
     return masks if several else masks[0]
-
-
-def _bits_of_edges(bits, layer):
-    bits = np.asarray(bits)
-    try:
-        return np.broadcast_to(bits, layer.shape).ravel()
-    except ValueError as error:
-        raise ValueError(
-            "Expected bits that broadcast to the saliency. "
-            f"Received: bits.shape={bits.shape}, saliency.shape={layer.shape}"
-        ) from error

@@ -2,7 +2,8 @@ import keras
 import numpy as np
 import pytest
 from lab import models
-from lab.lottery.subnetworks import Neurons, Weights, parameter_count, widths
+
+from scc_tf.protocols.subnetworks import Neurons, Weights, parameter_count
 
 
 def convolutional(seed=0):
@@ -60,7 +61,7 @@ def test_what_is_left_is_the_network_without_the_neurons_of_the_smallest_norm():
     expected = by_hand(model, kept, images)
     smaller = pruning.cut(model, kept)
     np.testing.assert_allclose(smaller(images), expected, rtol=1e-4, atol=1e-4)
-    assert widths(smaller) == {"conv": 3, "dense": 4, "out": 3}
+    assert [smaller.get_layer(name).kernel.shape[-1] for name in ("conv", "dense", "out")] == [3, 4, 3]
     assert parameter_count(smaller) == smaller.count_params() == (18 + 1) * 3 + (12 + 1) * 4 + (4 + 1) * 3
 
 

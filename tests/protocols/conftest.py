@@ -1,0 +1,3 @@
+from eager import run_eagerly
+
+__all__ = ["run_eagerly"]
