@@ -1,6 +1,5 @@
 """One call that compares two models: what users call."""
 
-import numbers
 from typing import Any
 
 import keras
@@ -79,7 +78,6 @@ def evaluate_compression(  # noqa: PLR0913 (each is something to choose)
     for argument, model in zip(("before", "after"), models, strict=True):
         if not isinstance(model, keras.Model):
             raise ValueError(f"Expected {argument} to be a Keras model. {received(argument, model)}")
-    _check_examples(examples)
     classes, other = (number_of_classes(model, name) for model, name in zip(models, names, strict=True))
     if classes != other:
         raise ValueError(f"Expected models of the same classes. Received: {classes} and {other} outputs")
@@ -88,7 +86,7 @@ def evaluate_compression(  # noqa: PLR0913 (each is something to choose)
     inputs, labels = _sets(data, ood, before)
     sets = [check_sets(model, inputs, name) for model, name in zip(models, names, strict=True)]
     shown = sets[0]["out"][0] if ood is not None else None
-    chosen = _chosen(examples, shown)
+    chosen = _chosen(examples, 0 if shown is None else len(shown))
     outputs = [classifier_outputs(*parts, batch_size) for parts in zip(models, sets, names, strict=True)]
     footprints = [measure_footprint(model, stored) for model in models]
     reports = [_report(*parts, labels, bins, chosen) for parts in zip(names, outputs, footprints, strict=True)]
@@ -111,14 +109,6 @@ def evaluate_compression(  # noqa: PLR0913 (each is something to choose)
         examples=None if shown is None else shown[chosen],
         notes=notes,
     )
-
-
-def _check_examples(examples):
-    """Refuse what is neither a number of examples nor a list of indices."""
-    if not isinstance(examples, list | tuple | np.ndarray):
-        check_count("examples", examples, least=0)
-    elif np.ndim(examples) != 1 or (len(examples) and np.asarray(examples).dtype.kind not in "iu"):
-        raise ValueError(f"Expected examples to be a number of them, or indices. {received('examples', examples)}")
 
 
 def _sets(data, ood, model):
@@ -147,18 +137,17 @@ def _sets(data, ood, model):
     return inputs, labels
 
 
-def _chosen(examples, inputs):
-    """Indices of the OOD inputs to show."""
-    if inputs is None:
-        return np.zeros(0, int)
-    if isinstance(examples, numbers.Integral):
-        return np.unique(np.linspace(0, len(inputs) - 1, min(int(examples), len(inputs))).round().astype(int))
-    chosen = np.asarray(examples, int)
-    if not ((chosen >= 0) & (chosen < len(inputs))).all():
-        raise ValueError(
-            f"Expected examples to be indices of the {len(inputs)} OOD inputs. {received('examples', examples)}"
-        )
-    return chosen
+def _chosen(examples, count):
+    """Indices of the OOD inputs to show, of which there are ``count``."""
+    if not isinstance(examples, list | tuple | np.ndarray):
+        most = min(check_count("examples", examples, least=0), count)
+        return np.unique(np.linspace(0, count - 1, most).round().astype(int))
+    chosen = np.asarray(examples)
+    if chosen.ndim != 1 or (chosen.size and chosen.dtype.kind not in "iu"):
+        raise ValueError(f"Expected examples to be a number of them, or indices. {received('examples', examples)}")
+    if count and not ((chosen >= 0) & (chosen < count)).all():
+        raise ValueError(f"Expected examples to be indices of the {count} OOD inputs. {received('examples', examples)}")
+    return chosen.astype(int)
 
 
 def _report(name, outputs, footprint, labels, bins, chosen):

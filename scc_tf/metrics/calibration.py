@@ -1,7 +1,8 @@
 """How often a classifier is right, and how well its confidence matches that.
 
-Every function takes arrays and returns floats or arrays. Shapes: ``N`` examples, ``K`` classes, ``B`` bins.
-Confidences, accuracies and errors are fractions in [0, 1], never percentages. All arithmetic is in float64.
+Every function takes ``probabilities``, float ``(N, K)`` whose rows sum to 1, and ``labels``, int ``(N,)`` in [0, K);
+it raises ValueError if they are none. Shapes: ``N`` examples, ``K`` classes, ``B`` bins. Confidences, accuracies and
+errors are fractions in [0, 1], never percentages. All arithmetic is in float64.
 
 Bins are closed above: bin ``j`` holds what lies in ``(edge_j, edge_{j+1}]``, and the first one includes its lower
 edge. Equal values are always in the same bin, so no result depends on the order of the examples.
@@ -48,17 +49,7 @@ class ReliabilityBins(NamedTuple):
 
 
 def accuracy(probabilities, labels):
-    """Fraction of right answers; of equally likely classes the first is the answer.
-
-    Args:
-        probabilities: float ``(N, K)``; logits give the same.
-        labels: int ``(N,)`` in ``[0, K)``.
-
-    Returns:
-        float in [0, 1].
-
-    Raises:
-        ValueError: if the shapes do not fit, a number is not finite, or a label is out of range.
+    """Fraction of right answers, float; of equally likely classes the first is the answer. Logits give the same.
 
     Example:
         >>> accuracy([[0.9, 0.1], [0.6, 0.4]], [0, 1])
@@ -69,19 +60,9 @@ def accuracy(probabilities, labels):
 
 
 def negative_log_likelihood(probabilities, labels):
-    """Mean surprise at the right class, nats (NLL, log loss): ``-mean_n log p_n[label_n]``.
+    """Mean surprise at the right class, float, nats (NLL, log loss): ``-mean_n log p_n[label_n]``.
 
     A probability of 0 counts as the smallest normal float64, 2.2e-308, so the result is finite: at most 708.4.
-
-    Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
-
-    Returns:
-        float from 0.
-
-    Raises:
-        ValueError: if the shapes do not fit, a row is not a distribution, or a label is out of range.
 
     Example:
         >>> round(negative_log_likelihood([[0.25, 0.75]], [1]), 4)
@@ -94,17 +75,9 @@ def negative_log_likelihood(probabilities, labels):
 
 
 def brier_score(probabilities, labels):
-    """Mean squared distance to the right answer: ``mean_n sum_k (p_n[k] - [k == label_n])^2``.
+    """Mean squared distance to the right answer, float: ``mean_n sum_k (p_n[k] - [k == label_n])^2``.
 
-    Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
-
-    Returns:
-        float from 0 to 2, the original scale; for two classes some halve it.
-
-    Raises:
-        ValueError: as `negative_log_likelihood`.
+    From 0 to 2, the original scale; for two classes some halve it.
 
     Source: Brier 1950, "Verification of Forecasts Expressed in Terms of Probability".
 
@@ -121,17 +94,14 @@ def reliability_bins(probabilities, labels, bins=15, scheme="width"):
     """Sort answers into bins by their confidence, the probability of the most likely class.
 
     Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
+        probabilities: float ``(N, K)``.
+        labels: int ``(N,)``.
         bins: ``B``, at least 1. Guo et al. use 15.
         scheme: ``"width"``: edges at ``j / B``. ``"mass"``: edges at the quantiles of the confidences, so that each bin
             holds ``N / B`` examples, rounded; where equal confidences fall on an edge, the lower bin has them all.
 
     Returns:
         `ReliabilityBins`.
-
-    Raises:
-        ValueError: as `negative_log_likelihood`; if ``bins`` or ``scheme`` is none of the above.
 
     Source: Guo et al. 2017, "On Calibration of Modern Neural Networks", section 2 (arXiv 1706.04599); equal mass:
         Nixon et al. 2019, "Measuring Calibration in Deep Learning" (arXiv 1904.01685).
@@ -144,24 +114,13 @@ def reliability_bins(probabilities, labels, bins=15, scheme="width"):
     right = probabilities.argmax(axis=1) == checked_labels(labels, probabilities)
     confidence = np.minimum(probabilities.max(axis=1), 1.0)
     edges = _edges(confidence, bins, scheme)
-    means = _bin_means(edges, confidence, right)
-    return ReliabilityBins(*means, edges)
+    return ReliabilityBins(*_bin_means(edges, confidence, right), edges)
 
 
 def expected_calibration_error(probabilities, labels, bins=15, scheme="width"):
-    """Mean gap between confidence and accuracy (ECE): ``sum_j weight_j * |accuracy_j - confidence_j|``.
+    """Mean gap between confidence and accuracy (ECE), float: ``sum_j weight_j * |accuracy_j - confidence_j|``.
 
-    Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
-        bins: as for `reliability_bins`.
-        scheme: as for `reliability_bins`.
-
-    Returns:
-        float in [0, 1]; 0 is perfect.
-
-    Raises:
-        ValueError: as `reliability_bins`.
+    ``bins`` and ``scheme`` are those of `reliability_bins`.
 
     Source: Guo et al. 2017, eq. 3 (arXiv 1706.04599).
 
@@ -174,21 +133,10 @@ def expected_calibration_error(probabilities, labels, bins=15, scheme="width"):
 
 
 def maximum_calibration_error(probabilities, labels, bins=15, scheme="width"):
-    """Largest gap between confidence and accuracy (MCE): ``max_j |accuracy_j - confidence_j|``.
+    """Largest gap between confidence and accuracy (MCE), float: ``max_j |accuracy_j - confidence_j|``.
 
-    A bin with one example counts like any other, so few examples or many bins make this number large.
-
-    Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
-        bins: as for `reliability_bins`.
-        scheme: as for `reliability_bins`.
-
-    Returns:
-        float in [0, 1]; 0 is perfect.
-
-    Raises:
-        ValueError: as `reliability_bins`.
+    ``bins`` and ``scheme`` are those of `reliability_bins`. A bin with one example counts like any other, so few
+    examples or many bins make this number large.
 
     Source: Guo et al. 2017, eq. 5 (arXiv 1706.04599).
 
@@ -201,21 +149,10 @@ def maximum_calibration_error(probabilities, labels, bins=15, scheme="width"):
 
 
 def uncertainty_calibration_error(probabilities, labels, bins=15):
-    """Mean gap between uncertainty and error (UCE): ``sum_j weight_j * |error_j - uncertainty_j|``.
+    """Mean gap between uncertainty and error (UCE), float: ``sum_j weight_j * |error_j - uncertainty_j|``.
 
-    The uncertainty is the entropy over ``log K``, so all classes count, not only the most likely one; the bins are
-    equally wide in it.
-
-    Args:
-        probabilities: float ``(N, K)``, rows sum to 1.
-        labels: int ``(N,)`` in ``[0, K)``.
-        bins: ``B``, at least 1.
-
-    Returns:
-        float in [0, 1].
-
-    Raises:
-        ValueError: as `reliability_bins`.
+    The uncertainty is the entropy over ``log K``, so all classes count, not only the most likely one; the bins, at
+    least 1, are equally wide in it.
 
     Source: Laves et al. 2019, "Well-calibrated Model Uncertainty with Temperature Scaling for Dropout Variational
         Inference" (arXiv 1909.13550).
@@ -258,8 +195,7 @@ def fit_temperature(logits, labels):
     labels = checked_labels(labels, logits)
 
     def loss(log_temperature):
-        likelihoods = log_softmax(logits, np.exp(log_temperature))
-        return -likelihoods[np.arange(len(labels)), labels].mean()
+        return -log_softmax(logits, np.exp(log_temperature))[np.arange(len(labels)), labels].mean()
 
     found = optimize.minimize_scalar(loss, bounds=np.log(TEMPERATURES), method="bounded", options={"xatol": 1e-6})
     return float(np.exp(found.x)) if found.fun < loss(0.0) else 1.0
@@ -280,9 +216,5 @@ def _bin_means(edges, values, events):
     bins = len(edges) - 1
     bin_of = np.searchsorted(edges[1:-1], values, side="left")
     count = np.bincount(bin_of, minlength=bins)
-    filled = np.maximum(count, 1)
-    return (
-        np.bincount(bin_of, values, bins) / filled,
-        np.bincount(bin_of, events, bins) / filled,
-        count / len(values),
-    )
+    sums = (np.bincount(bin_of, weights, bins) for weights in (values, events))
+    return (*(total / np.maximum(count, 1) for total in sums), count / len(values))

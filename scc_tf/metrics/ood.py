@@ -1,10 +1,9 @@
-"""How well a classifier's confidence tells known images from those of another world (out-of-distribution, OOD).
+"""How well a classifier's confidence tells known inputs from those of another world (out-of-distribution, OOD).
 
-A score says how much an image looks like one of the distribution that the model was trained for. In all of this module
-larger scores mean *in* distribution, and *in* is positive: a true positive is a test image that is accepted, a false
-positive an OOD image that is accepted.
-
-An accuracy or a calibration error on OOD images means nothing: no answer is right there.
+A score says how much an input looks like one of the distribution that the model was trained for. In all of this module
+larger scores mean *in* distribution, and *in* is positive: a true positive is a test input that is accepted, a false
+positive an OOD input that is accepted. An accuracy or a calibration error on OOD inputs means nothing: no answer is
+right there.
 
 Shapes: ``N`` examples, ``K`` classes. All rates are fractions in [0, 1].
 """
@@ -24,13 +23,13 @@ KINDS = ("probability", "entropy", "energy")
 
 @dataclasses.dataclass(frozen=True)
 class OODScores:
-    """How well one score separates; the comments give what chance gives.
+    """How well one score separates; what chance gives stands behind each.
 
     Attributes:
-        auroc: chance that a test image scores higher than an OOD image, ties count half. 0.5.
-        aupr_in: average precision with *in* as the positive class. The share of the test images among all.
-        aupr_out: average precision with *out* as the positive class, scores negated. The share of the OOD images.
-        fpr95: share of the OOD images that are accepted where at least 95 % of the test images are. 0.95.
+        auroc: chance that a test input scores higher than an OOD input, ties count half. 0.5.
+        aupr_in: average precision with *in* as the positive class. The share of the test inputs among all.
+        aupr_out: average precision with *out* as the positive class, scores negated. The share of the OOD inputs.
+        fpr95: share of the OOD inputs that are accepted where at least 95 % of the test inputs are. 0.95.
     """
 
     auroc: float
@@ -41,12 +40,12 @@ class OODScores:
 
 @dataclasses.dataclass(frozen=True)
 class OODReport:
-    """All scores for one model and one pair of image sets.
+    """All scores for one model and one pair of sets.
 
     Attributes:
         scores: ``{kind: OODScores}``, one for each of `KINDS` that was asked for.
-        confidence_in: mean probability of the most likely class over the test images.
-        confidence_out: the same over the OOD images.
+        confidence_in: mean probability of the most likely class over the test inputs.
+        confidence_out: the same over the OOD inputs.
     """
 
     scores: dict
@@ -60,7 +59,7 @@ class OODReport:
 
 
 def ood_scores(logits, kind):
-    """One score per example, larger for what looks like the training distribution.
+    """One score per example, float64 ``(N,)``, larger for what looks like the training distribution.
 
     ``"probability"``  ``max_k p_k``, in [1/K, 1]. Equal for all whose probability rounds to 1 in float64.
 
@@ -72,9 +71,6 @@ def ood_scores(logits, kind):
     Args:
         logits: float ``(N, K)``, ``K >= 2``.
         kind: one of `KINDS`.
-
-    Returns:
-        float64 ``(N,)``.
 
     Raises:
         ValueError: if the logits have another shape or are not finite, or there is no such kind.
@@ -95,15 +91,12 @@ def ood_scores(logits, kind):
 
 
 def ood_report(in_logits, out_logits, kinds=KINDS):
-    """Measure how well a model tells test images from OOD images.
+    """Measure how well a model tells test inputs from OOD inputs; returns `OODReport`.
 
     Args:
-        in_logits: float ``(N, K)``, of the test images of the training distribution.
-        out_logits: float ``(M, K)``, of the images of another one.
+        in_logits: float ``(N, K)``, of test inputs of the training distribution.
+        out_logits: float ``(M, K)``, of inputs of another one.
         kinds: which of `KINDS`.
-
-    Returns:
-        `OODReport`.
 
     Raises:
         ValueError: as `ood_scores`, or if the two differ in the number of classes.
@@ -124,11 +117,9 @@ def ood_report(in_logits, out_logits, kinds=KINDS):
             "Expected in_logits and out_logits of the same classes. "
             f"Received: shapes {in_logits.shape} and {out_logits.shape}"
         )
-    return OODReport(
-        scores={kind: _separation(ood_scores(in_logits, kind), ood_scores(out_logits, kind)) for kind in kinds},
-        confidence_in=float(softmax(in_logits).max(axis=1).mean()),
-        confidence_out=float(softmax(out_logits).max(axis=1).mean()),
-    )
+    confidences = (float(softmax(logits).max(axis=1).mean()) for logits in (in_logits, out_logits))
+    scores = {kind: _separation(ood_scores(in_logits, kind), ood_scores(out_logits, kind)) for kind in kinds}
+    return OODReport(scores, *confidences)
 
 
 def _separation(inside, outside):

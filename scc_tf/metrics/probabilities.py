@@ -1,6 +1,6 @@
 """From logits to class probabilities, and what every metric asks of them.
 
-Shapes: ``N`` examples, ``K`` classes. All arithmetic is in float64.
+Shapes: ``N`` examples, ``K`` classes, at least two. All arithmetic is in float64.
 """
 
 import numpy as np
@@ -14,14 +14,11 @@ ROW_TOLERANCE = 1e-3  # float16 probabilities of 1000 classes sum to 1 within it
 
 
 def softmax(logits, temperature=1.0):
-    """Class probabilities of logits: ``exp(z_k / T) / sum_j exp(z_j / T)``.
+    """Class probabilities of logits: ``exp(z_k / T) / sum_j exp(z_j / T)``, float64 ``(N, K)``, rows sum to 1.
 
     Args:
-        logits: float ``(N, K)``, ``K >= 2``.
+        logits: float ``(N, K)``.
         temperature: ``T > 0``; above 1 it makes every answer less sure, and changes none of them.
-
-    Returns:
-        float64 ``(N, K)``, rows sum to 1.
 
     Raises:
         ValueError: if the logits have another shape or are not finite, or the temperature is not positive and finite.
@@ -34,17 +31,7 @@ def softmax(logits, temperature=1.0):
 
 
 def log_softmax(logits, temperature=1.0):
-    """Logarithms of the class probabilities, exact also where these are too small for a float64.
-
-    Args:
-        logits: as for `softmax`.
-        temperature: as for `softmax`.
-
-    Returns:
-        float64 ``(N, K)``, not positive.
-
-    Raises:
-        ValueError: as `softmax`.
+    """Logarithms of `softmax`, exact also where the probabilities are too small for a float64.
 
     Example:
         >>> log_softmax([[0.0, 1000.0]]).tolist()
@@ -55,13 +42,12 @@ def log_softmax(logits, temperature=1.0):
 
 
 def normalized_entropy(probabilities):
-    """How uncertain each answer is: ``-sum_k p_k log p_k / log K``.
+    """How uncertain each answer is: ``-sum_k p_k log p_k / log K``, float64 ``(N,)``.
+
+    0 for one sure class, 1 where all classes are equally likely.
 
     Args:
-        probabilities: float ``(N, K)``, ``K >= 2``, rows sum to 1.
-
-    Returns:
-        float64 ``(N,)``: 0 for one sure class, 1 where all classes are equally likely.
+        probabilities: float ``(N, K)``, rows sum to 1.
 
     Raises:
         ValueError: if a row is not a distribution.
@@ -79,11 +65,7 @@ def normalized_entropy(probabilities):
 
 
 def checked_logits(logits, name="logits"):
-    """Logits as float64 ``(N, K)``.
-
-    Raises:
-        ValueError: if they have another shape, no row, fewer than two classes, or are not finite.
-    """
+    """Logits as float64 ``(N, K)``; a ValueError if they have another shape, no row or are not finite."""
     array = check_array(name, logits)
     if array.ndim != 2 or array.shape[1] < 2:
         raise ValueError(f"Expected {name} (N, K) of two classes at least. {received(name, array)}")
@@ -91,11 +73,7 @@ def checked_logits(logits, name="logits"):
 
 
 def checked_probabilities(probabilities):
-    """Probabilities as float64 ``(N, K)``, rows exactly as they came.
-
-    Raises:
-        ValueError: as `checked_logits`; if one is negative, or a row does not sum to 1 within 0.001.
-    """
+    """The same of probabilities, as they are; each row must sum to 1 within 0.001, and nothing be negative."""
     probabilities = checked_logits(probabilities, "probabilities")
     sums = probabilities.sum(axis=1)
     if probabilities.min() < 0 or np.abs(sums - 1).max() > ROW_TOLERANCE:
@@ -107,15 +85,7 @@ def checked_probabilities(probabilities):
 
 
 def checked_labels(labels, like):
-    """Labels as int64 ``(N,)``.
-
-    Args:
-        labels: integers of any width.
-        like: ``(N, K)``, what they belong to.
-
-    Raises:
-        ValueError: if there are not ``N``, they are no integers, or one is not in ``[0, K)``.
-    """
+    """Labels as int64 ``(N,)``; a ValueError if they are no whole numbers in [0, K), one for each row of ``like``."""
     labels = check_array("labels", labels)
     if labels.shape != like.shape[:1] or labels.dtype.kind not in "iu":
         raise ValueError(f"Expected {len(like)} integer labels, shape ({len(like)},). {received('labels', labels)}")

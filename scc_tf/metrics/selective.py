@@ -24,21 +24,21 @@ def risk_coverage(probabilities, labels):
     """Answer the ``n`` surest examples only, for every ``n``: how many of the answers are wrong?
 
     The sureness is the probability of the most likely class. Examples of equal probability share their errors evenly,
-    so that the curve does not depend on the order in which they come.
+    so that the curve does not depend on the order in which they come. Two things make the area small: few errors, and
+    errors that are the least sure answers.
 
     Args:
         probabilities: float ``(N, K)``, rows sum to 1.
         labels: int ``(N,)`` in ``[0, K)``.
 
     Returns:
-        `RiskCoverage`. Two things make its area small: few errors, and errors that are the least sure answers.
+        `RiskCoverage`.
 
     Raises:
         ValueError: if the shapes do not fit, a row is not a distribution, or a label is out of range.
 
     Source: El-Yaniv & Wiener 2010, "On the Foundations of Noise-free Selective Classification"; the area: Geifman,
-        Uziel & El-Yaniv 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers"
-        (arXiv 1805.08206).
+        Uziel & El-Yaniv 2019, "Bias-Reduced Uncertainty Estimation for Deep Neural Classifiers" (arXiv 1805.08206).
 
     Example:
         >>> curve = risk_coverage([[0.9, 0.1], [0.6, 0.4]], [0, 1])

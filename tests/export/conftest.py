@@ -11,7 +11,7 @@ from scc_tf.export.tflite import exporter
 
 @pytest.fixture(scope="session")
 def exported(tmp_path_factory):
-    """``exported(net, **arguments) -> (model, path, report)``, where ``net`` makes a model that no test changes."""
+    """``exported(net, *args, **arguments) -> (model, path, report)`` of ``net(*args)``, which no test changes."""
     folder, models, converted, files = tmp_path_factory.mktemp("tflite"), {}, {}, {}
 
     def float_bytes(model, convert=exporter.float_bytes):
@@ -19,12 +19,12 @@ def exported(tmp_path_factory):
             converted[id(model)] = convert(model)
         return converted[id(model)]
 
-    def export(net, **arguments):
-        if net not in models:
-            models[net] = net()
-        key = (net, *arguments.items())
+    def export(net, *args, **arguments):
+        if (net, args) not in models:
+            models[net, args] = net(*args)
+        key = (net, args, *arguments.items())
         if key not in files:
-            path, model = folder / f"{len(files)}.tflite", models[net]
+            path, model = folder / f"{len(files)}.tflite", models[net, args]
             data = {"representative_data": inputs(model)} if arguments.get("compute") == "int8" else {}
             with mock.patch.object(exporter, "float_bytes", float_bytes):
                 files[key] = model, path, export_tflite(model, path, **arguments, **data)

@@ -37,17 +37,17 @@ def codes_between(low, high, shape, seed=0):
     return codes
 
 
-def dense_with(low, high, **formats):
+def dense_with(low, high, bits=8.0):
     layer = layers.Dense(4, name="dense")
     model = keras.Sequential([keras.Input((9,)), layer])
-    with_codes(layer, codes_between(low, high, (9, 4)), **formats)
+    with_codes(layer, codes_between(low, high, (9, 4)), bits=bits)
     return model
 
 
-def conv_with(low, high, **formats):
+def conv_with(low, high, bits=8.0):
     layer = layers.Conv2D(4, 3, name="conv")
     model = keras.Sequential([keras.Input((8, 8, 3)), layer])
-    with_codes(layer, codes_between(low, high, (3, 3, 3, 4)), **formats)
+    with_codes(layer, codes_between(low, high, (3, 3, 3, 4)), bits=bits)
     return model
 
 
@@ -58,10 +58,9 @@ def only_row(report):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("net", [dense_with, conv_with], ids=lambda net: net.__name__)
-def test_minus_128_is_stored_but_not_given_to_integer_kernels(net, tmp_path):
-    model, path = net(-128, 127), tmp_path / "model.tflite"
-    assert export_tflite(model, path).fallbacks == ()
-    report = export_tflite(model, path, compute="dynamic")
+def test_minus_128_is_stored_but_not_given_to_integer_kernels(net, exported):
+    assert exported(net, -128, 127)[2].fallbacks == ()
+    model, path, report = exported(net, -128, 127, compute="dynamic")
     assert only_row(report).type == "int8"
     assert only_row(report).compute == "float"
     assert "-128" in report.fallbacks[0][1]
@@ -107,10 +106,8 @@ def test_a_factor_of_zero_is_a_channel_of_zeros(tmp_path):
 @pytest.mark.slow
 @pytest.mark.parametrize("compute", ["float", "dynamic", "int8"])
 @pytest.mark.parametrize(("bits", "kind"), [(9, "float16"), (11, "float16"), (14, "float32"), (20, "float32")])
-def test_codes_beyond_int8_become_floats(bits, kind, compute, tmp_path):
-    model, path = conv_with(-(2 ** (bits - 1)), 2 ** (bits - 1) - 1, bits=bits), tmp_path / "model.tflite"
-    data = {"representative_data": inputs(model)} if compute == "int8" else {}
-    report = export_tflite(model, path, compute=compute, **data)
+def test_codes_beyond_int8_become_floats(bits, kind, compute, exported):
+    model, path, report = exported(conv_with, -(2 ** (bits - 1)), 2 ** (bits - 1) - 1, bits, compute=compute)
     assert only_row(report).type == kind
     assert only_row(report).bytes == 108 * (2 if kind == "float16" else 4)
     assert report.fallbacks[0][0] == "conv"
@@ -159,10 +156,8 @@ FEW = (-7, 7)
         (conv_with, (-8, 7), "dynamic", "int4", "int8"),
     ],
 )
-def test_int4_where_it_fits_and_computes(net, span, compute, storage, kind, tmp_path):
-    model, path = net(*span), tmp_path / "model.tflite"
-    data = {"representative_data": inputs(model)} if compute == "int8" else {}
-    report = export_tflite(model, path, compute=compute, storage=storage, **data)
+def test_int4_where_it_fits_and_computes(net, span, compute, storage, kind, exported):
+    model, path, report = exported(net, *span, compute=compute, storage=storage)
     assert report.fallbacks == ()
     row = only_row(report)
     assert row.type == kind
@@ -172,25 +167,19 @@ def test_int4_where_it_fits_and_computes(net, span, compute, storage, kind, tmp_
     np.testing.assert_array_equal(stored_matrices(path)[0][0], codes)
 
 
+def three_bits(net):
+    model = net()
+    model.layers[0].bit_depth.assign(np.full(model.layers[0].bit_depth.shape, 3.0))
+    return model
+
+
 @pytest.mark.slow
 @pytest.mark.parametrize("net", [depthwise, transposed], ids=lambda net: net.__name__)
-@pytest.mark.parametrize("compute", ["dynamic", "int8"])
-def test_no_int4_where_integer_kernels_fail(net, compute, tmp_path):
-    model, path = net(), tmp_path / "model.tflite"
-    model.layers[0].bit_depth.assign(np.full(model.layers[0].bit_depth.shape, 3.0))
-    data = {"representative_data": inputs(model)} if compute == "int8" else {}
-    report = export_tflite(model, path, compute=compute, storage="int4", **data)
-    assert only_row(report).type == "int8"
-    assert relative_error(path, model) < 0.1
-
-
-@pytest.mark.slow
-def test_int4_depthwise_and_transposed_kernels_are_unpacked_first(tmp_path):
-    for net in (depthwise, transposed):
-        model, path = net(), tmp_path / "model.tflite"
-        model.layers[0].bit_depth.assign(np.full(model.layers[0].bit_depth.shape, 3.0))
-        assert only_row(export_tflite(model, path, storage="int4")).type == "int4"
-        assert relative_error(path, model) < 1e-5
+@pytest.mark.parametrize(("compute", "kind"), [("float", "int4"), ("dynamic", "int8"), ("int8", "int8")])
+def test_int4_only_where_integer_kernels_take_it_or_it_is_unpacked_first(net, compute, kind, exported):
+    model, path, report = exported(three_bits, net, compute=compute, storage="int4")
+    assert only_row(report).type == kind
+    assert relative_error(path, model) < (1e-5 if compute == "float" else 0.1)
 
 
 @pytest.mark.slow
@@ -207,21 +196,20 @@ def test_int4_depthwise_and_transposed_kernels_are_unpacked_first(tmp_path):
         (dense_with, "int8", "int8", [("QUANTIZE", 1), ("FULLY_CONNECTED", 4), ("DEQUANTIZE", 2)]),
     ],
 )
-def test_operators_say_which_version_they_need(net, compute, storage, expected, tmp_path):
-    model, path = net(*FEW), tmp_path / "model.tflite"
-    data = {"representative_data": inputs(model)} if compute == "int8" else {}
-    export_tflite(model, path, compute=compute, storage=storage, **data)
+def test_operators_say_which_version_they_need(net, compute, storage, expected, exported):
+    _, path, _ = exported(net, *FEW, compute=compute, storage=storage)
     assert operators(path) == expected
+
+
+def half_stock():
+    stock, norm = keras.layers.Conv2D(4, 3, name="stock"), keras.layers.BatchNormalization()
+    return sequential((8, 8, 3), stock, norm, keras.layers.Flatten(), layers.Dense(3, name="head"))
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("compute", ["float", "dynamic", "int8"])
-def test_layers_that_do_not_self_compress_stay_float(compute, tmp_path):
-    stock = keras.layers.Conv2D(4, 3, name="stock")
-    norm = keras.layers.BatchNormalization()
-    model = sequential((8, 8, 3), stock, norm, keras.layers.Flatten(), layers.Dense(3, name="head"))
-    path, data = tmp_path / "model.tflite", {"representative_data": inputs(model)} if compute == "int8" else {}
-    report = export_tflite(model, path, compute=compute, **data)
+def test_layers_that_do_not_self_compress_stay_float(compute, exported):
+    model, path, report = exported(half_stock, compute=compute)
     assert [(row.layer, row.type) for row in report.kernels] == [("stock", "float32"), ("head", "int8")]
     assert report.fallbacks == (("stock", "its layer is not self-compressing"),)
     assert relative_error(path, model) < (1e-5 if compute == "float" else 0.1)

@@ -197,7 +197,7 @@ def _fallbacks(decisions, missing, model, kept):
     yield from ((str(decision.filter), decision.reason) for decision in decisions if decision.reason)
     for kernel in missing:
         yield kernel.label, "the converted graph has no filter that is this kernel times scales: float32"
-    for layer in {id(layer): layer for layer in all_layers(model, include_self=False)}.values():
+    for layer in all_layers(model, include_self=False):
         known = isinstance(layer, keras.Model) or entry_of(layer) in entries()
         if not known and any(len(weight.shape) > 1 for weight in own_trainable_variables(layer)):
             yield layer.name, f"{type(layer).__name__} does not self-compress"

@@ -94,8 +94,7 @@ def as_tensor(matrix, op, shape):
 
 def find_kernels(model):
     """The kernels of all layers that are compressed or could be, as `Kernel`, in the order of the model, each once."""
-    layers = {id(layer): layer for layer in all_layers(model)}.values()
-    return [_kernel(layout) for layer in layers for layout in kernels_of(layer)]
+    return [_kernel(layout) for layer in all_layers(model) for layout in kernels_of(layer)]
 
 
 def _kernel(layout):
