@@ -73,12 +73,7 @@ class ConversionReport(Report):
 
 
 def check_class(model):
-    """Refuse a model of which a conversion would lose something.
-
-    Raises:
-        ValueError: if its graph is not known; if its class overrides what Keras does with a model, such as
-            ``train_step``.
-    """
+    """Raise a ValueError for a model whose graph is not known, or whose class overrides what Keras does with it."""
     check_functional(model)
     if own := _overridden(model):
         raise ValueError(
@@ -89,11 +84,7 @@ def check_class(model):
 
 
 def check_convertible(model):
-    """`check_class`, and refuse weights that are NaN or infinite.
-
-    Raises:
-        ValueError: see above; the message names the layer.
-    """
+    """`check_class`, and a ValueError that names the layer for weights that are NaN or infinite."""
     check_class(model)
     for layer in all_layers(model):
         for variable in own_variables(layer):
@@ -123,15 +114,7 @@ def _check_numbers(layer, variable):
 
 
 def chosen_by(exclude, model):
-    """The ids of the layers to leave as they are; a nested model stands for everything in it.
-
-    Args:
-        exclude: names of layers, or a function ``layer -> bool``.
-        model: the model.
-
-    Raises:
-        ValueError: if it is none of these, or a name is unknown.
-    """
+    """The ids of the layers to leave as they are, by names or a function; a nested model stands for all in it."""
     layers = all_layers(model)
     if callable(exclude):
         chosen = [layer for layer in layers if exclude(layer)]
@@ -191,16 +174,8 @@ def _without_arrays(value):
 def report_on(model, clone, pairs, reason_to_skip, family, words):
     """The `ConversionReport` of a conversion; all but what was converted is logged as warnings.
 
-    Args:
-        model: the model that was converted.
-        clone: what it became.
-        pairs: ``(layer, its clone)``.
-        reason_to_skip: function ``layer -> str or None``.
-        family: class of the clones that are what they should be, were they so before or not.
-        words: name of the conversion, and what the clones do.
-
-    Raises:
-        ValueError: if no clone is of the family.
+    ``pairs`` are layers and their clones, ``reason_to_skip`` a function ``layer -> str or None``; ``words`` the name of
+    the conversion and what the clones do. A ValueError is raised if no layer of the clone is of ``family``.
     """
     function, verb = words
     layers = [layer for layer, _ in pairs if any(len(w.shape) >= 2 for w in layer.weights)]

@@ -1,14 +1,15 @@
 """How large a model is and how much it computes for one example: trainable parameters, multiply-accumulates."""
 
 import dataclasses
-import json
 import math
+from typing import ClassVar
 
 import keras
 import numpy as np
 
 from scc_tf.graph import check_functional, walk
 from scc_tf.layers import kernels_of
+from scc_tf.reports import Report, Table
 
 __all__ = ["KernelOperations", "OperationCount", "count_operations", "count_trainable"]
 
@@ -35,8 +36,8 @@ class KernelOperations:
     nonzero: int
 
 
-@dataclasses.dataclass(frozen=True)
-class OperationCount:
+@dataclasses.dataclass(frozen=True, repr=False)
+class OperationCount(Report):
     """What one forward pass of one example takes.
 
     Attributes:
@@ -48,6 +49,7 @@ class OperationCount:
 
     kernels: tuple
     uncounted: tuple
+    totals: ClassVar = ("multiply_accumulates", "nonzero_multiply_accumulates")
 
     @property
     def multiply_accumulates(self):
@@ -64,19 +66,13 @@ class OperationCount:
         """Floating-point operations: two for each multiply-accumulate."""
         return 2 * self.multiply_accumulates
 
-    def to_json(self):
-        """All numbers as one JSON string."""
-        totals = {name: getattr(self, name) for name in ("multiply_accumulates", "nonzero_multiply_accumulates")}
-        return json.dumps({**totals, **dataclasses.asdict(self)})
-
-    def __str__(self):
+    def parts(self):
         """A table: one row per application of a kernel, then the totals."""
-        columns = "{:<40}{:>22}{:>16}"
-        lines = [columns.format("kernel", "multiply-accumulates", "with weight 0")]
         rows = [(f"{k.layer}/{k.kernel}"[:39], k.multiply_accumulates, k.nonzero) for k in self.kernels]
         rows.append(("total", self.multiply_accumulates, self.nonzero_multiply_accumulates))
-        lines += [columns.format(name, f"{dense:,}", f"{dense - nonzero:,}") for name, dense, nonzero in rows]
-        return "\n".join(lines + [f"not counted: {name}" for name in self.uncounted])
+        rows = [(name, f"{dense:,}", f"{dense - nonzero:,}") for name, dense, nonzero in rows]
+        table = Table("{:<40}{:>22}{:>16}", rows, ("kernel", "multiply-accumulates", "with weight 0"))
+        return [table, *(f"not counted: {name}" for name in self.uncounted)]
 
 
 def count_operations(model):

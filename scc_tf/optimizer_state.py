@@ -22,12 +22,8 @@ def optimizer_slots(optimizer, variable):
     Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
     that run parallel to its variables. Scalars are not slots.
 
-    Args:
-        optimizer: built Keras optimizer, in a ``LossScaleOptimizer`` or not.
-        variable: a trainable variable that it updates.
-
-    Returns:
-        List of variables in the shape of ``variable``; empty if the optimizer does not know it.
+    They have the shape of the variable; the list is empty if the optimizer does not know it. The optimizer may be in a
+    ``LossScaleOptimizer``.
     """
     parts = [_Holding(part) for part in optimizer_parts(optimizer)]
     slots = {id(slot): slot for part in parts for slot in part.slots(variable).values()}

@@ -6,8 +6,8 @@ import keras
 import numpy as np
 
 from scc_tf.graph import Flow, KernelStep, RouteStep
-from scc_tf.layers import entry_of, is_elementwise
-from scc_tf.layers.passing import HOMOGENEOUS
+from scc_tf.layers import entry_of
+from scc_tf.layers.passing import HOMOGENEOUS, is_elementwise
 
 __all__ = ["Chain", "Reader", "find_chains", "kernel_values"]
 

@@ -11,29 +11,6 @@ __all__ = ["clone_graph", "copy_layer", "copy_model"]
 _KERAS_BUILD = keras.layers.Layer.build_from_config
 
 
-def _check_activations(model):
-    """Refuse functions that Keras cannot name, and so cannot give to a copy."""
-    for layer in all_layers(model):
-        for name in ("activation", "recurrent_activation"):
-            function = getattr(layer, name, None)
-            if callable(function) and not isinstance(function, keras.Layer) and not _is_known(function):
-                raise ValueError(
-                    "Expected activations that Keras knows by name: register your own by "
-                    "@keras.saving.register_keras_serializable(). "
-                    f"Received: layer {layer.name!r} with {name}={getattr(function, '__name__', function)}"
-                )
-
-
-def _is_known(function):
-    if getattr(function, "__name__", None) == "<lambda>":  # which Keras would warn of
-        return False
-    try:
-        keras.activations.get(keras.activations.serialize(function))
-    except (TypeError, ValueError):
-        return False
-    return True
-
-
 def copy_layer(layer):
     """A fresh layer of the same configuration."""
     if type(layer) is keras.layers.Lambda:
@@ -49,36 +26,6 @@ def copy_layer(layer):
         fresh.build_from_config(layer.get_build_config())
         fresh.built = True
     return fresh
-
-
-def _functional(model, model_class=keras.Model):
-    """The same graph of layers as a functional model that is not compiled."""
-    if isinstance(model, keras.Sequential):
-        return model_class(model.inputs[0], model.outputs[0], name=model.name)
-    return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
-
-
-def _resized(tensor, shape):
-    """The new sizes, where the tensor had any: what it left open stays open."""
-    return tuple(None if old is None else new for old, new in zip(tensor.shape, shape, strict=True))
-
-
-class _Nested:
-    """A nested model, cloned when it is called: only then are the shapes of its inputs known."""
-
-    def __init__(self, model, cloned):
-        self.model, self.cloned, self.clone = model, cloned, None
-
-    def __call__(self, *args, **kwargs):
-        if self.clone is None:
-            tensors = keras.tree.flatten(args) or keras.tree.flatten(kwargs)
-            shapes = iter(t.shape for t in tensors)
-            inputs = keras.tree.map_structure(
-                lambda old: keras.Input(batch_shape=_resized(old, next(shapes)), dtype=old.dtype, name=old.name),
-                _functional(self.model).input,
-            )
-            self.clone = self.cloned(self.model, inputs)
-        return self.clone(*args, **kwargs)
 
 
 def copy_model(model):
@@ -139,3 +86,51 @@ def clone_graph(model, clone_layer, model_class=keras.Model):
     for original, cloned_one in known:  # a model that is frozen may have layers that are not
         cloned_one.trainable = original.trainable
     return clone, pairs
+
+
+def _check_activations(model):
+    """Refuse functions that Keras cannot name, and so cannot give to a copy."""
+    for layer in all_layers(model):
+        for name in ("activation", "recurrent_activation"):
+            function = getattr(layer, name, None)
+            if callable(function) and not isinstance(function, keras.Layer) and not _has_a_name(function):
+                raise ValueError(
+                    "Expected activations that Keras knows by name: register your own by "
+                    "@keras.saving.register_keras_serializable(). "
+                    f"Received: layer {layer.name!r} with {name}={getattr(function, '__name__', function)}"
+                )
+
+
+def _has_a_name(function):
+    if getattr(function, "__name__", None) == "<lambda>":  # which Keras would warn of
+        return False
+    try:
+        keras.activations.get(keras.activations.serialize(function))
+    except (TypeError, ValueError):
+        return False
+    return True
+
+
+def _functional(model, model_class=keras.Model):
+    """The same graph of layers as a functional model that is not compiled."""
+    if isinstance(model, keras.Sequential):
+        return model_class(model.inputs[0], model.outputs[0], name=model.name)
+    return model_class(model.input, model.output, name=model.name)  # structures as they are: lists, dictionaries
+
+
+class _Nested:
+    """A nested model, cloned when it is called: only then are the shapes of its inputs known."""
+
+    def __init__(self, model, cloned):
+        self.model, self.cloned, self.clone = model, cloned, None
+
+    def __call__(self, *args, **kwargs):
+        if self.clone is None:
+            shapes = iter(tensor.shape for tensor in keras.tree.flatten(args) or keras.tree.flatten(kwargs))
+
+            def new_input(old):  # what it left open stays open
+                shape = [None if was is None else now for was, now in zip(old.shape, next(shapes), strict=True)]
+                return keras.Input(batch_shape=shape, dtype=old.dtype, name=old.name)
+
+            self.clone = self.cloned(self.model, keras.tree.map_structure(new_input, _functional(self.model).input))
+        return self.clone(*args, **kwargs)

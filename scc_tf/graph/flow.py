@@ -9,9 +9,12 @@ import dataclasses
 
 import keras
 import numpy as np
+from scipy import sparse
+from scipy.sparse.csgraph import connected_components
 
 from scc_tf.graph.walk import walk
-from scc_tf.layers import Channels, KernelLayout, channel_axis, is_elementwise, kernels_of, route
+from scc_tf.layers import KernelLayout, kernels_of
+from scc_tf.layers.passing import Channels, channel_axis, is_elementwise, route
 
 __all__ = ["Flow", "KernelStep", "OpaqueStep", "RouteStep", "Signal", "keeps_apart"]
 
@@ -102,11 +105,14 @@ class Flow:
         self.steps, self.signals, self.reasons = [], [], {}
         self.atoms, self.layouts = {}, {}
         self._first = {}  # what a layer with channels of its own was first called on
-        self._parents = [0]
-        inputs = [self._kept(t) for t in model.inputs]
-        self.outputs = walk(model, inputs, self._visit)
+        self._count, self._united = 1, [(np.zeros(1, int),) * 2]
+        self.outputs = walk(model, [self._kept(t) for t in model.inputs], self._visit)
         for signal in self.outputs:
-            self.keep(signal.atoms, "an output of the model")
+            self._keep(signal.atoms, "an output of the model")
+        some, others = (np.concatenate(atoms) for atoms in zip(*self._united, strict=True))
+        graph = sparse.coo_array((np.ones(len(some)), (some, others)), (self._count, self._count))
+        _, firsts, unions = np.unique(connected_components(graph)[1], return_index=True, return_inverse=True)
+        self._roots = firsts[unions]  # the smallest atom of each union stands for it
 
     @property
     def labels(self):
@@ -117,36 +123,24 @@ class Flow:
             labels[key] = layout.label if number == 1 else f"{layout.label} ({number})"
         return labels
 
-    def root(self, atom):
-        """The representative of an atom's union."""
-        while self._parents[atom] != atom:
-            self._parents[atom] = self._parents[self._parents[atom]]
-            atom = self._parents[atom]
-        return atom
+    def roots(self, atoms=None):
+        """The representatives of atoms, in the same shape; by default the set of those of all signals."""
+        if atoms is None:
+            return set(self._roots[np.concatenate([signal.atoms for signal in self.signals])].tolist())
+        return self._roots[atoms]
 
-    def roots(self, atoms):
-        """The representatives of an array of atoms."""
-        return np.array([self.root(atom) for atom in atoms], int)
-
-    def all_roots(self):
-        """The representatives of all atoms that stand in a signal."""
-        return {self.root(atom) for signal in self.signals for atom in signal.atoms}
-
-    def keep(self, atoms, reason):
+    def _keep(self, atoms, reason):
         """Never let these atoms go."""
         for atom in atoms:
             self.reasons.setdefault(int(atom), reason)
         self._unite(atoms, np.zeros(len(atoms), int))
 
     def _unite(self, some, others):
-        for one, other in zip(some, others, strict=True):
-            low, high = sorted((self.root(one), self.root(other)))
-            self._parents[high] = low  # atom 0 stays a root
+        self._united.append((some, others))
 
     def _new_atoms(self, count):
-        first = len(self._parents)
-        self._parents.extend(range(first, first + count))
-        return np.arange(first, first + count)
+        self._count += count
+        return np.arange(self._count - count, self._count)
 
     def _signal(self, atoms, axis):
         self.signals.append(Signal(atoms, axis))
@@ -167,7 +161,7 @@ class Flow:
         if matching and len(outputs) == 1 and (found := route(layer, tensors, [s.axis for s in inputs], outputs[0])):
             return [self._visit_route(layer, found, inputs)]
         for signal in inputs:
-            self.keep(signal.atoms, f"read by {layer.name} ({type(layer).__name__}), which is not known")
+            self._keep(signal.atoms, f"read by {layer.name} ({type(layer).__name__}), which is not known")
         self._same_as_first(layer, np.zeros(0, int))  # other calls of the layer, if it has channels, keep them too
         step = OpaqueStep(layer, inputs, [self._kept(t) for t in outputs])
         self.steps.append(step)
@@ -193,7 +187,7 @@ class Flow:
         """Unite the channels of a shared layer's calls."""
         first = self._first.setdefault(id(layer), atoms)
         if len(first) != len(atoms):
-            self.keep(np.concatenate([first, atoms]), f"{layer.name} is also called on something else")
+            self._keep(np.concatenate([first, atoms]), f"{layer.name} is also called on something else")
         elif first is not atoms:
             self._unite(first, atoms)
 
@@ -201,14 +195,14 @@ class Flow:
         known = matching and kernels[0].reads_channels(len(tensor.shape), source.axis)
         known = known and len(source.atoms) == kernels[0].inputs
         if not known:
-            self.keep(source.atoms, f"{layer.name} reads them along another axis")
+            self._keep(source.atoms, f"{layer.name} reads them along another axis")
         self._same_as_first(layer, source.atoms)
         axis = channel_axis(layer, len(output.shape))
         for layout in kernels:
             atoms = self._kernel_atoms(layout, source if known else None)
             is_last = layout is kernels[-1]
             if is_last and not keeps_apart(layer, layout):
-                self.keep(atoms, f"the activation or the equation of {layer.name} mixes them")
+                self._keep(atoms, f"the activation or the equation of {layer.name} mixes them")
             self.steps.append(KernelStep(layout, source, self._signal(atoms, axis), is_last, known))
             source, known = self.steps[-1].target, True
         if len(source.atoms) != output.shape[axis]:  # an equation with several channel axes

@@ -39,12 +39,11 @@ def probe_inputs(model, count=4, seed=0):
     structure = model.inputs[0] if isinstance(model, keras.Sequential) else model.input
     readers, size = _readers(model), _open_size(model, structure)
     random = np.random.default_rng(seed)
-    places = {id(tensor): place for place, tensor in enumerate(model.inputs)}
 
     def draw(tensor):
-        batch, *shape = tensor.shape
-        shape = (batch or count, *(size if axis is None else axis for axis in shape))
-        return _draw(random, shape, keras.backend.standardize_dtype(tensor.dtype), readers[places[id(tensor)]])
+        shape = (tensor.shape[0] or count, *_sizes(tensor, size))
+        place = next(place for place, known in enumerate(model.inputs) if known is tensor)
+        return _draw(random, shape, keras.backend.standardize_dtype(tensor.dtype), readers[place])
 
     return keras.tree.map_structure(draw, structure)
 
@@ -55,7 +54,7 @@ def _readers(model):
 
     def visit(operation, tensors, values, outputs):
         del tensors
-        reaching = set().union(*values) if values else set()
+        reaching = set().union(*values)
         inner = all_layers(operation) if isinstance(operation, keras.Layer) else [operation]
         for place in reaching:
             readers[place].extend(inner)
@@ -65,42 +64,36 @@ def _readers(model):
     return readers
 
 
+def _sizes(tensor, size):
+    return [size if axis is None else axis for axis in tensor.shape[1:]]
+
+
 def _open_size(model, structure):
     """A size for the axes that are open, large enough for the model."""
-    tensors = keras.tree.flatten(structure)
-    if all(None not in tensor.shape[1:] for tensor in tensors):
+    if all(None not in tensor.shape[1:] for tensor in keras.tree.flatten(structure)):
         return None
     for size in OPEN_SIZES[:-1]:
-        specs = keras.tree.map_structure(lambda t, size=size: _spec(t, size), structure)
         try:
-            model.compute_output_spec(specs)
-        except Exception:  # whatever a layer says of images that are smaller than its kernel
+            model.compute_output_spec(
+                keras.tree.map_structure(
+                    lambda t, size=size: keras.KerasTensor((t.shape[0], *_sizes(t, size)), dtype=t.dtype), structure
+                )
+            )
+        except Exception:  # whatever a layer says of inputs that are smaller than its kernel
             continue
         return size
     return OPEN_SIZES[-1]
 
 
-def _spec(tensor, size):
-    shape = (tensor.shape[0], *(size if axis is None else axis for axis in tensor.shape[1:]))
-    return keras.KerasTensor(shape, dtype=tensor.dtype)
-
-
 def _draw(random, shape, dtype, readers):
     words = next((_words(layer) for layer in readers if isinstance(layer, _LOOKUPS)), [])
-    if words:
-        return random.choice(np.array(words), shape).astype(object if dtype == "string" else dtype)
-    if dtype == "string":
-        return random.choice(np.array(["a", "b", "c"]), shape).astype(object)
-    limits = [limit for layer in readers if (limit := _limit(layer))]
-    if limits:
+    if words or dtype == "string":
+        return random.choice(np.array(words or ["a", "b", "c"]), shape).astype(object if dtype == "string" else dtype)
+    if limits := [limit for layer in readers if (limit := _limit(layer))]:
         return random.integers(0, min(limits), shape).astype(dtype)
-    if dtype == "bool":
-        return random.integers(0, 2, shape).astype(bool)
     spread = next((found for layer in readers if (found := _spread(layer))), None)
-    if spread is None and dtype == "uint8":
-        return random.integers(0, 256, shape).astype(dtype)
-    if spread is None and "int" in dtype:
-        return random.integers(0, 2, shape).astype(dtype)
+    if dtype == "bool" or (spread is None and "int" in dtype):
+        return random.integers(0, 256 if dtype == "uint8" else 2, shape).astype(dtype)
     mean, deviation = spread or (0.0, 1.0)
     values = mean + deviation * random.standard_normal(shape)
     return (np.clip(np.rint(values), 0, 255) if "int" in dtype else values).astype(dtype)
@@ -108,10 +101,10 @@ def _draw(random, shape, dtype, readers):
 
 def _words(layer):
     """What a lookup knows, texts of a few words for one that splits them."""
+    words = layer.get_vocabulary(include_special_tokens=False)
     if isinstance(layer, keras.layers.TextVectorization):
-        words = layer.get_vocabulary(include_special_tokens=False)
         return [" ".join(words[start : start + 3]) for start in range(0, len(words), 2)]
-    return layer.get_vocabulary(include_special_tokens=False)
+    return words
 
 
 def _limit(layer):

@@ -53,19 +53,10 @@ class KernelNode:
 
 
 def trace_kernels(model):
-    """Find the self-compressing kernels of a model and the producers of their inputs.
+    """The self-compressing kernels of a functional model, a `KernelNode` each, in the order of the forward pass.
 
     Operations that mix channels in ways that are not known here (softmax, attention, …) count as producers that never
-    die: their consumers are charged for every input.
-
-    Args:
-        model: built Sequential or functional Keras model.
-
-    Returns:
-        List of `KernelNode` in the order of the forward pass. A shared layer is one node.
-
-    Raises:
-        ValueError: if the model is a subclassed one or not built.
+    die: their consumers are charged for every input. A shared layer is one node.
     """
     check_functional(model)
     tracer = _Tracer()

@@ -5,6 +5,7 @@ state by ``save_own_variables`` and ``save_assets``, reads it by ``load_own_vari
 constants anew in ``finalize_state``, which most layers call when they are read.
 """
 
+import contextlib
 import dataclasses
 import tempfile
 from pathlib import Path
@@ -14,14 +15,7 @@ import numpy as np
 
 from scc_tf.keras_private import all_layers, own_variables, seed_states
 
-__all__ = [
-    "LayerState",
-    "copy_running_state",
-    "copy_state",
-    "has_own_state",
-    "running_state",
-    "state_of",
-]
+__all__ = ["LayerState", "copy_running_state", "copy_state", "has_own_state", "running_state", "state_of"]
 
 _PROTOCOL = ("save_own_variables", "load_own_variables")
 _OF_VARIABLES = [  # whose methods do nothing but save and load variables
@@ -58,7 +52,7 @@ class LayerState:
         """
         variables = own_variables(layer)
         values = {n: _array(variables[e]) if isinstance(e, int) else e for n, e in self.entries.items()}
-        with _told(layer):
+        with _errors_that_name(layer):
             if _saves_its_own_way(layer):
                 layer.load_own_variables(values)
             if self.files:
@@ -72,21 +66,15 @@ class LayerState:
                 layer.finalize_state()  # of the variables; what it gathers from data is gone
 
 
-class _told:
-    """Names the layer in whatever its methods raise."""
-
-    def __init__(self, layer):
-        self.layer = layer
-
-    def __enter__(self):
-        return self
-
-    def __exit__(self, kind, error, trace):
-        if isinstance(error, Exception):
-            raise ValueError(
-                f"Expected layer {self.layer.name!r} ({type(self.layer).__name__}) to save and load its own state. "
-                f"Received: {kind.__name__}: {error}"
-            ) from error
+@contextlib.contextmanager
+def _errors_that_name(layer):
+    try:
+        yield
+    except Exception as error:  # whatever the methods of a layer raise
+        raise ValueError(
+            f"Expected layer {layer.name!r} ({type(layer).__name__}) to save and load its own state. "
+            f"Received: {type(error).__name__}: {error}"
+        ) from error
 
 
 def _saves_its_own_way(layer):
@@ -105,21 +93,17 @@ def _array(value):
 
 
 def state_of(layer):
-    """The `LayerState` of a layer.
-
-    Raises:
-        ValueError: if the layer cannot save it; the message names the layer.
-    """
+    """The `LayerState` of a layer; a ValueError that names the layer if it cannot save it."""
     places = {id(variable): place for place, variable in enumerate(own_variables(layer))}
     stored, files = {}, {}
-    with _told(layer):
+    with _errors_that_name(layer):
         layer.save_own_variables(stored)
         if hasattr(layer, "save_assets"):
             with tempfile.TemporaryDirectory() as folder:
                 layer.save_assets(folder)
                 found = sorted(path for path in Path(folder).rglob("*") if path.is_file())
                 files = {path.relative_to(folder).as_posix(): path.read_bytes() for path in found}
-        return LayerState({n: places[id(v)] if id(v) in places else _array(v) for n, v in stored.items()}, files)
+    return LayerState({n: places[id(v)] if id(v) in places else _array(v) for n, v in stored.items()}, files)
 
 
 def copy_state(layer, copy):
@@ -127,15 +111,10 @@ def copy_state(layer, copy):
 
     Variables are copied bit for bit, with whether they are trainable; the states of random generators as well.
 
-    Args:
-        layer: the layer, left untouched.
-        copy: the other one.
-
     Raises:
         ValueError: if the copy has other inner layers or variables; the message names the layer.
     """
-    layers, copies = all_layers(layer), all_layers(copy)
-    for inner, twin in _in_pairs(layer, layers, copies):
+    for inner, twin in _in_pairs(layer, all_layers(layer), all_layers(copy)):
         pairs = _in_pairs(inner, own_variables(inner), _as_named(own_variables(inner), own_variables(twin)))
         twin.trainable = inner.trainable
         for old, new in pairs:
@@ -167,7 +146,6 @@ def copy_running_state(layer, copy):
 
 
 def _in_pairs(layer, old, new):
-    old, new = list(old), list(new)
     if len(old) != len(new):
         raise ValueError(
             f"Expected a copy of layer {layer.name!r} ({type(layer).__name__}) by its get_config to have as many "

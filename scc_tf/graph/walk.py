@@ -47,8 +47,7 @@ def walk(model, arguments, visit):
         model: built Sequential or functional model.
         arguments: one value per input tensor of ``model``; any objects.
         visit: function ``(layer, input tensors, their values, output tensors) -> values of the output tensors``, called
-            once for each call of a layer, in the order of the forward pass. A nested model is entered, anew for each
-            of its calls.
+            once for each call of a layer, in the order of the forward pass. Nested models are entered at each call.
 
     Returns:
         List of the values of the model's output tensors.

@@ -16,14 +16,12 @@ from scc_tf.layers.conv import (
 from scc_tf.layers.dense import Dense, EinsumDense, WeightSharingDense, WeightSharingEinsumDense
 from scc_tf.layers.frozen import frozen_variables, is_frozen
 from scc_tf.layers.masked import Masked
-from scc_tf.layers.passing import Channels, channel_axis, is_elementwise, route
 from scc_tf.layers.registry import KernelLayout, entries, entry_of, kernels_of, layout_of
 from scc_tf.layers.self_compressing import ChannelFormat, SelfCompressing, check_format, self_compressing_layers
 from scc_tf.layers.weight_sharing import SharedKernel, WeightSharing, kernel_constraints, weight_sharing_layers
 
 __all__ = [
     "ChannelFormat",
-    "Channels",
     "CompressedKernels",
     "Conv1D",
     "Conv2D",
@@ -44,17 +42,14 @@ __all__ = [
     "WeightSharingDepthwiseConv2D",
     "WeightSharingEinsumDense",
     "WeightSharingSeparableConv2D",
-    "channel_axis",
     "check_format",
     "entries",
     "entry_of",
     "frozen_variables",
-    "is_elementwise",
     "is_frozen",
     "kernel_constraints",
     "kernels_of",
     "layout_of",
-    "route",
     "self_compressing_layers",
     "weight_sharing_layers",
 ]

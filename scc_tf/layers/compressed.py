@@ -49,21 +49,14 @@ class CompressedKernels:
             f"Received: kernel_name={kernel_name!r}, layer={self.name!r}, built={self.built}"
         )
 
-    def quantize(self, mode=None, **kwargs):
-        """Refused: the layer already has a compressed kernel of its own."""
-        del kwargs
-        self._refuse(f"quantize(mode={mode!r})")
-
-    def enable_lora(self, rank, **kwargs):
-        """Refused: with an update of low rank the kernel would no longer be a compressed one."""
-        del kwargs
-        self._refuse(f"enable_lora(rank={rank!r})")
-
-    def _refuse(self, called):
+    def quantize(self, *args, **kwargs):
+        """Refused, as are updates of low rank: the layer already has a compressed kernel of its own."""
         raise ValueError(
-            f"Expected a stock layer: call scc_tf.to_plain(model) first. Received: {called} of layer {self.name!r}, "
-            "which makes its own compressed kernel"
+            "Expected a stock layer for quantize() or enable_lora(): call scc_tf.to_plain(model) first. "
+            f"Received: layer {self.name!r}, which makes its own compressed kernel, with {args=}, {kwargs=}"
         )
+
+    enable_lora = quantize
 
 
 class _Substitute:
@@ -99,15 +92,7 @@ def _running(layer):
 
 
 def compressed_class(name, family, stock, names, doc):
-    """A registered class: ``stock`` with the kernels of a family of `CompressedKernels`.
-
-    Args:
-        name: of the class.
-        family: the mixin.
-        stock: Keras class, whose code computes.
-        names: of its kernels.
-        doc: docstring.
-    """
+    """A registered class: ``stock``, whose code computes, with kernels of a ``family`` of `CompressedKernels`."""
 
     @functools.wraps(stock.call)
     def call(self, *args, **kwargs):

@@ -10,15 +10,10 @@ __all__ = ["add_layer"]
 
 
 def add_layer(stock, kernels, shape):
-    """Make the compressed forms of a Keras class, and an entry for them.
+    """Make the compressed forms of a Keras class, and an entry for them: ``(self-compressing, weight-sharing)`` class.
 
-    Args:
-        stock: Keras class whose ``call`` uses its kernels and its ``bias`` as attributes.
-        kernels: list of `KernelSpec`, in the order in which they are applied.
-        shape: text on the kernel and its channels, for the docstrings.
-
-    Returns:
-        ``(self-compressing class, weight-sharing class)``.
+    The ``call`` of the stock class uses its kernels, a list of `KernelSpec`, and its ``bias`` as attributes. ``shape``
+    is a text on the kernel and its channels, for the docstrings.
     """
     name, names = stock.__name__, tuple(kernel.name for kernel in kernels)
     learned = f"`keras.layers.{name}` with a learned number format per channel; {shape}. See `SelfCompressing`."

@@ -12,12 +12,7 @@ __all__ = ["KernelMask", "Masked", "masked_class"]
 
 
 class KernelMask(keras.constraints.Constraint):
-    """The constraint of a masked kernel: its own one, if it has any, and then the mask.
-
-    Args:
-        mask: variable of zeros and ones.
-        constraint: the constraint that the kernel had, or None.
-    """
+    """The constraint of a masked kernel: the one that it had, if any, and then the mask, a variable of 0 and 1."""
 
     def __init__(self, mask, constraint=None):
         self.mask, self.constraint = mask, constraint
@@ -45,10 +40,10 @@ class Masked:
         """Create the layer's weights, then the masks of its kernels."""
         super().build(input_shape)
         self.masks = {}
-        for name in self.kernel_names:
-            kernel = getattr(self, name)
+        for spec in self.entry.kernels:
+            kernel = getattr(self, spec.name)
             mask = self.add_weight(
-                name=f"{name.removesuffix('kernel')}mask",
+                name=f"{spec.prefix}mask",
                 shape=kernel.shape,
                 initializer="ones",
                 dtype="float32",
@@ -56,7 +51,7 @@ class Masked:
                 trainable=False,
             )
             kernel.constraint = KernelMask(mask, kernel.constraint)
-            self.masks[name] = mask
+            self.masks[spec.name] = mask
 
     def prune(self, keep, kernel_name="kernel"):
         """Set the mask of a kernel, and the entries that it prunes to zero.
@@ -78,11 +73,6 @@ class Masked:
         mask.assign(keep)
         kernel = getattr(self, kernel_name)
         kernel.assign(kernel.constraint(kernel))
-
-    def marked(self, kernel_name="kernel"):
-        """The kernel as an array with NaN where it is pruned: a view for export that nothing trains on."""
-        kernel = ops.convert_to_numpy(getattr(self, kernel_name))
-        return np.where(ops.convert_to_numpy(self.masks[kernel_name]) > 0, kernel, np.nan)
 
 
 def masked_class(name, cls, names):

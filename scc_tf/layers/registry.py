@@ -38,6 +38,7 @@ class KernelSpec:
 
     def __init__(self, name="kernel"):
         self.name = name
+        self.prefix = name.removesuffix("kernel") if name.endswith("kernel") else f"{name}_"  # of variables of its own
 
     def channel_axes(self, layer):
         """The axes that number the output channels."""
@@ -91,6 +92,7 @@ class KernelLayout:
 
     def __init__(self, layer, spec, shape):
         self.layer, self.spec, self.name, self.shape = layer, spec, spec.name, tuple(shape)
+        self.is_depthwise, self.prefix = spec.is_depthwise, spec.prefix
         rank = len(self.shape)
         self.channel_axes = tuple(axis % rank for axis in spec.channel_axes(layer))
         self.other_axes = tuple(axis for axis in range(rank) if axis not in self.channel_axes)
@@ -108,11 +110,6 @@ class KernelLayout:
             self.inputs = self.shape[axis] * self.groups
 
     @property
-    def is_depthwise(self):
-        """See `KernelSpec.is_depthwise`."""
-        return self.spec.is_depthwise
-
-    @property
     def keeps_inputs_apart(self):
         """Whether there are as many groups as inputs, and so no sums over them."""
         return self.inputs == self.groups > 1
@@ -126,11 +123,6 @@ class KernelLayout:
     def label(self):
         """``"layer"``, or ``"layer/kernel"`` where a layer has several kernels."""
         return self.layer.name if self.name == "kernel" else f"{self.layer.name}/{self.name}"
-
-    @property
-    def prefix(self):
-        """What the names of the variables that belong to the kernel begin with: ``"depthwise_"``, or nothing."""
-        return self.name.removesuffix("kernel")
 
     @property
     def weights_per_input(self):

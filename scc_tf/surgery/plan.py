@@ -60,14 +60,14 @@ class Plan:
             ValueError: if it does not fit the architecture.
         """
         layers = {key[0]: layout for key, layout in flow.layouts.items()}
-        if not set(cut["removed"]) <= flow.all_roots() - {0} or not all(0 <= i < len(layers) for i in cut["biased"]):
+        if not set(cut["removed"]) <= flow.roots() - {0} or not all(0 <= i < len(layers) for i in cut["biased"]):
             raise ValueError(f"Expected a cut of this architecture. Received: {cut}")
         ids = list(layers)
         return cls(flow, set(cut["removed"]), {ids[i]: np.zeros(layers[ids[i]].channels) for i in cut["biased"]})
 
     def keeps(self, atoms):
         """Bool array: which of these atoms stay."""
-        return np.array([root not in self.removed for root in self.flow.roots(atoms)], bool)
+        return ~np.isin(self.flow.roots(atoms), list(self.removed))
 
 
 def make_plan(model, kept, zeros_read=True, training=False):
@@ -93,13 +93,13 @@ def make_plan(model, kept, zeros_read=True, training=False):
     for step in reversed(flow.steps):
         _propagate_reads(step, readings)
     blocked = _blocked(flow, readings)
-    plan = Plan(flow, flow.all_roots() - set(blocked))
+    plan = Plan(flow, flow.roots() - set(blocked))
     plan.biases = _biases(plan, readings)
     for key, label in flow.labels.items():
         stuck = ~masks[key] & plan.keeps(flow.atoms[key])
         if stuck.any():
             first = int(flow.atoms[key][np.argmax(stuck)])
-            reason = flow.reasons.get(first, blocked[flow.root(first)])
+            reason = flow.reasons.get(first, blocked[int(flow.roots(first))])
             plan.stuck[key], plan.kept_dead[label] = stuck, (int(stuck.sum()), reason)
     return plan
 

@@ -176,10 +176,7 @@ def _masks(model, kept):
 def followed(model, other, cuts):
     """The built optimizers of ``model``, and what each is to train of ``other``: ``{attribute: (optimizer, list)}``.
 
-    Args:
-        model: a model.
-        other: the one that it was cut, or grown, to.
-        cuts: list of Cut: which variable follows which.
+    ``other`` is what it was cut, or grown, to; the list of Cut says which variable follows which.
     """
     old_of = {id(cut.new): id(cut.old) for cut in cuts}
     found = {}
