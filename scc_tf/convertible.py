@@ -159,10 +159,9 @@ def _one_line(error):
 def _not_exportable(model):
     """Why `scc_tf.export_tflite` will refuse a model, by the names of inputs and layers."""
     found = {t.name: f"its size is open: {tuple(t.shape)}" for t in model.inputs if None in t.shape[1:]}
-    for layer in all_layers(model, include_self=False):
-        if layer.weights and layer.compute_dtype != "float32" and not is_graph(layer):
-            found[layer.name] = f"it computes in {layer.compute_dtype}; with the dtype policy float32 it can be"
-    return found
+    found |= {t.name: "it takes texts" for t in model.inputs if t.dtype == "string"}
+    stateful = (layer for layer in all_layers(model) if getattr(layer, "stateful", False))
+    return found | {layer.name: "it has a state between calls" for layer in stateful}
 
 
 def _without_arrays(value):

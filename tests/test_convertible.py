@@ -206,12 +206,15 @@ def test_an_activation_that_keras_can_name_is_kept(activation):
         np.testing.assert_allclose(convert(model)(inputs), model(inputs), atol=1e-5)
 
 
-def test_what_cannot_become_a_tflite_file_is_told_before_training(caplog):
-    half = keras.Sequential([keras.Input((4,)), layers.Dense(2, dtype="mixed_float16", name="half")])
-    open_size = keras.Sequential([keras.Input((None, 4), name="sequence"), layers.Dense(2)])
+def test_what_cannot_become_a_tflite_file_is_told_before_training(caplog, tmp_path):
+    recurrent = [keras.Input((3, 4), batch_size=2), layers.LSTM(2, stateful=True, name="memory"), layers.Dense(2)]
+    models = {"sequence": [keras.Input((None, 4), name="sequence"), layers.Dense(2)], "memory": recurrent}
     for convert in CONVERSIONS.values():
-        assert "half" in convert(half).conversion_report.not_exportable
-        assert "float16" in str(convert(half).conversion_report)
-        assert convert(open_size).conversion_report.not_exportable.keys() == {"sequence"}
+        for name, stack in models.items():
+            converted = convert(keras.Sequential(stack))
+            assert converted.conversion_report.not_exportable.keys() == {name}
+            assert f"no .tflite can be made of {name}: " in str(converted.conversion_report)
+            with pytest.raises(ValueError, match=name):
+                scc_tf.export_tflite(converted, tmp_path / "model.tflite", storage="float32", compute="float")
         assert convert(_two_layers()).conversion_report.not_exportable == {}
     assert "no .tflite can be made of sequence: its size is open" in caplog.text
