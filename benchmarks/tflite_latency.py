@@ -24,12 +24,12 @@ from absl import app, flags
 import scc_tf
 from scc_tf.atomic import atomic_path
 from scc_tf.export import export_tflite, measure_latency
-from scc_tf.export.tflite.latency import processor
 
 ROOT = Path(__file__).resolve().parents[1]
 sys.path.append(str(ROOT / "experiments"))
 
 from lab import datasets, models  # noqa: E402
+from lab.processor import processor  # noqa: E402
 
 CALIBRATION_IMAGES = 200
 

@@ -30,6 +30,7 @@ from absl import flags
 from flags_from_config import command_line, config_from_flags, define_flags
 from lab import figures, filter_clustering
 from lab.filter_clustering import CLUSTERINGS, FOUNDING, GRID, METHODS, Point, Study, check_points
+from lab.processor import processor
 from lab.stage import fingerprint
 from model_card import save_keras_with_card
 from run_script import run
@@ -37,7 +38,6 @@ from run_script import run
 from scc_tf.atomic import atomic_path
 from scc_tf.clustering import ClusterBudget, cluster_filters
 from scc_tf.export import export_tflite, measure_latency
-from scc_tf.export.tflite.latency import processor
 
 ROOT = Path(__file__).resolve().parent
 define_flags(filter_clustering.Config, leave_out=("data",))

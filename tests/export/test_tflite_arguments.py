@@ -91,7 +91,7 @@ class Subclassed(keras.Model):
         ),
         (unknown_length, {}, r"known but for the batch. Received: input .* of shape \(None, None, 3\)"),
         (several_levels, {}, r"dict of one level"),
-        (texts, {}, r"look words up before the model.*layer 'words', StringLookup"),
+        (texts, {}, r"look them up before the model.*layer 'words', StringLookup"),
         (remembering, {}, r"no state between calls. Received: stateful layer 'memory'"),
         (infinite, {}, r"weights of .* finite"),
         (dense, {"compute": "int8", "representative_data": np.ones((0, 4))}, r"at least one input"),

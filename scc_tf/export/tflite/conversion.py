@@ -65,33 +65,30 @@ def check_convertible(model):
             levels, or has a layer that is stateful or for texts.
     """
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
-        raise ValueError(
-            f"Expected a built Sequential or functional Keras model. Received: {type(model).__name__} "
-            f"{getattr(model, 'name', '')!r}"
-        )
+        name = f"{type(model).__name__} {getattr(model, 'name', '')!r}"
+        raise ValueError(f"Expected a built Sequential or functional Keras model. Received: {name}")
+    problems = list(_problems(model))
+    if problems:
+        raise ValueError("Expected {}. Received: {}".format(*problems[0]))
+
+
+def _problems(model):
+    """Pairs of what is expected and what was received."""
     outputs = _outputs(model)
     if any(not isinstance(o, keras.KerasTensor) for o in (outputs.values() if isinstance(outputs, dict) else outputs)):
-        raise ValueError(
-            f"Expected outputs that are tensors, in a list or a dict of one level. Received: {model.name!r} with "
-            "outputs of several levels"
-        )
+        yield "outputs that are tensors, in a list or a dict of one level", f"{model.name!r} with several levels"
     for tensor in model.inputs:
         if None in tensor.shape[1:]:
-            raise ValueError(
-                f"Expected inputs whose shape is known but for the batch. "
-                f"Received: input {tensor.name!r} of shape {tuple(tensor.shape)}"
-            )
+            shape = tuple(tensor.shape)
+            yield "inputs whose shape is known but for the batch", f"input {tensor.name!r} of shape {shape}"
     for layer in all_layers(model):
         if isinstance(layer, _TEXTS):
-            raise ValueError(
-                "Expected layers that the built-in operators of TFLite can compute (look words up before the model). "
-                f"Received: layer {layer.name!r}, {type(layer).__name__}"
-            )
+            yield "no layers for words (look them up before the model)", f"layer {layer.name!r}, {type(layer).__name__}"
         if getattr(layer, "stateful", False):
-            raise ValueError(f"Expected layers with no state between calls. Received: stateful layer {layer.name!r}")
+            yield "layers with no state between calls", f"stateful layer {layer.name!r}"
     for tensor in model.inputs:
         if tensor.dtype == "string":
-            raise ValueError(f"Expected inputs that are numbers. Received: input {tensor.name!r} of strings")
+            yield "inputs that are numbers", f"input {tensor.name!r} of strings"
 
 
 def in_float32(model):

@@ -1,15 +1,13 @@
 """How fast TFLite files are, measured in turns."""
 
-import platform
 import time
-from pathlib import Path
 
 import numpy as np
 
 from scc_tf.arguments import check_count, check_path, received
 from scc_tf.export.tflite.interpreter import Runner
 
-__all__ = ["measure_latency", "processor"]
+__all__ = ["measure_latency"]
 
 
 def measure_latency(paths, threads=1, rounds=200, calls=10, warm_up=50):
@@ -45,15 +43,10 @@ def measure_latency(paths, threads=1, rounds=200, calls=10, warm_up=50):
     for runner in runners.values():
         runner.microseconds(warm_up)
     taken = np.transpose([[runner.microseconds(calls) for runner in runners.values()] for _ in range(rounds)])
-    return {name: _summary(own, taken[0]) for name, own in zip(runners, taken, strict=True)}
-
-
-def processor():
-    """This machine's processor: its ``name``, and those of its ``features`` that fast kernels want."""
-    info = Path("/proc/cpuinfo").read_text() if Path("/proc/cpuinfo").exists() else ""
-    names = [line.partition(":")[2].strip() for line in info.splitlines() if line.startswith("model name")]
-    known = ("avx2", "avx512f", "avx512_vnni", "avx_vnni", "asimddp", "i8mm")
-    return {"name": (names or [platform.processor()])[0], "features": [name for name in known if name in info.split()]}
+    quarters = (0.5, [0.25, 0.75])
+    rows = ([np.quantile(x, q).tolist() for x in (own, own / taken[0]) for q in quarters] for own in taken)
+    names = ("median_us", "quartiles_us", "ratio", "ratio_quartiles")
+    return {name: dict(zip(names, row, strict=True)) for name, row in zip(runners, rows, strict=True)}
 
 
 class _Runner(Runner):
@@ -72,12 +65,3 @@ class _Runner(Runner):
         for _ in range(calls):
             self.interpreter.invoke()
         return 1e6 * (time.perf_counter() - started) / calls
-
-
-def _summary(taken, first):
-    return {
-        "median_us": float(np.median(taken)),
-        "quartiles_us": np.quantile(taken, [0.25, 0.75]).tolist(),
-        "ratio": float(np.median(taken / first)),
-        "ratio_quartiles": np.quantile(taken / first, [0.25, 0.75]).tolist(),
-    }
