@@ -22,7 +22,8 @@ def digits_network(monkeypatch):
 
     `compress` trains for so few steps here that the examples of the pages take seconds.
     """
-    monkeypatch.setattr(sys.modules["scc_tf.compression.compress"], "STEPS", 60)
+    for name, count in (("STEPS", 40), ("LOOKS", 4)):
+        monkeypatch.setattr(sys.modules["scc_tf.compression.compress"], name, count)
     x_train, y_train = load_digits(return_X_y=True)
     x_train = (x_train[:600] / 16).astype("float32").reshape(-1, 8, 8, 1)
     layers = [

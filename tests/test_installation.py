@@ -2,8 +2,10 @@
 
 import importlib
 import os
+import re
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
@@ -55,3 +57,12 @@ def test_a_model_of_tf_keras_is_told_the_way():
     for function in (scc_tf.self_compress, scc_tf.add_masks, scc_tf.size_report):
         with pytest.raises(ValueError, match=r"of tf_keras \(save it as old\.h5, then take keras\.models\.load_model"):
             function(model)
+
+
+def test_the_lowest_versions_are_those_that_are_tested():
+    root = Path(__file__).resolve().parents[1]
+    bounds = dict(re.findall(r"^    ([\w\-\[\]]+)>=([\d.]+)", (root / "setup.cfg").read_text(), re.M))
+    tested = dict(re.findall(r"^([\w-]+)==([\d.]+)$", (root / ".ci" / "lowest.txt").read_text(), re.M))
+    apart = {"ai-edge-quantizer", "mkdocstrings[python]", "properdocs", "properdocs-theme-readthedocs", "ruff"}
+    differing = {name for name in bounds.keys() - apart if not (tested.get(name, "") + ".").startswith(bounds[name])}
+    assert not differing
