@@ -206,7 +206,7 @@ def _compile(small, objective, target_bytes, gamma, steps, safety_set):
     """Compile with schedules of the length of the training."""
     moving = max(1, round((1 - SETTLE) * steps))
     if target_bytes is None:
-        # bit depths move by so much in all, whatever the number of steps: gamma means the same
+        # fewer steps, each with more effect: so gamma means about the same for a short training and a long one
         rate = FORMAT_LEARNING_RATE * min(REFERENCE_STEPS / steps, steps / FEWEST_STEPS)
         formats = default_format_optimizer(keras.optimizers.schedules.CosineDecay(rate, moving))
     else:
@@ -216,7 +216,7 @@ def _compile(small, objective, target_bytes, gamma, steps, safety_set):
         objective.loss,
         metrics=objective.metrics,
         loss_weights=None if objective.weight == 1.0 else objective.weight,
-        gamma=START_GAMMA if gamma is None else gamma,
+        gamma=START_GAMMA if gamma is None else gamma * REFERENCE_STEPS / steps,
         size_model="bits" if target_bytes is None else "entropy",
         lambda_safety=0.0 if safety_set is None else LAMBDA,
         safety_set=safety_set,
