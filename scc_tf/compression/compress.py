@@ -34,6 +34,7 @@ __all__ = ["compress"]
 STEPS = 3000  # of training, about, that a network needs to become small
 MOST_EPOCHS = 100
 LOOKS = 24  # at size and safety, in all of the training
+FEWEST_BETWEEN = 10  # steps from one look to the next
 LEARNING_RATE = 1e-3
 FORMAT_LEARNING_RATE = 0.5  # of bit depths; in a training of `REFERENCE_STEPS`
 EXPONENT_LEARNING_RATE = 1e-2
@@ -121,7 +122,7 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
     epochs = min(MOST_EPOCHS, math.ceil(STEPS / data.steps)) if epochs is None else epochs
     steps = epochs * data.steps
     statistics = keras.tree.map_structure(lambda array: array[:STATISTICS], data.inputs)
-    safety_set, notes = _safety_set(model, data, safety_set, seed)
+    safety_set, notes = _safety_set(model, data, objective, safety_set, seed)
     small = start_of(model, statistics, steps, by_size=gamma is None)
     if epochs:
         backup = [] if work_dir is None else [_backup(work_dir, model, target_bytes, gamma, epochs, seed)]
@@ -164,7 +165,7 @@ def _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbo
         )
 
 
-def _safety_set(model, data, safety_set, seed):
+def _safety_set(model, data, objective, safety_set, seed):
     """The examples that must not get worse, and notes on what stands in the way of having some."""
     if safety_set is None:
         return None, []
@@ -174,6 +175,8 @@ def _safety_set(model, data, safety_set, seed):
     try:
         if len(model.inputs) != 1:
             raise ValueError("the model has several inputs")
+        if not objective.of_classes:
+            raise ValueError(f"the loss is {objective.name}")
         classes_of(model)
         if data.targets is None:
             labels = predicted_classes(outputs(model, data.inputs), model)
@@ -238,7 +241,7 @@ def one_cycle(peak, steps, warm_up=0.15):
 
 
 def _callbacks(target_bytes, steps, safety_set, statistics):
-    every = max(1, steps // LOOKS)
+    every = max(FEWEST_BETWEEN, steps // LOOKS)
     ours = [ChannelRemoval(every)]
     if safety_set is not None:
         watch = SafetyMonitor(safety_set, every, statistics_images=statistics)

@@ -2,7 +2,7 @@
 
 import keras
 
-from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.batch_statistics import reestimate_batch_statistics, trainable_norms
 from scc_tf.conversion import self_compress
 from scc_tf.finishing.steps import Fidelity, refine_steps
 
@@ -26,13 +26,21 @@ def start_of(model, inputs, steps, by_size):
     small = self_compress(model, float(MOST_BITS), exponent_per="kernel" if by_size else "channel")
     inputs = keras.tree.map_structure(lambda array: array[:EXAMPLES], inputs)
     fidelity = Fidelity(model, inputs)
-    reestimate_batch_statistics(small, inputs)
-    far = fidelity.distance(small) + NEAR + (FAR - NEAR) * min(1.0, steps / TIME)
+
+    def distance():
+        """With the statistics of the original or with new ones, whichever suit better."""
+        as_it_was = fidelity.distance(small)
+        kept = [norm.get_weights() for norm in trainable_norms(small)]
+        reestimate_batch_statistics(small, inputs)
+        found = min(as_it_was, fidelity.distance(small))
+        for norm, weights in zip(trainable_norms(small), kept, strict=True):
+            norm.set_weights(weights)
+        return found
+
+    far = distance() + NEAR + (FAR - NEAR) * min(1.0, steps / TIME)
     for _ in range(FEWEST_BITS, MOST_BITS):
         refine_steps(small, -1.0)
-        reestimate_batch_statistics(small, inputs)
-        if fidelity.distance(small) > far:
+        if distance() > far:
             refine_steps(small, 1.0)
-            reestimate_batch_statistics(small, inputs)
             break
     return small

@@ -7,7 +7,7 @@ import tensorflow as tf
 from absl import logging
 
 from scc_tf.arguments import check_count, received
-from scc_tf.batch_statistics import reestimate_batch_statistics
+from scc_tf.batch_statistics import reestimate_batch_statistics, trainable_norms
 from scc_tf.export.packed import is_compressed, packed_bytes
 from scc_tf.finishing.fit_to_size import fit_to_bytes
 from scc_tf.finishing.floor import check_target
@@ -103,7 +103,8 @@ def finish(model, images, target_bytes=None, exponent_places=3, statistics_bits=
     """Make a trained model ready for its file.
 
     Removes the channels and inputs whose weights are all zero, rounds the exponents, re-estimates the batch statistics
-    that go with them, and rounds biases and statistics. If that breaks the contract of the model
+    that go with them, and rounds biases and statistics. A model that was not trained keeps its statistics where it
+    answers more like the original with them. If that breaks the contract of the model
     (`scc_tf.safety.Contract`, from `scc_tf.callbacks.KernelRestoration`), it rounds less, in the end not at all. Where
     that is no help either, it takes the safest and warns.
 
@@ -236,8 +237,9 @@ class _Finishing:
     def __init__(self, model, images, exponent_places, statistics_bits, judge):
         self._model, self._images, self.judge = model, images, judge
         found = []
-        asked = FinishReport(exponent_places, statistics_bits)
-        finer = FinishReport(max(exponent_places, 8), 10)
+        new = not self._as_it_was_trained()
+        asked = FinishReport(exponent_places, statistics_bits, new)
+        finer = FinishReport(max(exponent_places, 8), 10, new)
         for report in dict.fromkeys([asked, finer, FinishReport(None, None), FinishReport(None, None, False)]):
             self.report = report
             finished = self.settled(self.unsettled())
@@ -248,6 +250,16 @@ class _Finishing:
         if len(found) > 1:
             outcome = "are rounded less" if self.verdict[0] else "cannot help it"
             logging.warning("Rounding breaks the safety contract: exponents and statistics %s.", outcome)
+
+    def _as_it_was_trained(self):
+        """Whether a model that was not trained since it was converted answers better with the statistics it has."""
+        fidelity = None if getattr(self._model, "optimizer", None) else _fidelity(self._model, self._images)
+        if fidelity is None or not trainable_norms(self._model):
+            return False
+        self.report = FinishReport(None, None, False)
+        before = fidelity.distance(self.settled(self.unsettled()))
+        self.report = FinishReport(None, None)
+        return before < fidelity.distance(self.settled(self.unsettled()))
 
     @functools.cached_property
     def bytes(self):
@@ -351,5 +363,5 @@ def _spent(model, images, start, target_bytes):
 
 def _fidelity(model, images):
     """Measures how far answers are from those of the network that was handed in; None where that is not known."""
-    network = model.origin and model.origin.network
-    return None if network is None else Fidelity(network, images)
+    origin = getattr(model, "origin", None)
+    return None if origin is None or origin.network is None else Fidelity(origin.network, images)
