@@ -6,6 +6,7 @@ import pytest
 import tensorflow as tf
 
 import scc_tf
+from scc_tf.compression.objective import objective_of
 
 RNG = np.random.default_rng(0)
 X = RNG.normal(size=(240, 6)).astype(np.float32)
@@ -122,7 +123,7 @@ def test_data_in_any_form(trained, data):
     [
         ("sigmoid", 1, X[:, 0] > 0, {"loss", "accuracy"}),
         (None, 3, Y, {"loss", "accuracy"}),
-        (None, 2, 1e4 * X[:, :2], {"loss"}),
+        (None, 2, X[:, :2], {"loss"}),
         ("sigmoid", 2, X[:, :2] > 0, {"loss", "accuracy"}),
     ],
     ids=["yes or no", "logits", "numbers", "several answers"],
@@ -132,6 +133,11 @@ def test_the_loss_is_found_out(activation, units, targets, scores):
     assert set(small.scores) == scores
     assert small.scores["loss"][1] < small.scores["loss"][0]  # it has learned
     assert small.stored_bytes < small.float32_bytes
+
+
+def test_numbers_of_any_size_weigh_as_much_beside_the_size_term():
+    objective = objective_of(classifier(None, 2), X, 1e4 * X[:, :2])
+    assert objective.weight * np.mean(np.var(1e4 * X[:, :2], axis=0)) == pytest.approx(1.0, rel=1e-3)
 
 
 @pytest.mark.slow
