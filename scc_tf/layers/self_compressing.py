@@ -77,7 +77,8 @@ class SelfCompressing(CompressedKernels):
         rounding: ``"nearest"`` or ``"floor"``, see `scc_tf.quantization.quantize`.
         bias_exponent: int; the layer adds its bias rounded to multiples of ``2**bias_exponent``, straight-through.
             None adds it as it is.
-        *args, **kwargs: everything that the stock layer takes.
+        *args: as the stock layer takes them.
+        **kwargs: as the stock layer takes them.
 
     Attributes:
         formats: tuple of `ChannelFormat`, one per kernel, once the layer is built.

@@ -128,7 +128,8 @@ class WeightSharing(CompressedKernels):
     Args:
         clusters: number of centroids of a kernel, int from 1; a sequence with one number per kernel for layers with
             several, in the order of ``kernel_names``.
-        *args, **kwargs: everything that the stock layer takes.
+        *args: as the stock layer takes them.
+        **kwargs: as the stock layer takes them.
 
     Attributes:
         clusters: tuple of int, one per kernel.
