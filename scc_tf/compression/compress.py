@@ -3,7 +3,9 @@
 import gzip
 import hashlib
 import math
+from collections.abc import Iterable
 from pathlib import Path
+from typing import Any
 
 import keras
 import numpy as np
@@ -52,21 +54,21 @@ PATIENCE = 5  # looks: where a size is asked for, gamma falls first, since a rev
 
 
 def compress(  # noqa: PLR0913 (as many as Keras's fit)
-    model,
-    data,
-    target_bytes=None,
-    gamma=None,
-    epochs=None,
+    model: keras.Model,
+    data: Any,
+    target_bytes: int | None = None,
+    gamma: float | None = None,
+    epochs: int | None = None,
     *,
-    loss=None,
-    batch_size=None,
-    validation_data=None,
-    safety_set="auto",
-    work_dir=None,
-    callbacks=(),
-    seed=0,
-    verbose="auto",
-):
+    loss: Any = None,
+    batch_size: int | None = None,
+    validation_data: Any = None,
+    safety_set: Any = "auto",
+    work_dir: str | Path | None = None,
+    callbacks: Iterable[keras.callbacks.Callback] = (),
+    seed: int = 0,
+    verbose: int | str = "auto",
+) -> Compressed:
     """Make a trained model small, and say what that has cost.
 
     The layers of a copy learn how many bits each channel needs, a safety set is watched meanwhile, channels without

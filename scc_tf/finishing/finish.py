@@ -2,7 +2,10 @@
 
 import dataclasses
 import functools
+from collections.abc import Callable
+from typing import Any
 
+import keras
 import tensorflow as tf
 from absl import logging
 
@@ -99,7 +102,13 @@ class FinishReport(Report):
             yield f"answers off by {100 * self.distance:.1f} % ({100 * self.start_distance:.1f} % before)"
 
 
-def finish(model, images, target_bytes=None, exponent_places=3, statistics_bits=10):
+def finish(
+    model: keras.Model,
+    images: Any,
+    target_bytes: int | None = None,
+    exponent_places: int | None = 3,
+    statistics_bits: int | None = 10,
+) -> keras.Model:
     """Make a trained model ready for its file.
 
     Removes the channels and inputs whose weights are all zero, rounds the exponents, re-estimates the batch statistics
@@ -137,7 +146,14 @@ def finish(model, images, target_bytes=None, exponent_places=3, statistics_bits=
     return _finish(model, images, target_bytes, exponent_places, statistics_bits, _judge(model))
 
 
-def finish_to_bytes(model, images, target_bytes, exponent_places=3, statistics_bits=10, is_safe=None):
+def finish_to_bytes(
+    model: keras.Model,
+    images: Any,
+    target_bytes: int,
+    exponent_places: int | None = 3,
+    statistics_bits: int | None = 10,
+    is_safe: Callable | None = None,
+) -> tuple:
     """`finish` with ``target_bytes``, as a pair.
 
     Args:
