@@ -191,16 +191,19 @@ def pruned(model):
     return model
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("kind", KINDS)
-def test_every_kind_of_compressed_model_is_written(kind, tmp_path):
+def of_kind(kind):
     plain = keras.Sequential(
         [keras.Input((6, 6, 2)), K.Conv2D(4, 3, name="conv"), K.Flatten(), K.Dense(3, name="head")]
     )
-    model, path = KINDS[kind](plain), tmp_path / "model.tflite"
-    model = pruned(model) if kind.startswith("masked") else model
-    for compute, bound in (("float", 1e-5), ("dynamic", 0.05)):
-        report = export_tflite(model, path, compute=compute)
+    model = KINDS[kind](plain)
+    return pruned(model) if kind.startswith("masked") else model
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("kind", KINDS)
+def test_every_kind_of_compressed_model_is_written(kind, exported):
+    for compute, bound in (("float", 1e-5), ("dynamic", 0.05), ("int8", 0.05)):
+        model, path, report = exported(of_kind, kind, compute=compute)
         assert relative_error(path, model) < bound
         wanted = "int8" if "self-compressing" in kind else "float32"
         assert [(row.layer, row.type) for row in report.kernels] == [("conv", wanted), ("head", wanted)]
@@ -209,11 +212,10 @@ def test_every_kind_of_compressed_model_is_written(kind, tmp_path):
 
 @pytest.mark.slow
 def test_mixed_precision_is_written_as_float32(tmp_path):
-    names = ["mixed_float16", keras.DTypePolicy("mixed_float16")]
-    stack = [K.Conv2D(4, 3, dtype=names[0]), K.Bidirectional(K.GRU(3, dtype=names[0]), dtype=names[1])]
-    stack.insert(1, K.Reshape((4, 16)))
-    plain = keras.Sequential([keras.Input((6, 6, 2)), *stack, K.Dense(3, dtype=names[1], name="head")])
-    model, path = scc_tf.self_compress(plain), tmp_path / "model.tflite"
-    report = export_tflite(model, path)
-    assert {row.type for row in report.kernels if row.layer in ("conv2d", "head")} == {"int8"}
+    stack = [K.Conv2D(4, 3, dtype="mixed_float16", name="conv"), K.Reshape((4, 16))]
+    stack += [K.TimeDistributed(K.Dense(3, dtype="mixed_float16")), K.Flatten()]
+    head = K.Dense(3, dtype=keras.DTypePolicy("mixed_float16"), name="head")
+    model = scc_tf.self_compress(keras.Sequential([keras.Input((6, 6, 2)), *stack, head]))
+    report, path = export_tflite(model, tmp_path / "model.tflite"), tmp_path / "model.tflite"
+    assert {row.type for row in report.kernels if row.layer in ("conv", "head")} == {"int8"}
     assert relative_error(path, model) < 0.01  # of float16

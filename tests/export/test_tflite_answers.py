@@ -113,15 +113,18 @@ def test_what_int8_would_ruin_stays_float(net, tmp_path):
 
 
 @pytest.mark.slow
-def test_integer_arithmetic_that_is_off_is_told(tmp_path, monkeypatch, caplog):
+@pytest.mark.parametrize("given", [True, False], ids=["representative", "made up"])
+def test_integer_arithmetic_that_is_off_is_told(given, tmp_path, monkeypatch):
     model, x = constant_columns()
     monkeypatch.setattr(answers, "LOSSY", 0.0)
     monkeypatch.setattr("absl.logging.warning", lambda *words: told.append(words[0] % words[1:]))
     told = []
-    report = export_tflite(model, tmp_path / "m.tflite", compute="dynamic", representative_data=x)
+    data = {"representative_data": x} if given else {}
+    report = export_tflite(model, tmp_path / "m.tflite", compute="dynamic", **data)
     assert len(told) == 1 and "\n" not in told[0]
     assert f"{100 * report.agreement:.1f} % of the classes are equal" in told[0] and "compute='float'" in told[0]
-    assert f"{100 * report.error:.2g} % of their spread, on 128 of the representative data" in str(report)
+    asked = "128 of the representative data" if given else "16 made-up inputs"
+    assert f"{100 * report.error:.2g} % of their spread, on {asked}" in str(report)
 
 
 def another_bias(file):
