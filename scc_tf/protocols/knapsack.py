@@ -30,6 +30,7 @@ __all__ = [
 
 _TRIALS = 12  # files that are made at most until one fits
 _ROOM = 0.007  # of the bytes that a file is cut to, which it may leave
+_LEAST_ROOM = 4  # bytes
 _TUNED = 0.997  # files before the training of shared weights, in budgets: biases may need some bytes more after it
 _MORE = 1.06  # files before the last retraining, in budgets: weights that it makes small leave bytes free
 _BITS = 9  # of an edge, a first guess
@@ -158,7 +159,7 @@ def cut_to_file(network, choose, edges, largest, clusters, room=_ROOM):
     """
     most = sum(int(np.count_nonzero(layer.kernel)) for layer in dense_layers(network))
     best, best_size, fits, exceeds = None, 0, 0, most + 1
-    edges = min(max(round(edges), 1), most)
+    edges, room = min(max(round(edges), 1), most), max(room, _LEAST_ROOM / largest)
     for _ in range(_TRIALS):
         smaller = cut(network, choose(network, edges))
         shared = share_weights(smaller, clusters)

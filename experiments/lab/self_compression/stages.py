@@ -23,6 +23,7 @@ __all__ = ["compress", "float_model", "safety_set_of"]
 
 STATISTICS_IMAGES = 4096
 BIAS_EXPONENT = -4  # of biases that an entropy coder writes
+_FILLED = 0.98  # of a target, which a file that has reached it takes at least
 
 
 def _loss():
@@ -216,6 +217,7 @@ def _target_record(fit, training):
     first = "; safety went first" if fit.refused else ""
     return {
         **dataclasses.asdict(fit),
+        "reached": _FILLED * fit.target_bytes <= fit.stored_bytes <= fit.target_bytes,
         "error_percent": 100 * (fit.stored_bytes / fit.target_bytes - 1),
         "outcome": f"{fit}{first}. In training: {training['outcome']}",
         "history": training["history"],

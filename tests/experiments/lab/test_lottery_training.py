@@ -1,3 +1,5 @@
+import functools
+
 import keras
 import numpy as np
 import pytest
@@ -18,8 +20,10 @@ def _no_xla(monkeypatch):
     monkeypatch.setattr(FullBatch, "jit_compile", False)  # the same sooner, see the test that asks for both
 
 
-def fitted(network, data, config):
-    """What Keras's ``fit`` with its own early stopping makes of it."""
+@functools.cache
+def fitted(config):
+    """A network of the moons and where it stopped, by Keras's ``fit`` with its own early stopping."""
+    network, data = models.moons_mlp(seed=3), two_moons()
     network.compile(
         keras.optimizers.Adam(config.learning_rate), keras.losses.SparseCategoricalCrossentropy(True), jit_compile=False
     )
@@ -29,7 +33,8 @@ def fitted(network, data, config):
     (x, y), validation = data.train, tuple(data.validation)
     options = {"batch_size": len(y), "validation_batch_size": len(y), "verbose": 0, "callbacks": [early]}
     history = network.fit(x, y, epochs=config.epochs, validation_data=validation, shuffle=False, **options).history
-    return Stop(early.best_epoch + 1, len(history["val_loss"]), min(history["val_loss"][config.start_from_epoch :]))
+    lowest = min(history["val_loss"][config.start_from_epoch :])
+    return network, Stop(early.best_epoch + 1, len(history["val_loss"]), lowest)
 
 
 def assert_same_weights(one, other, **tolerance):
@@ -48,9 +53,8 @@ def assert_same_weights(one, other, **tolerance):
 )
 def test_the_compiled_loop_is_keras_fit_with_its_early_stopping(settings, jit_compile, monkeypatch):
     monkeypatch.setattr(FullBatch, "jit_compile", jit_compile)
-    config, data = Config(**settings), two_moons()
-    ours, theirs = models.moons_mlp(seed=3), models.moons_mlp(seed=3)
-    stop, expected = FullBatch(config, data).fit(ours), fitted(theirs, data, config)
+    config, ours = Config(**settings), models.moons_mlp(seed=3)
+    stop, (theirs, expected) = FullBatch(config, two_moons()).fit(ours), fitted(config)
     assert stop[:2] == expected[:2]
     assert stop.validation_loss == pytest.approx(expected.validation_loss, rel=1e-4)
     assert_same_weights(ours, theirs, rtol=1e-3, atol=1e-4)

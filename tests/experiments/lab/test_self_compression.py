@@ -219,13 +219,8 @@ def test_an_interrupted_compression_goes_on_from_its_last_epoch(done, work_copy,
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(
-    "settings",
-    [{"gamma": 3.0}, {"size_model": "entropy", "target_bytes": 1000}],
-    ids=["size of any kind", "target"],
-)
-def test_a_stop_after_the_training_costs_none_of_it(done, work_copy, tmp_path, monkeypatch, settings):
-    config = dataclasses.replace(CONFIG, epochs=4, cut_share=0.0, check_every=2, threshold_points=100.0, **settings)
+def test_a_stop_after_the_training_costs_none_of_it(done, work_copy, tmp_path, monkeypatch):
+    config = dataclasses.replace(CONFIG, epochs=4, cut_share=0.0, check_every=2, threshold_points=100.0, gamma=3.0)
     data, steps = small_data("mnist"), []
     model, _ = float_model(config, data, work_copy, verbose=0)
     conv = model.get_layer("conv")
@@ -238,11 +233,9 @@ def test_a_stop_after_the_training_costs_none_of_it(done, work_copy, tmp_path, m
     def stopped(*arguments):
         raise KeyboardInterrupt
 
-    with monkeypatch.context() as patch:
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
         patch.setattr(stages, "finish", stopped)
-        patch.setattr(stages, "finish_to_bytes", stopped)
-        with pytest.raises(KeyboardInterrupt):
-            compress_in(work_copy)
+        compress_in(work_copy)
     compressed, row = compress_in(work_copy)
     assert len(steps) == 4 * STEPS
     looks = [look["channels"] for look in row["network"]]
@@ -356,9 +349,19 @@ def test_data_set_and_network_are_settings(tmp_path, monkeypatch):
 
 
 @pytest.mark.slow
-def test_a_target_is_met_and_told(done, work_copy):
+def test_a_target_is_met_and_told_also_after_a_stop(done, work_copy, monkeypatch):
     config = dataclasses.replace(CONFIG, mode="safe", size_model="entropy", target_bytes=1200, epochs=4, gamma=0.1)
+    steps = []
+    monkeypatch.setattr(RaiseOnNaN, "on_train_batch_end", lambda self, batch, logs=None: steps.append(batch))
+
+    def stopped(*arguments):
+        raise KeyboardInterrupt
+
+    with monkeypatch.context() as patch, pytest.raises(KeyboardInterrupt):
+        patch.setattr(stages, "finish_to_bytes", stopped)
+        run(config, work_copy, verbose=0)
     record, _, compressed = run(config, work_copy, verbose=0)
+    assert len(steps) == 4 * STEPS
     row, model = record["rows"]["safe"], compressed["safe"]
     assert json.loads(json.dumps(record, allow_nan=False)) == record
     target = row["target"]
