@@ -152,7 +152,7 @@ ROWS = {
     ),
     "save_packed": (
         lambda n: (scc_tf.save_packed, {"model": n.small, "path": n.file}),
-        {"model": "model", "path": "path", "coder": "choice", "gap_bits": "count or None"},
+        {"model": "model", "path": "path"},
     ),
     "remove_channels": (
         lambda n: (scc_tf.remove_channels, {"model": n.plain, "kept": {}}),
@@ -319,7 +319,7 @@ ROWS = {
     ),
     "export.packed_bytes": (
         lambda n: (scc_tf.export.packed_bytes, {"model": n.small}),
-        {"model": "model", "coder": "choice", "gap_bits": "count or None"},
+        {"model": "model"},
     ),
     "clustering.keep_filters": (
         lambda n: (clustering.keep_filters, {"model": n.plain, "kept": {}}),

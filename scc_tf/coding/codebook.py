@@ -7,7 +7,7 @@ import numpy as np
 
 from scc_tf.arguments import check_array, check_choice, check_count, received
 
-__all__ = ["STARTS", "centroid_gradients", "share_weights", "sharing_rate"]
+__all__ = ["STARTS", "share_weights"]
 
 STARTS = ("linear", "density", "forgy")
 _ITERATIONS = 300  # at most; a step that changes no cluster is the last
@@ -99,62 +99,3 @@ def _k_means(points, weights, first):
 
 def _nearest(flat, centroids):
     return np.searchsorted((centroids[1:] + centroids[:-1]) / 2, flat)
-
-
-def centroid_gradients(gradients, indices, clusters):
-    """The gradient of each centroid: the sum of the gradients of the weights that share it.
-
-    ``dL/dC_k = sum_ij dL/dW_ij [I_ij = k]``.
-
-    Args:
-        gradients: float array of any shape, of the weights.
-        indices: int array of that shape, from 0 to ``clusters - 1``.
-        clusters: ``k``.
-
-    Returns:
-        float32 array ``(k,)``; 0 for a centroid that no weight has.
-
-    Raises:
-        ValueError: if the shapes differ or an index is out of range.
-
-    Source: arXiv 1510.00149, section 3.3, eq. 3.
-
-    Example:
-        >>> centroid_gradients([0.5, -1.0, 2.0], [1, 0, 1], 3).tolist()
-        [-1.0, 2.5, 0.0]
-    """
-    gradients, indices = np.asarray(gradients), np.asarray(indices)
-    if gradients.shape != indices.shape or (indices.size and indices.dtype.kind not in "iu"):
-        raise ValueError(
-            "Expected an integer index per gradient. "
-            f"Received: gradients.shape={gradients.shape}, indices.shape={indices.shape}, dtype={indices.dtype}"
-        )
-    if indices.size and not 0 <= indices.min() <= indices.max() < clusters:
-        raise ValueError(f"Expected indices below {clusters}. Received: from {indices.min()} to {indices.max()}")
-    sums = np.bincount(indices.ravel().astype(np.int64), gradients.ravel(), clusters)
-    return sums.astype(np.float32)
-
-
-def sharing_rate(count, clusters, bits=32):
-    """How many times smaller shared weights are: ``r = n b / (n log2(k) + k b)``, the codebook counted.
-
-    Args:
-        count: number of weights ``n``, at least 1.
-        clusters: number of centroids ``k``, at least 1.
-        bits: of a weight and of a centroid ``b``, bits.
-
-    Returns:
-        float, the compression rate.
-
-    Raises:
-        ValueError: if an argument is not positive.
-
-    Source: arXiv 1510.00149, section 3, eq. 1.
-
-    Example:
-        >>> sharing_rate(16, 4)  # figure 3
-        3.2
-    """
-    if min(count, clusters, bits) < 1:
-        raise ValueError(f"Expected positive numbers. Received: {count=}, {clusters=}, {bits=}")
-    return float(count * bits / (count * np.log2(clusters) + clusters * bits))

@@ -5,30 +5,31 @@
 ==========  ========================================================================================================
 bytes       what
 ==========  ========================================================================================================
-1           ``32 * kind + shortest - 1``; kind 0: one symbol only, 1: table of a range, 2: table of listed symbols
-1           ``longest - shortest``, from 0 to 31; absent for kind 0
-1 to 5      the smallest symbol ``s``, LEB128 of ``2 s`` for ``s >= 0``, of ``-2 s - 1`` below; kind 0 ends here
-1 to 5      kind 1: the largest minus the smallest symbol; kind 2: the number of symbols; LEB128
-any         kind 2: for every symbol but the first, its distance from the one before, minus 1; LEB128
-any         the fields: ``w`` bits for each symbol from smallest to largest, together padded to whole bytes. Kind 1:
-            ``length - shortest + 1``, or 0 for a symbol that has no code. Kind 2: ``length - shortest``
+1           ``shortest - 1``, of the lengths of the codes, bits
+1           ``longest - shortest``
+1 to 5      the smallest symbol ``s``, LEB128 of ``2 s`` for ``s >= 0``, of ``-2 s - 1`` below
+1 to 3      the largest minus the smallest symbol, LEB128; if it is 0, nothing follows
+any         the fields: ``w`` bits for each symbol from smallest to largest, together padded to whole bytes:
+            ``length - shortest + 1``, or 0 for a symbol that has no code; ``w`` is the bit length of the largest field
 the rest    the codes, one after the other, padded to whole bytes
 ==========  ========================================================================================================
 
-``w`` is the bit length of the largest possible field. Bits are filled from the highest of each byte on; padding is 0.
-Lengths are enough, for the code is canonical: ordered by length, then by symbol, codes count upwards. An empty array
-is no bytes at all. The encoder takes the shorter of the kinds 1 and 2. How many values there are is not in the bytes.
+Bits are filled from the highest of each byte on; padding is 0. Lengths are enough, for the code is canonical: ordered
+by length, then by symbol, codes count upwards. An empty array is no bytes at all. How many values there are is not in
+the bytes.
 """
 
 import math
 
 import numpy as np
 
-__all__ = ["LONGEST", "canonical_codes", "code_lengths", "huffman_decode", "huffman_encode", "huffman_table_bytes"]
+from scc_tf.coding.gaps import to_gaps
+
+__all__ = ["canonical_codes", "code_lengths", "huffman_bits", "huffman_decode", "huffman_encode"]
 
 LONGEST = 32  # bits: the limit on code lengths in the bytes
-_ONE, _RANGE, _LIST = range(3)
-_INT32 = (-(1 << 31), (1 << 31) - 1)
+_WIDEST = (1 << 16) - 1  # largest minus smallest symbol
+_GAP_BITS = range(3, 9)
 _BLOCK = 1 << 15  # bytes that are decoded at once
 
 
@@ -136,7 +137,7 @@ def huffman_encode(values):
     """Encode an integer array losslessly, with a table of its own.
 
     Args:
-        values: int array of any shape, values within int32.
+        values: int array of any shape, values within int32 and at most 65,535 apart.
 
     Returns:
         bytes, laid out as the module's docstring says.
@@ -152,18 +153,27 @@ def huffman_encode(values):
         >>> len(data), huffman_decode(data, (2, 3)).tolist()
         (7, [[3, 3, 0], [3, 7, 3]])
     """
-    values = np.asarray(values)
+    return b"".join(_encoded(np.asarray(values)))
+
+
+def _encoded(values):
+    """``(table, codes)``, bytes."""
     if not values.size:
-        return b""
+        return b"", b""
     if values.dtype.kind not in "iub":
         raise ValueError(f"Expected integers. Received: values of dtype {values.dtype}")
-    if values.min() < _INT32[0] or values.max() > _INT32[1]:
-        raise ValueError(f"Expected values within int32. Received: from {values.min()} to {values.max()}")
-    symbols, ranks, counts = np.unique(values.ravel().astype(np.int64), return_inverse=True, return_counts=True)
-    if symbols.size == 1:
-        return bytes([32 * _ONE]) + _leb128(_zigzag(int(symbols[0])))
-    lengths = code_lengths(counts)
-    return _table(symbols, lengths) + _packed(canonical_codes(lengths)[ranks], lengths[ranks])
+    low, span = int(values.min()), int(values.max()) - int(values.min())
+    if span > _WIDEST or not -(1 << 31) <= low <= low + span < 1 << 31:
+        raise ValueError(f"Expected values within int32, at most {_WIDEST} apart. Received: from {low} to {low + span}")
+    ranks = values.ravel().astype(np.int64) - low
+    lengths = code_lengths(np.bincount(ranks))
+    shortest, longest = int(lengths[lengths > 0].min()), int(lengths.max())
+    table = bytes([shortest - 1, longest - shortest]) + _leb128(2 * low if low >= 0 else -2 * low - 1) + _leb128(span)
+    if not span:
+        return table, b""
+    fields = np.where(lengths, lengths - shortest + 1, 0)
+    table += _packed(fields, np.full(span + 1, (longest - shortest + 1).bit_length()))
+    return table, _packed(canonical_codes(lengths)[ranks], lengths[ranks])
 
 
 def huffman_decode(data, shape):
@@ -187,48 +197,58 @@ def huffman_decode(data, shape):
         if len(data):
             raise ValueError(f"Expected no bytes for no values. Received: {len(data)} bytes")
         return np.zeros(shape, np.int32)
-    cursor = _Cursor(data)
-    symbols, lengths = _read_table(cursor)
+    symbols, lengths, place = _read_table(data)
     if symbols.size == 1:
-        if cursor.place < len(data):
-            raise ValueError(f"Expected {cursor.place} bytes. Received: {len(data)}")
+        if place < len(data):
+            raise ValueError(f"Expected {place} bytes. Received: {len(data)}")
         return np.full(shape, symbols[0], np.int32)
     order = np.argsort(lengths, kind="stable")
-    payload = np.frombuffer(data, np.uint8)[cursor.place :]
+    payload = np.frombuffer(data, np.uint8)[place:]
     return _decoded(payload, symbols[order].astype(np.int32), lengths[order], count).reshape(shape)
 
 
-def huffman_table_bytes(data):
-    """How many of the bytes that `huffman_encode` made are the table.
+def huffman_bits(indices, gap_bits=None):
+    """What a kernel with shared weights takes as Deep Compression stores it: gaps and entries, Huffman coded.
 
     Args:
-        data: the bytes.
+        indices: int array of any shape, 0 for a pruned weight, ``i`` from 1 on for the cluster.
+        gap_bits: width of a gap's field, bits, from 1 to 16; None takes what is smallest, from 3 to 8.
 
     Returns:
-        int, bytes; the other ``len(data)`` minus these are codes.
+        ``{"gap_bits": …, "entries": …, "weights": …, "indices": …, "tables": …}``: the width of a gap's field; the
+        number of entries, fillers included; and the bits of the codes of the entries, of the codes of the gaps, and of
+        both tables, each padded to whole bytes. Over the entries, these are the paper's "weight bits" and "index bits".
 
-    Raises:
-        ValueError: if the table is damaged.
+    Source: arXiv 1510.00149, tables 2 and 3.
 
     Example:
-        >>> huffman_table_bytes(huffman_encode([3, 3, 0, 3, 7, 3]))
-        6
+        >>> huffman_bits(np.array([0, 2, 0, 0, 1, 0]))
+        {'gap_bits': 3, 'entries': 2, 'weights': 8, 'indices': 8, 'tables': 80}
     """
-    if not len(data):
-        return 0
-    cursor = _Cursor(data)
-    _read_table(cursor)
-    return cursor.place
-
-
-def _zigzag(number):
-    return 2 * number if number >= 0 else -2 * number - 1
+    trials = []
+    for bits in _GAP_BITS if gap_bits is None else [gap_bits]:
+        gaps, entries = to_gaps(indices, bits)
+        streams = [_encoded(part) for part in (entries, gaps.astype(np.int64))]
+        weights, positions = (8 * len(codes) for _, codes in streams)
+        tables = sum(8 * len(table) for table, _ in streams)
+        own = {"gap_bits": bits, "entries": gaps.size, "weights": weights, "indices": positions, "tables": tables}
+        trials.append((weights + positions + tables, own))
+    return min(trials, key=lambda trial: trial[0])[1]
 
 
 def _leb128(number):
     """Seven bits to a byte, the lowest first; the highest bit says that more follow."""
     groups = [number >> shift & 127 for shift in range(0, max(number.bit_length(), 1), 7)]
     return bytes([group | 128 for group in groups[:-1]] + groups[-1:])
+
+
+def _read_leb128(data, place):
+    number = 0
+    for k, byte in enumerate(data[place : place + 5]):
+        number |= (byte & 127) << 7 * k
+        if byte < 128:
+            return number, place + k + 1
+    raise ValueError("Expected an integer of at most 5 bytes. Received: another")
 
 
 def _packed(codes, lengths):
@@ -241,89 +261,26 @@ def _packed(codes, lengths):
     return np.packbits(bits).tobytes()
 
 
-def _table(symbols, lengths):
-    low, span = int(symbols[0]), int(symbols[-1] - symbols[0])
-    shortest, longest = int(lengths.min()), int(lengths.max())
-    width = (longest - shortest).bit_length()
-    listed = b"".join(_leb128(gap) for gap in (np.diff(symbols) - 1).tolist())
-    listed = _leb128(symbols.size) + listed
-    if width:
-        listed += _packed(lengths - shortest, np.full(symbols.size, width))
-    kind, rest = _LIST, listed
-    width = (longest - shortest + 1).bit_length()
-    if (span + 1) * width // 8 < len(listed):
-        fields = np.zeros(span + 1, np.int64)
-        fields[symbols - low] = lengths - shortest + 1
-        ranged = _leb128(span) + _packed(fields, np.full(span + 1, width))
-        kind, rest = (_RANGE, ranged) if len(ranged) <= len(listed) else (kind, rest)
-    return bytes([32 * kind + shortest - 1, longest - shortest]) + _leb128(_zigzag(low)) + rest
-
-
-class _Cursor:
-    """Reads a table from bytes, and never beyond their end."""
-
-    def __init__(self, data):
-        self.data, self.place = data, 0
-
-    def take(self, count):
-        if count > len(self.data) - self.place:
-            raise ValueError(f"Expected {count} more bytes of a table. Received: {len(self.data) - self.place}")
-        self.place += count
-        return self.data[self.place - count : self.place]
-
-    def leb128(self):
-        number = shift = 0
-        while shift < 35:
-            byte = self.take(1)[0]
-            number |= (byte & 127) << shift
-            if byte < 128:
-                return number
-            shift += 7
-        raise ValueError("Expected an integer of at most 5 bytes. Received: a longer one")
-
-    def fields(self, count, width):
-        """``count`` integers of ``width`` bits, int64."""
-        bits = np.unpackbits(np.frombuffer(self.take((count * width + 7) // 8), np.uint8))
-        if bits[count * width :].any():
-            raise ValueError("Expected padding of zeros after a table. Received: other bits")
-        return bits[: count * width].reshape(count, width) @ (1 << np.arange(width)[::-1])
-
-
-def _read_table(cursor):
-    """The symbols in ascending order and the lengths of their codes, int64 ``(A,)`` each."""
-    kind, shortest = divmod(cursor.take(1)[0], 32)
-    if kind not in (_ONE, _RANGE, _LIST) or (kind == _ONE and shortest):
-        raise ValueError(f"Expected a Huffman table. Received: kind={kind}")
-    spread = 0 if kind == _ONE else cursor.take(1)[0]
-    folded = cursor.leb128()
+def _read_table(data):
+    """The symbols in ascending order, the lengths of their codes, int64 ``(A,)`` each, and where the table ends."""
+    folded, place = _read_leb128(data, 2)
+    span, place = _read_leb128(data, place)
     low = -(folded + 1 >> 1) if folded & 1 else folded >> 1
-    read = {_ONE: _read_one, _RANGE: _read_range, _LIST: _read_list}[kind]
-    symbols, above = read(cursor, spread)
-    symbols, lengths = symbols + low, above + shortest + 1
-    if not _INT32[0] <= low <= int(symbols.max(initial=low)) <= _INT32[1]:
-        raise ValueError(f"Expected symbols within int32. Received: from {low}")
-    if kind != _ONE and (lengths.max(initial=0) > LONGEST or _kraft(lengths) != 1 << LONGEST):
-        raise ValueError("Expected a table with a Kraft sum of 1. Received: another sum")
-    return symbols, lengths
-
-
-def _read_one(_cursor, _spread):
-    return np.zeros(1, np.int64), np.zeros(1, np.int64)
-
-
-def _read_range(cursor, spread):
-    fields = cursor.fields(cursor.leb128() + 1, (spread + 1).bit_length())
+    if span > _WIDEST or not -(1 << 31) <= low <= low + span < 1 << 31:
+        raise ValueError(f"Expected symbols within int32, at most {_WIDEST} apart. Received: {low} and {span} more")
+    if not span:
+        return np.array([low]), np.ones(1, np.int64), place
+    width = (data[1] + 1).bit_length()
+    end = place + ((span + 1) * width + 7) // 8
+    bits = np.unpackbits(np.frombuffer(data[place:end], np.uint8))
+    if end > len(data) or bits[(span + 1) * width :].any():
+        raise ValueError(f"Expected a table of {end} bytes. Received: another")
+    fields = bits[: (span + 1) * width].reshape(span + 1, width) @ (1 << np.arange(width)[::-1])
     symbols = np.flatnonzero(fields)
-    return symbols, fields[symbols] - 1
-
-
-def _read_list(cursor, spread):
-    count = cursor.leb128()
-    if count > len(cursor.data):  # every symbol takes a byte
-        raise ValueError(f"Expected a table within {len(cursor.data)} bytes. Received: {count} symbols")
-    gaps = [cursor.leb128() for _ in range(count - 1)]
-    symbols = np.cumsum([0, *(gap + 1 for gap in gaps)])
-    return symbols, cursor.fields(symbols.size, spread.bit_length())
+    lengths = fields[symbols] + data[0]
+    if lengths.max(initial=0) > LONGEST or _kraft(lengths) != 1 << LONGEST:
+        raise ValueError("Expected a table with a Kraft sum of 1. Received: another sum")
+    return symbols + low, lengths, end
 
 
 def _decoded(payload, symbols, lengths, count):

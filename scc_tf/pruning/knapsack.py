@@ -20,7 +20,7 @@ def edge_bits(kept, clusters):
     ``-log2(min(r_i c_j / d, 1)) - log2(f_k)`` for the edge from input ``i`` to channel ``j`` with a weight of cluster
     ``k``: ``r``, ``c`` and ``d`` are the densities of its row, its column and the kernel, ``f`` the share of its
     cluster among the edges. So an edge is cheap where many others are, as it is for the coder
-    (`scc_tf.coding.pruned`), which predicts positions from the same counts, and neighbours besides. Half an edge is
+    (`scc_tf.coding.kernels`), which predicts positions from the same counts, and neighbours besides. Half an edge is
     added to every count: what is empty so far is dear, not forbidden.
 
     Args:

@@ -7,10 +7,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from hypothesis.extra import numpy as hnp
 
-from scc_tf.coding import huffman_decode, huffman_encode, huffman_table_bytes
+from scc_tf.coding import huffman_bits, huffman_decode, huffman_encode
 from scc_tf.coding.huffman import canonical_codes, code_lengths
 
-INT32 = st.integers(-(2**31), 2**31 - 1)
 COUNTS = st.lists(st.integers(0, 50), max_size=40)
 
 
@@ -26,7 +25,7 @@ def least_cost(counts):
     return total
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(COUNTS)
 def test_lengths_are_those_of_huffman_and_fill_the_kraft_sum(counts):
     lengths = code_lengths(counts)
@@ -36,7 +35,7 @@ def test_lengths_are_those_of_huffman_and_fill_the_kraft_sum(counts):
     assert (0.5**used).sum() == {0: 0, 1: 0.5}.get(used.size, 1)
 
 
-@settings(deadline=None, max_examples=30)
+@settings(max_examples=30)
 @given(st.lists(st.integers(1, 60), min_size=2, max_size=5), st.integers(3, 4))
 def test_no_code_under_the_limit_is_shorter(counts, limit):
     kraft = [(np.dot(counts, a), a) for a in itertools.product(range(1, limit + 1), repeat=len(counts))]
@@ -55,7 +54,7 @@ def test_rare_symbols_keep_to_32_bits():
     assert np.dot(fibonacci, lengths) < 1.0001 * least_cost(fibonacci)
 
 
-@settings(deadline=None, max_examples=40)
+@settings(max_examples=40)
 @given(COUNTS)
 def test_canonical_codes_are_free_of_prefixes_and_in_order(counts):
     lengths = code_lengths(counts)
@@ -75,8 +74,14 @@ def check_round_trip(values):
     return data
 
 
-@settings(deadline=None, max_examples=80)
-@given(hnp.arrays(np.int32, hnp.array_shapes(min_dims=0, min_side=0, max_side=9), elements=st.integers(-9, 9) | INT32))
+@settings(max_examples=80)
+@given(
+    hnp.arrays(
+        np.int32,
+        hnp.array_shapes(min_dims=0, min_side=0, max_side=9),
+        elements=st.integers(-9, 9) | st.integers(0, 60_000),
+    )
+)
 def test_any_int32_array_survives(values):
     check_round_trip(values)
 
@@ -85,12 +90,11 @@ def test_any_int32_array_survives(values):
     ("values", "size"),
     [
         (np.zeros((3, 0), int), 0),
-        (np.full((100, 100), -3), 2),
-        (np.array(True), 2),
-        (np.array([-(2**31), 2**31 - 1] * 4), 14),
+        (np.full((100, 100), -3), 4),
+        (np.array(True), 4),
         (np.repeat(np.arange(64), 3), 6 + 64 // 8 + 144 - 2),
     ],
-    ids=["empty", "one symbol", "scalar", "far apart", "a field of one bit for each"],
+    ids=["empty", "one symbol", "scalar", "a field of one bit for each"],
 )
 def test_edges(values, size):
     assert len(check_round_trip(values)) == size
@@ -102,20 +106,20 @@ def test_codes_are_within_a_bit_of_the_entropy_and_across_blocks():
     data = check_round_trip(values)
     counts = np.unique(values, return_counts=True)[1]
     entropy = float(np.sum(counts * np.log2(values.size / counts)))
-    codes = 8 * (len(data) - huffman_table_bytes(data))
-    assert entropy < codes < 1.01 * entropy
-    assert huffman_table_bytes(data) < 40
+    bits = huffman_bits(values, gap_bits=1)
+    assert (bits["entries"], bits["weights"] // 8 + bits["tables"] // 8) == (values.size, len(data) + 4)
+    assert entropy < bits["weights"] < 1.01 * entropy
+    assert bits["tables"] < 8 * 40
 
 
 def test_long_codes_survive():
     counts = 2 ** np.arange(17)
-    check_round_trip(np.random.default_rng(0).permutation(np.repeat(np.arange(17) ** 5, counts)))
+    check_round_trip(np.random.default_rng(0).permutation(np.repeat(np.arange(17) ** 3, counts)))
 
 
 def slow_decode(data, count):
-    """The layout of the module's docstring, bit by bit, for kind 1 with a header of four bytes."""
-    assert data[0] // 32 == 1
-    shortest, spread, low, span = data[0] % 32 + 1, data[1], data[2] // 2, data[3]
+    """The layout of the module's docstring, bit by bit, with a header of four bytes."""
+    shortest, spread, low, span = data[0] + 1, data[1], data[2] // 2, data[3]
     bits = "".join(f"{byte:08b}" for byte in data[4:])
     width = (spread + 1).bit_length()
     fields = [int(bits[i * width : (i + 1) * width], 2) for i in range(span + 1)]
@@ -138,14 +142,11 @@ def test_the_bytes_are_laid_out_as_documented():
 
 
 def test_bytes_of_this_version_stay_readable():
-    """Frozen: if this fails, what was encoded before can no longer be read."""
-    assert huffman_decode(bytes.fromhex("20010003a1bc00"), 7).tolist() == [0, 1, 1, 3, 3, 3, 3]
-    listed = bytes.fromhex("4002dfc50804efa2040001a4f418")
-    assert huffman_decode(listed, 8).tolist() == [0, 1, 1, 3, 3, 3, 3, -70000]
-    assert huffman_decode(bytes.fromhex("0009"), 2).tolist() == [-5, -5]
+    assert huffman_decode(bytes.fromhex("00010003a1bc00"), 7).tolist() == [0, 1, 1, 3, 3, 3, 3]
+    assert huffman_decode(bytes.fromhex("00000900"), 2).tolist() == [-5, -5]
 
 
-@pytest.mark.parametrize("values", [np.arange(40) % 7 % 5, np.array([5, 5, 9, 10**6, -3] * 9), np.full(9, 300)])
+@pytest.mark.parametrize("values", [np.arange(40) % 7 % 5, np.array([5, 5, 9, 10**4, -3] * 9), np.full(9, 300)])
 def test_damage_raises_or_reads_something(values):
     data = huffman_encode(values)
     rng = np.random.default_rng(0)
@@ -173,6 +174,7 @@ def test_too_few_or_too_many_bytes_are_refused(change):
     [
         lambda: huffman_encode([0.5]),
         lambda: huffman_encode([2**31]),
+        lambda: huffman_encode([0, 2**16]),
         lambda: code_lengths([1, -1]),
         lambda: code_lengths([0.5]),
         lambda: code_lengths([1, 1, 1], limit=1),

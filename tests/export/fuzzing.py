@@ -1,4 +1,4 @@
-"""Packed files that somebody has tampered with: mutations of bytes, of architectures, of tensors, of lengths.
+"""Packed files that somebody has tampered with: mutations of bytes, of architectures, of weights.
 
 A case is known by a seed and its number alone, so that one that fails can be made again.
 """
@@ -6,20 +6,14 @@ A case is known by a seed and its number alone, so that one that fails can be ma
 import copy
 import functools
 import json
-import zlib
 
 import keras
 import numpy as np
 import tensorflow as tf
 
 import scc_tf
-from scc_tf.coding.mixing import LONGEST_TEXT, MixedCoder
-from scc_tf.export.packed import _functional, _pack_mixed, _pack_older, _unpack
-from scc_tf.export.packed.architecture import architecture_text, pack_architecture
-from scc_tf.export.packed.architecture import read_dictionary as architecture_dictionary
-from scc_tf.export.packed.extras import write_extras
-from scc_tf.export.packed.header import MIXED, frame, split_extras, unframe, with_extras
-from scc_tf.export.packed.mixed import read_dictionary
+from scc_tf.coding import Stream
+from scc_tf.export.packed import _framed, _read_text, _unpack, _write_text, packed_bytes
 
 L = keras.layers
 WEIGHTS = 100_000  # that a file may claim
@@ -77,18 +71,9 @@ def _models():
 
 
 def corpus():
-    """Contents of small files of several kinds, in all versions: list of bytes."""
+    """Contents of small files of several kinds: list of bytes."""
     keras.utils.clear_session(free_memory=False)  # layers without names are numbered from the first again
-    files = []
-    for model in map(_functional, _models()):
-        constants = []
-        text = architecture_text(model, constants)
-        extras = write_extras(model, constants)
-        ways = [_pack_mixed(model, text), _pack_older(model, text)]
-        if not isinstance(model, scc_tf.SelfCompressingModel):
-            ways.append(_pack_older(model, text, "huffman"))
-        files += [with_extras(data, extras) for data, _ in ways]
-    return files
+    return [packed_bytes(model) for model in _models()]
 
 
 def _tampered_bytes(data, rng):
@@ -178,27 +163,21 @@ def _one_of(choices, rng):
 
 @functools.cache
 def _text_of(data):
-    """The text of the architecture in a file's content, bytes."""
-    architecture, tensors, version = unframe(split_extras(data)[1])
-    if version == MIXED:
-        return MixedCoder(tensors).text(dictionary=read_dictionary())
-    return zlib.decompressobj(-15, zdict=architecture_dictionary()).decompress(architecture)
+    """The text of the architecture in a file's content, bytes, and about how many bytes it takes."""
+    text = _read_text(Stream(data[8:]))
+    return text, len(_content(text))
 
 
-def _with_text(data, text, rng):
-    """A file's content, bytes, with another text; what follows that in version 3 is noise."""
-    extras, rest = split_extras(data)
-    _, tensors, version = unframe(rest)
-    if version != MIXED:
-        return with_extras(frame(pack_architecture(text), tensors, version), extras)
-    coder = MixedCoder()
-    coder.text(bytes(b if 31 < b < 127 else 63 for b in text[:LONGEST_TEXT]), read_dictionary())
-    return with_extras(frame(b"", coder.getvalue() + rng.bytes(rng.integers(40)), MIXED), extras)
+def _content(text):
+    """A stream of a text, bytes; of one that holds more than ASCII, deflated."""
+    stream = Stream()
+    _write_text(stream, text)
+    return stream.getvalue()
 
 
-def with_checksum(data):
-    """The content with the checksum that belongs to it."""
-    return data[:4] + zlib.crc32(data[:4] + data[8:]).to_bytes(4, "little") + data[8:]
+def with_text(text, rest=b""):
+    """The content of a file with that text, bytes, and others behind it."""
+    return _framed((_content(text) + rest).ljust(1, b"\0"))
 
 
 def case(files, seed, number):
@@ -213,21 +192,18 @@ def case(files, seed, number):
     data = files[rng.integers(len(files))]
     kind = rng.random()
     if kind < 0.35:
-        return with_checksum((data[:8] + _tampered_bytes(data[8:], rng)).ljust(9, b"\0"))
-    extras, rest = split_extras(data)
-    architecture, tensors, version = unframe(rest)
-    if kind < 0.5:
-        return with_extras(frame(architecture, _tampered_bytes(tensors, rng), version), extras)
-    if kind < 0.55 and extras:
-        return with_extras(rest, _tampered_bytes(extras, rng))
-    text = _text_of(data)
+        return _framed(_tampered_bytes(data[8:], rng).ljust(1, b"\0"))
+    text, end = _text_of(data)
+    if kind < 0.55:
+        return _framed(data[8 : 8 + end] + _tampered_bytes(data[8 + end :], rng))
+    rest = rng.bytes(rng.integers(40))
     if kind < 0.65:
-        return _with_text(data, _tampered_bytes(text, rng), rng)
+        return with_text(_tampered_bytes(text, rng), rest)
     try:
         changed = json.dumps(_tampered_json(json.loads(text), rng), separators=(",", ":")).encode()
     except RecursionError:  # nested too deep to be written, not to be read
         changed = b"[" * 5_000
-    return _with_text(data, changed, rng)
+    return with_text(changed, rest)
 
 
 def outcome(data):

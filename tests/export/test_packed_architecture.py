@@ -1,16 +1,16 @@
 import json
+import zlib
 
 import keras
 import numpy as np
 import pytest
+from fuzzing import with_text
 from test_packed import check_restored, check_round_trip, configured
 
 import scc_tf
-from scc_tf.coding.mixing import MixedCoder
+from scc_tf.coding import Stream
 from scc_tf.export import load_packed, packed_bytes, save_packed
-from scc_tf.export.packed import architecture
-from scc_tf.export.packed.header import MIXED, PLAIN, frame
-from scc_tf.export.packed.mixed import read_dictionary
+from scc_tf.export.packed import _dictionary, _framed, _read_text, _write_text
 
 L = keras.layers
 
@@ -223,16 +223,10 @@ def test_what_cannot_be_restored_is_refused_and_nothing_is_written(make, message
     assert (tmp_path / "model.scc").read_bytes() == b"before"
 
 
-def crafted(text, folder, version=PLAIN):
+def crafted(text, folder):
     """A file with a valid checksum around any architecture."""
     text = text if isinstance(text, bytes) else json.dumps(text).encode()
-    if version == MIXED:
-        writer = MixedCoder()
-        writer.text(bytes(byte if 31 < byte < 127 else 63 for byte in text), read_dictionary())  # all it can hold
-        (folder / "crafted.scc").write_bytes(frame(b"", writer.getvalue(), MIXED))
-        return folder / "crafted.scc"
-    packer = architecture.zlib.compressobj(9, architecture.zlib.DEFLATED, -15, 9, 0, architecture.read_dictionary())
-    (folder / "crafted.scc").write_bytes(frame(packer.compress(text) + packer.flush(), b""))
+    (folder / "crafted.scc").write_bytes(with_text(text))
     return folder / "crafted.scc"
 
 
@@ -280,26 +274,33 @@ CODE = {"class_name": "__lambda__", "config": {"code": "4wEAAAA=", "defaults": N
     ],
     ids=range(28),
 )
-@pytest.mark.parametrize("version", [PLAIN, MIXED])
-def test_crafted_architectures_raise_without_harm(text, version, tmp_path):
-    path = crafted(text, tmp_path, version)
+def test_crafted_architectures_raise_without_harm(text, tmp_path):
+    path = crafted(text, tmp_path)
     with pytest.raises(ValueError, match=r"(?s)crafted.scc: Expected .* Received: "):
         load_packed(path)
 
 
-def test_texts_that_are_longer_than_allowed_take_another_version(monkeypatch):
-    model = sequential()
-    assert packed_bytes(model)[3] == MIXED
+@pytest.mark.parametrize("change", [lambda text: text[:100], lambda text: text.replace(b"row", b"r\xc3\xb6w")])
+def test_texts_that_are_long_or_not_ascii_are_deflated(change, monkeypatch):
+    text, stream = b'{"name":"row","layers":[]}' * 9, Stream()
     monkeypatch.setattr("scc_tf.export.packed.LONGEST_TEXT", 100)
-    assert packed_bytes(model)[3] == PLAIN
+    _write_text(stream, change(text))
+    assert _read_text(Stream(stream.getvalue())) == change(text)
 
 
 @pytest.mark.slow
 def test_a_text_that_grows_without_end_is_refused(tmp_path):
-    path = crafted(b" " * (1 << 25), tmp_path)
-    assert path.stat().st_size < 100_000
-    with pytest.raises(ValueError, match="deflate"):
-        load_packed(path)
+    stream, packed = Stream(), np.frombuffer(zlib.compress(b" " * (1 << 25)), np.uint8).astype(np.int64)
+    stream.text(b"")
+    with pytest.raises(ValueError, match="at most 2097152 characters"):
+        _write_text(stream, b" " * (1 << 25))
+    stream = Stream()
+    stream.text(b"", _dictionary())
+    stream.number(packed.size, "byte")
+    stream.uniform(packed, 8)
+    (tmp_path / "crafted.scc").write_bytes(_framed(stream.getvalue()))
+    with pytest.raises(ValueError, match=r"at most 2097152 bytes\. Received: a part"):
+        load_packed(tmp_path / "crafted.scc")
 
 
 def test_many_layers_count_together(tmp_path):
@@ -324,9 +325,3 @@ def test_the_history_of_cuts_is_left_out(tmp_path):
     size = len(packed_bytes(model))
     model.cuts = [{"kept": list(range(1000))}]
     assert len(packed_bytes(model)) == size
-
-
-def test_the_architecture_of_a_file_is_the_one_of_the_model():
-    model = sequential()
-    text = architecture.architecture_text(architecture.functional(model, scc_tf.SelfCompressingModel))
-    assert architecture.unpack_architecture(architecture.pack_architecture(text), 1000).name == "row"

@@ -13,8 +13,7 @@ def files():
     return corpus()
 
 
-def test_the_corpus_is_of_all_versions_and_sound(files):
-    assert {data[3] for data in files} == {1, 2, 3, 4}
+def test_the_corpus_is_sound(files):
     assert {outcome(data) for data in files} == {"loaded"}
     assert any(isinstance(_unpack(data, 10_000), scc_tf.SelfCompressingModel) for data in files)
 

@@ -8,7 +8,7 @@ import toy_problem as toy
 
 import scc_tf
 from scc_tf import layers
-from scc_tf.coding.mixing import encode_mixed
+from scc_tf.coding import Stream
 from scc_tf.size.entropy import LARGEST, RateTerm, ValueCosts
 
 # What a value costs --------------------------------------------------------------------------------------------------
@@ -140,7 +140,9 @@ def test_a_kernel_costs_about_what_a_coder_needs_that_knows_its_rows_and_channel
 @pytest.mark.slow
 def test_a_kernel_costs_about_what_it_takes_in_a_file():
     codes, _ = sparse_kernel()
-    stored = 8 * len(encode_mixed([codes.reshape(1, 1, *codes.shape)]))
+    stream, kernel = Stream(), codes.reshape(1, 1, *codes.shape)
+    stream.kernel(kernel, stream.channels(kernel))
+    stored = 8 * len(stream.getvalue())
     assert 0.8 < total_bits(dense_model(codes)) / stored < 1.2
 
 

@@ -16,7 +16,7 @@ from absl import logging
 from lab import datasets
 from lab.deep_compression.config import PRESETS, Config
 from lab.deep_compression.paper import COLUMNS, PAPER
-from lab.deep_compression.rates import layer_rates
+from lab.deep_compression.rates import huffman_parts, layer_rates
 from lab.deep_compression.stages import (
     Trainer,
     float_network,
@@ -76,7 +76,8 @@ def run(config, work_dir, compare=True, verbose=1):
         add_point("both", final, {"density": record["density"], **tuned})
     for clusters in _FEWER.get(config.model, QUANTIZED) if compare else ():
         add_point("sharing", *shared_network(trainer, model, "float", clusters, config.tune_steps, pruned=False))
-    files = {coder: packed_report(final, coder=coder) for coder in ("range", "huffman")}
+    file = packed_report(final)
+    parts = {"range": dataclasses.asdict(file) | {"table_bytes": 0}, "huffman": huffman_parts(final, file)}
     return {
         **provenance(config),
         "seconds": seconds + tuned["seconds"],
@@ -87,12 +88,12 @@ def run(config, work_dir, compare=True, verbose=1):
             "pruned_validation_error": record["validation_error"],
             "pruned_test_error": record["test_error"],
             "parameters": to_plain(final).count_params(),
-            "stored_bytes": files["range"].stored_bytes,
-            "huffman_bytes": files["huffman"].stored_bytes,
-            "ratio": float32_bytes / files["range"].stored_bytes,
-            "huffman_ratio": float32_bytes / files["huffman"].stored_bytes,
+            "stored_bytes": file.stored_bytes,
+            "huffman_bytes": parts["huffman"]["stored_bytes"],
+            "ratio": float32_bytes / file.stored_bytes,
+            "huffman_ratio": float32_bytes / parts["huffman"]["stored_bytes"],
         },
-        "rates": layer_rates(final, weights_by_layer(model), files["huffman"]),
-        "parts": {coder: dataclasses.asdict(report) for coder, report in files.items()},
+        "rates": layer_rates(final, weights_by_layer(model), file),
+        "parts": parts,
         "points": points,
     }, final

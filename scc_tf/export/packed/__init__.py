@@ -1,4 +1,4 @@
-"""A compressed model in one small file: its kernels as the entropy coder writes them, and all that they need.
+"""A compressed model in one small file: its architecture, its weights, and all that they need, in one adaptive stream.
 
 Kernels are compressed if they belong to self-compressing, weight-sharing or masked layers; a model may mix them. All
 other weights are stored as they are.
@@ -7,14 +7,25 @@ other weights are stored as they are.
 another process and on another machine. Training goes on after ``compile``, though not where it stopped: bit depths
 become the smallest integers that hold the codes, and latent kernels the quantized ones.
 
-The file holds a header (`scc_tf.export.packed.header`, with the layout of the bytes), the architecture
-(`scc_tf.export.packed.architecture`) and the tensors (`scc_tf.export.packed.tensors`); in version 3 both in one
-adaptive stream (`scc_tf.export.packed.mixed`), which is the smaller one for sparse kernels and for small models. It is
-written if it is the smaller one.
+``docs/scc-format.md`` specifies the file:
+
+=======  =====================================================================
+bytes    content
+=======  =====================================================================
+0-2      ``b"SCC"``
+3        version of the format, 5
+4-7      CRC-32 of all other bytes, little-endian
+8-       a stream of `scc_tf.coding.Stream`: the text of the architecture
+         (`scc_tf.export.packed.architecture`), the arrays that it lists
+         (`scc_tf.export.packed.state`), the weights (`scc_tf.export.packed.weights`)
+=======  =====================================================================
 """
 
 import dataclasses
-import math
+import functools
+import json
+import zlib
+from pathlib import Path
 
 import keras
 import numpy as np
@@ -22,27 +33,21 @@ from keras import ops
 
 from scc_tf.arguments import check_count, check_path, received
 from scc_tf.atomic import atomic_path
-from scc_tf.coding import Reader, Writer
-from scc_tf.coding.mixing import LONGEST_TEXT
-from scc_tf.coding.shared import check_coder
+from scc_tf.coding import LONGEST_TEXT, Stream, code_array
 from scc_tf.export.packed.answers import TOLERANCE, answer_error
-from scc_tf.export.packed.architecture import architecture_text, functional, pack_architecture, unpack_architecture
-from scc_tf.export.packed.bounds import LARGEST_TEXT, most_weights, most_work
-from scc_tf.export.packed.extras import read_extras, restore_states, write_extras
-from scc_tf.export.packed.header import MIXED, frame, split_extras, unframe, with_extras
-from scc_tf.export.packed.mixed import read_mixed, write_mixed
-from scc_tf.export.packed.quantized import quantized_kernels
-from scc_tf.export.packed.sparse import masked_kernels, shared_kernels, sparse_variables
-from scc_tf.export.packed.tensors import read_tensors, stored_arrays, version_for, write_tensors
+from scc_tf.export.packed.architecture import build_architecture, compact_architecture, functional
+from scc_tf.export.packed.bounds import LARGEST_TEXT, most_weights, parse
+from scc_tf.export.packed.state import read_state, restore_state, state_arrays
+from scc_tf.export.packed.weights import code_weights, sparse_variables, stored_arrays
 from scc_tf.graph import shared_levels
 from scc_tf.safety.contract import contract_of, verdict
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
 __all__ = ["PackedReport", "is_compressed", "load_packed", "packed_bytes", "packed_report", "save_packed"]
 
+_MAGIC, _VERSION, _HEADER = b"SCC", 5, 8
 _BYTES_PER_WEIGHT = 32
 _LONGEST_ERROR = 500  # characters
-_SPARSE_DENSITY = 0.3  # below it version 3 was always the smallest
 
 
 @dataclasses.dataclass(frozen=True)
@@ -51,28 +56,26 @@ class PackedReport:
 
     Attributes:
         stored_bytes: length of the file; the other numbers sum to it.
-        header_bytes: magic, version, checksum, and in versions 1 and 2 a length.
+        header_bytes: magic, version, checksum.
         architecture_bytes: layers, settings, connections.
-        code_bytes: what the weights of compressed kernels are: codes (with which channels are dead, their scales and
-            bounds), numbers of clusters, or the values of masked kernels.
-        index_bytes: where the weights of weight-sharing and masked kernels are: positions or gaps, and masks.
+        code_bytes: what the weights of compressed kernels are: codes (with which channels are dead), numbers of
+            clusters, or the values of masked kernels.
+        index_bytes: where the weights of weight-sharing and masked kernels are: positions and masks.
         codebook_bytes: centroids.
-        table_bytes: tables of the Huffman codes.
         exponent_bytes: exponents of the live channels.
         other_bytes: biases, batch statistics and every other variable; and the end of the stream.
-        extra_bytes: constants of the graph, and state of layers that is no variable: vocabularies, for example.
+        extra_bytes: arrays that are constants of the graph, or state of layers that is no variable.
         probe_error: largest difference between the answers of the model and of its file to a few inputs that are made
             up, relative to the largest answer or to 1 (`scc_tf.export.packed.answers`). None if they were not compared.
-        kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …, "tables": …,
-            "codebook": …}}``. Version 3 codes weights and positions of shared kernels together; there, what the
-            positions would take on their own counts as indices.
+        kernels: of weight-sharing and masked layers, bits: ``{layer name: {"weights": …, "indices": …,
+            "codebook": …}}``. Weights and positions of shared kernels are coded together; what the positions would
+            take on their own counts as indices.
         safe: whether the model that the file was read back to keeps the contract (`scc_tf.safety.Contract`) of the
             model that was saved; None without a contract, or where no file was written.
         safety_accuracy: of the model that the file was read back to, a fraction; None likewise.
         safety_drop: reference minus accuracy, a fraction; None likewise.
 
-    From ``code_bytes`` on all share one stream, in version 3 with the architecture too, so they are rounded from
-    fractions of a bit.
+    All share one stream, so they are rounded from fractions of a bit.
     """
 
     stored_bytes: int
@@ -83,7 +86,6 @@ class PackedReport:
     other_bytes: int
     index_bytes: int = 0
     codebook_bytes: int = 0
-    table_bytes: int = 0
     extra_bytes: int = 0
     probe_error: float | None = None
     kernels: dict = dataclasses.field(default_factory=dict)
@@ -138,81 +140,81 @@ def _check_compressed(model):
         )
 
 
-def _pack(model, coder, gap_bits):
-    """``(data, report)`` of the smallest file."""
-    check_coder(coder, gap_bits)
+def _pack(model):
+    """``(data, report)``."""
     model = _functional(model)
     _check_no_shared_levels(model)
-    constants = []
-    text = architecture_text(model, constants)
-    extras = write_extras(model, constants)
-    data, report = _smallest(model, text, coder, gap_bits)
-    extended = with_extras(data, extras)
-    sizes = {"stored_bytes": len(extended), "extra_bytes": len(extras)}
-    return extended, dataclasses.replace(
-        report, **sizes, header_bytes=report.header_bytes + len(extended) - len(data) - len(extras)
-    )
-
-
-def _smallest(model, text, coder, gap_bits):
-    if (coder == "huffman" and sparse_variables(model)) or len(text) > LONGEST_TEXT:
-        return _pack_older(model, text, coder, gap_bits)
-    files = [_pack_mixed(model, text)]
-    if not _is_sparse(model):
-        files.append(_pack_older(model, text, coder, gap_bits))
-    return min(files, key=lambda file: len(file[0]))
-
-
-def _is_sparse(model):
-    """Whether most weights are zeros, so that the mixed models are sure to need less: the others take seconds."""
-    kernels = [layer.quantized(fmt.name) for layer, fmt in quantized_kernels(model)]
-    kernels += [kernel.indices for _, kernel in shared_kernels(model)]
-    kernels += [kernel.variable for kernel in masked_kernels(model) if kernel.variable is not None]
-    left = sum(np.count_nonzero(ops.convert_to_numpy(kernel)) for kernel in kernels)
-    return left < _SPARSE_DENSITY * sum(math.prod(kernel.shape) for kernel in kernels)
-
-
-def _pack_mixed(model, text):
-    stream, bits, kernels = write_mixed(model, text)
-    data = frame(b"", stream, MIXED)
-    architecture = round(bits.pop("architecture") / 8)
-    return data, _report(data, architecture, len(stream) - architecture, bits, kernels)
-
-
-def _pack_older(model, text, coder="range", gap_bits=None):
-    writer, architecture = Writer(), pack_architecture(text)
-    bits, kernels = write_tensors(writer, model, coder, gap_bits)
-    tensors = writer.getvalue()
-    data = frame(architecture, tensors, version_for(model))
-    return data, _report(data, len(architecture), len(tensors), bits, kernels)
-
-
-def _report(data, architecture_bytes, tensor_bytes, bits, kernels):
-    for part in ("weights", "indices", "codebook", "tables"):
+    compact, constants = compact_architecture(model)
+    listed, arrays = state_arrays(model, constants)
+    stream = Stream()
+    _write_text(stream, json.dumps({**compact, **listed}, separators=(",", ":")).encode())
+    text_bits = stream.bits
+    for array in arrays:
+        code_array(stream, np.array(array, order="C"))
+    extra_bits = stream.bits - text_bits
+    bits, kernels = code_weights(stream, model)
+    content = stream.getvalue()
+    for part in ("weights", "indices", "codebook"):
         bits[part] = sum(own[part] for own in kernels.values())
-    bits["codes"] += bits.pop("weights")
-    sizes = {part: round(cost / 8) for part, cost in bits.items()}
-    return PackedReport(
-        stored_bytes=len(data),
-        header_bytes=len(data) - architecture_bytes - tensor_bytes,
-        architecture_bytes=architecture_bytes,
-        code_bytes=sizes["codes"],
-        exponent_bytes=sizes["exponents"],
-        other_bytes=tensor_bytes - sum(sizes.values()),
-        index_bytes=sizes["indices"],
-        codebook_bytes=sizes["codebook"],
-        table_bytes=sizes["tables"],
-        kernels=kernels,
+    bits = {"architecture": text_bits, "extra": extra_bits, "code": bits["codes"] + bits["weights"], **bits}
+    names = {"exponent": "exponents", "index": "indices"}
+    parts = ("architecture", "code", "exponent", "index", "codebook", "extra")
+    sizes = {part: round(bits[names.get(part, part)] / 8) for part in parts}
+    others = len(content) - sum(sizes.values())
+    data = _framed(content)
+    report = PackedReport(
+        len(data), _HEADER, other_bytes=others, kernels=kernels, **{f"{k}_bytes": v for k, v in sizes.items()}
     )
+    return data, report
 
 
-def packed_bytes(model, coder="range", gap_bits=None):
+def _write_text(stream, text):
+    if len(text) <= LONGEST_TEXT and all(31 < byte < 127 for byte in text):
+        stream.text(text, _dictionary())
+        return
+    if len(text) > LARGEST_TEXT:
+        raise ValueError(f"Expected an architecture of at most {LARGEST_TEXT} characters. Received: {len(text)}")
+    packed = np.frombuffer(zlib.compress(text, 9), np.uint8).astype(np.int64)
+    stream.text(b"", _dictionary())
+    stream.number(packed.size, "byte")
+    stream.uniform(packed, 8)
+
+
+def _read_text(stream):
+    if text := stream.text(dictionary=_dictionary()):
+        return text
+    size = stream.number(0, "byte")
+    if not 0 <= size <= LARGEST_TEXT:
+        raise ValueError(f"Expected at most {LARGEST_TEXT} bytes of text. Received: {size}")
+    packed = np.zeros(size, np.int64)
+    stream.uniform(packed, 8)
+    unpacker = zlib.decompressobj()
+    text = unpacker.decompress(packed.astype(np.uint8).tobytes(), LARGEST_TEXT)
+    if not unpacker.eof:
+        raise ValueError(f"Expected a text of at most {LARGEST_TEXT} bytes. Received: a part of one")
+    return text
+
+
+@functools.cache
+def _dictionary():
+    return (Path(__file__).parents[1] / "architecture.dict").read_bytes()
+
+
+def _framed(content):
+    """The content of a file around a stream, bytes."""
+    start = _MAGIC + bytes([_VERSION])
+    return start + _checksum(start + content) + content
+
+
+def _checksum(data):
+    return zlib.crc32(data).to_bytes(4, "little")
+
+
+def packed_bytes(model):
     """The content of the file that `save_packed` would write, without writing or reading it back.
 
     Args:
         model: as for `save_packed`.
-        coder: as for `save_packed`.
-        gap_bits: as for `save_packed`.
 
     Returns:
         bytes.
@@ -226,16 +228,14 @@ def packed_bytes(model, coder="range", gap_bits=None):
         >>> len(packed_bytes(scc_tf.self_compress(plain, initial_bit_depth=4))) < 100
         True
     """
-    return _pack(model, coder, gap_bits)[0]
+    return _pack(model)[0]
 
 
-def packed_report(model, coder="range", gap_bits=None):
+def packed_report(model):
     """What the file that `save_packed` would write is made of, without writing or reading it back.
 
     Args:
         model: as for `save_packed`.
-        coder: as for `save_packed`.
-        gap_bits: as for `save_packed`.
 
     Returns:
         `PackedReport`.
@@ -249,18 +249,15 @@ def packed_report(model, coder="range", gap_bits=None):
         >>> packed_report(scc_tf.share_weights(plain, clusters=2)).codebook_bytes > 0
         True
     """
-    return _pack(model, coder, gap_bits)[1]
+    return _pack(model)[1]
 
 
-def save_packed(model, path, coder="range", gap_bits=None):
+def save_packed(model, path):
     """Write a model to a packed file, and make sure that it can be read back.
 
     Args:
         model: built Sequential or functional model with self-compressing, weight-sharing or masked layers.
         path: the file; by custom it ends in ``.scc``. It is either written whole or left as it was.
-        coder: of weight-sharing and masked kernels: ``"range"``, whatever makes the file smallest, or ``"huffman"``,
-            that of Deep Compression; see `scc_tf.coding.shared`.
-        gap_bits: for Huffman, width of the gaps' field, bits; None takes what is smallest for each kernel.
 
     Returns:
         `PackedReport` with the size of the file, ``stored_bytes``, and of its parts.
@@ -269,7 +266,7 @@ def save_packed(model, path, coder="range", gap_bits=None):
         ValueError: if the model is subclassed or not built, has none of these layers, contains a layer that could
             not be restored (a Lambda, a class that is not registered with Keras) or kernels that are not finite; if
             the file would answer otherwise than the model; if a mask holds other numbers than 0 and 1; if ``path`` is
-            no file, or ``coder`` or ``gap_bits`` is none of the above.
+            no file.
 
     Example:
         >>> import scc_tf
@@ -280,7 +277,7 @@ def save_packed(model, path, coder="range", gap_bits=None):
         True
     """
     path = check_path("path", path)
-    data, report = _pack(model, coder, gap_bits)
+    data, report = _pack(model)
     restored = _unpack(data, max_weights=2 * sum(int(np.prod(w.shape)) for w in model.weights) + len(data) * 8)
     _check_same(model, restored)
     error = answer_error(model, restored)
@@ -320,7 +317,7 @@ def _unpack(data, max_weights):
     """The model of a file's content, bytes; whatever is wrong with them ends in one ValueError of one line."""
     try:
         return _read(data, most_weights(data, max_weights))
-    except Exception as error:  # whatever Keras and the coders make of bytes that nobody wrote, MemoryError included
+    except Exception as error:  # whatever Keras and the coder make of bytes that nobody wrote, MemoryError included
         text = " ".join(str(error).split())
         if not (isinstance(error, ValueError) and text.startswith("Expected")):
             text = f"Expected a packed model. Received: one that raises {type(error).__name__}: {text}"
@@ -328,17 +325,24 @@ def _unpack(data, max_weights):
 
 
 def _read(data, max_weights):
-    extras, rest = split_extras(data)
-    constants, states = read_extras(extras, max_weights)
-    architecture, tensors, version = unframe(rest)
-    if version == MIXED:
-        model = read_mixed(tensors, max_weights, constants)
-        _check_compressed(model)
-    else:
-        model = unpack_architecture(architecture, max_weights, constants)
-        _check_compressed(model)
-        read_tensors(Reader(tensors, most_work(data)), model, version)
-    restore_states(model, states)
+    if data[:3] != _MAGIC or len(data) <= _HEADER:
+        raise ValueError(f"Expected a packed model, starting with {_MAGIC}. Received: {data[:4]} ({len(data)} bytes)")
+    if data[3] != _VERSION:
+        raise ValueError(
+            f"Expected version {_VERSION} of the format. Received: version {data[3]}; save the model again with the "
+            "version of scc_tf that reads it"
+        )
+    if _checksum(data[:4] + data[_HEADER:]) != data[4:_HEADER]:
+        raise ValueError("Expected a packed model as it was written. Received: one whose checksum is wrong")
+    stream = Stream(data[_HEADER:])
+    compact = parse(_read_text(stream))
+    listed = {key: compact.pop(key) for key in ("constants", "state") if key in compact}
+    constants, states = read_state(stream, listed, max_weights)
+    model = build_architecture(compact, max_weights, constants)
+    _check_compressed(model)
+    code_weights(stream, model)
+    stream.check_end()
+    restore_state(model, states)
     return model
 
 

@@ -2,38 +2,25 @@
 
 The configuration that Keras writes for a small network takes 10 kB. Here every layer is ``[class, name, settings,
 calls]``, where the settings lack what the class sets by itself and the initializers, and the calls are left out of a
-layer that takes the output of the layer before it. In versions 1 and 2 the JSON text is deflated with a preset
-dictionary, the file ``architecture.dict``, which holds the texts of the networks in `scc_tf.models`: one of those, with
-other widths, takes 15 to 60 bytes. In version 3 it is the start of the stream, and takes 6 to 15.
-
-The dictionary is part of the format. It must never change: files written with it would become unreadable.
+layer that takes the output of the layer before it. The JSON text of it starts the stream. The model of texts knows the
+texts of the networks that ``architecture.dict`` holds: one of those, with other widths, takes 6 to 15 bytes. The
+dictionary is part of the format and never changes.
 
 Reading builds nothing but layers and operations of a list and classes registered with Keras
 (`scc_tf.allowed`), within bounds (`scc_tf.export.packed.bounds`).
-
-Source: RFC 1951 (deflate) and RFC 1950, section 2.2 (preset dictionaries).
 """
 
 import json
-import zlib
-from pathlib import Path
 
 import keras
 import numpy as np
 
 from scc_tf.allowed import ARRAYS, check_objects, resolve, tag_of
-from scc_tf.export.packed.bounds import LARGEST_TEXT, bounded, check_work, parse
+from scc_tf.export.packed.bounds import bounded, check_work
 from scc_tf.export.packed.settings import FIXED_DTYPE, minimal_settings, standard_settings
 from scc_tf.training import SelfCompressingModel, self_compressing_layers
 
-__all__ = [
-    "architecture_text",
-    "build_architecture",
-    "functional",
-    "pack_architecture",
-    "read_dictionary",
-    "unpack_architecture",
-]
+__all__ = ["build_architecture", "compact_architecture", "functional"]
 
 _TENSOR = "__keras_tensor__"
 _KINDS = dict(zip(ARRAYS, "tn", strict=True))
@@ -41,25 +28,22 @@ _CONSTANT = "#"  # the mark of a constant's number
 _BUILD = "build_config"
 
 
-def read_dictionary():
-    """The preset dictionary, bytes."""
-    return (Path(__file__).parents[1] / "architecture.dict").read_bytes()
+def compact_architecture(model):
+    """The architecture of a functional model, as JSON has it.
 
-
-def architecture_text(model, constants=None):
-    """The compact JSON text of a functional model.
+    Names, settings and shared layers are kept, initializers and the compilation are not.
 
     Args:
-        model: the model; names, settings and shared layers are kept, initializers and the compilation are not.
-        constants: list that gets ``(kind, array)`` of every array in the graph and in settings, whose number the text
-            has: of a tensor, ``"t"``, or of NumPy, ``"n"``.
+        model: the model.
 
     Returns:
-        bytes.
+        ``(compact, constants)``: dict; list of ``(kind, array)`` of every array in the graph and in settings, whose
+        number stands in its place: of a tensor, ``"t"``, or of NumPy, ``"n"``.
 
     Raises:
         ValueError: if a layer cannot be restored: a Lambda, a class not registered with Keras.
     """
+    constants = []
     with standard_settings():
         try:
             config = model.get_config()
@@ -69,57 +53,24 @@ def architecture_text(model, constants=None):
                 f"clip(x, array, array), it does not. Received: {model.name!r}: {' '.join(str(error).split())[:60]}…"
             ) from error
         config.pop("cuts", None)  # a history that only weights of the larger model need
-        compact = _compact_model(config, [] if constants is None else constants)
-        return json.dumps(compact, separators=(",", ":")).encode()
+        return _compact_model(config, constants), constants
 
 
-def pack_architecture(text):
-    """Deflate a text, bytes, with the preset dictionary; bytes."""
-    packer = zlib.compressobj(9, zlib.DEFLATED, -15, 9, zlib.Z_DEFAULT_STRATEGY, read_dictionary())
-    return packer.compress(text) + packer.flush()
-
-
-def unpack_architecture(data, max_weights, constants=()):
-    """Build the model whose architecture `pack_architecture` wrote, with fresh weights.
+def build_architecture(compact, max_weights, constants=()):
+    """Build the model of a `compact_architecture`, with fresh weights.
 
     Args:
-        data: the bytes.
+        compact: dict.
         max_weights: most weights that may be created, in all variables together.
-        constants: as for `build_architecture`.
+        constants: ``(kind, array)`` of the arrays whose numbers it has.
 
     Returns:
         `scc_tf.SelfCompressingModel`, not compiled; a plain functional model if no layer is self-compressing.
 
     Raises:
-        ValueError: if the bytes are damaged, name an unknown class, or ask for more than ``max_weights``.
+        ValueError: if it is damaged, names an unknown class, or asks for more than ``max_weights``.
     """
-    unpacker = zlib.decompressobj(-15, read_dictionary())
-    try:
-        text = unpacker.decompress(data, LARGEST_TEXT)
-    except zlib.error as error:
-        raise ValueError(f"Expected the architecture of a model as deflate stream. Received: {error}") from error
-    if not unpacker.eof or unpacker.unused_data:
-        raise ValueError(
-            f"Expected one complete deflate stream of at most {LARGEST_TEXT} bytes. Received: a part of one, or more"
-        )
-    return build_architecture(text, max_weights, constants)
-
-
-def build_architecture(text, max_weights, constants=()):
-    """Build the model of an `architecture_text`, with fresh weights.
-
-    Args:
-        text: bytes.
-        max_weights: as for `unpack_architecture`.
-        constants: ``(kind, array)`` of the arrays whose numbers the text has.
-
-    Returns:
-        As `unpack_architecture`.
-
-    Raises:
-        ValueError: as `unpack_architecture`.
-    """
-    config = _full_model(parse(text), constants, max_depth=20)
+    config = _full_model(compact, constants, max_depth=20)
     check_work(config)
     if "cuts" in config or not isinstance(config.get("starting_weights", 0), int | float | None):
         raise ValueError("Expected a model without a history of cuts. Received: one, or starting_weights of no number")

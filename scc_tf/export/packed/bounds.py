@@ -9,8 +9,7 @@ nesting                     100 levels, of lists, objects and models together
 a string, an integer        65,536 characters, 64 bits
 layers and other objects    8,192, those in a nested model once per call of it
 tensors between layers      65,536, with 2^28 elements each, the batch aside
-entries of tables           2^25, and 8,192 more per byte, in versions 1 and 2; version 3 cannot decode more than its
-                            bytes hold, which is 23,000 decisions a byte at most
+decisions of the decoder     23,000 a byte
 ==========================  ===========================================================================================
 
 The smallest files that were seen have 130 weights per byte; those of kernels that are all zeros need no bytes for them.
@@ -25,11 +24,10 @@ import threading
 import keras
 from keras.src.saving.serialization_lib import SafeModeScope
 
-__all__ = ["LARGEST_TEXT", "bounded", "check_work", "most_weights", "most_work", "parse"]
+__all__ = ["LARGEST_TEXT", "bounded", "check_work", "most_weights", "parse"]
 
 LARGEST_TEXT = 1 << 21  # bytes
 _FREE_WEIGHTS, _WEIGHTS_PER_BYTE = 1 << 24, 1 << 12
-_FREE_WORK, _WORK_PER_BYTE = 1 << 25, 1 << 13
 _DEEPEST = 100
 _LONGEST_STRING = 1 << 16
 _MOST_OBJECTS = 1 << 13
@@ -42,11 +40,6 @@ _LOCK = threading.RLock()  # a layer of the file may itself load one
 def most_weights(data, allowed):
     """How many weights a file's content, bytes, may claim if the caller allows ``allowed``."""
     return min(allowed, _FREE_WEIGHTS + _WEIGHTS_PER_BYTE * len(data))
-
-
-def most_work(data):
-    """How many entries of tables a file of version 1 or 2 may be decoded with."""
-    return _FREE_WORK + _WORK_PER_BYTE * len(data)
 
 
 def parse(text):

@@ -23,7 +23,7 @@ def slow_gaps(flat, bits):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(st.data(), st.sampled_from([1, 2, 3, 4, 5, 8, 16, 32]), st.sampled_from([np.int8, np.int64, np.float32, bool]))
 def test_any_array_survives_in_the_fewest_fields(data, bits, dtype):
     mask = data.draw(hnp.arrays(np.int8, data.draw(SHAPES), elements=st.sampled_from([0] * 9 + [1, -3])))

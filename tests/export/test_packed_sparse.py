@@ -1,9 +1,4 @@
-"""Version 3 of packed files: one adaptive stream."""
-
-import subprocess
-import sys
-import zlib
-from pathlib import Path
+"""What sparse networks take in a packed file, and what their files keep."""
 
 import keras
 import numpy as np
@@ -13,15 +8,12 @@ from hypothesis import strategies as st
 from keras import ops
 from lab import models
 from test_packed import check_restored, check_round_trip
-from test_packed_damage import in_version
 from test_packed_shared import check_restored as check_sparse_restored
 from test_packed_shared import masked_model, mixed_model
 
 import scc_tf
 from scc_tf.export import load_packed, packed_bytes, save_packed
 from scc_tf.export.packed import _unpack, packed_report
-from scc_tf.export.packed.header import MIXED, PLAIN
-from scc_tf.export.packed.mixed import read_dictionary
 from scc_tf.training import self_compressing_layers
 
 
@@ -55,20 +47,18 @@ def assign_codes(layer, codes, exponents):
 @pytest.mark.parametrize("density", [0.0, 0.1, 1.0])
 @pytest.mark.parametrize("exponents", [True, False], ids=["shared", "individual"])
 def test_every_density_round_trips(density, exponents, tmp_path):
-    model = sparse_model(density=density, exponents=exponents)
-    check_round_trip(model, tmp_path)
-    check_restored(model, _unpack(in_version(MIXED, model), 10_000))
+    check_round_trip(sparse_model(density=density, exponents=exponents), tmp_path)
 
 
 @pytest.mark.slow
 @pytest.mark.parametrize("seed", range(3))
 def test_kernels_with_masks_and_shared_weights_round_trip(seed):
     for model in (mixed_model(), masked_model(0.1 * seed)):
-        check_sparse_restored(model, _unpack(in_version(MIXED, model), 100_000))
+        check_sparse_restored(model, _unpack(packed_bytes(model), 100_000))
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=20)
+@settings(max_examples=20)
 @given(
     st.lists(st.floats(-40, 20, width=32) | st.integers(-300, 80).map(lambda n: n / 8), min_size=4, max_size=4),
     st.booleans(),
@@ -78,7 +68,7 @@ def test_any_exponents(exponents, shared):
     inputs = keras.Input((3,))
     model = scc_tf.SelfCompressingModel(inputs, scc_tf.layers.Dense(4)(inputs), name="one")
     assign_codes(model.layers[-1], np.arange(12).reshape(3, 4) % 5 - 2, exponents)
-    check_restored(model, _unpack(in_version(MIXED, model), 1000))
+    check_restored(model, _unpack(packed_bytes(model), 1000))
 
 
 @pytest.mark.slow
@@ -86,24 +76,6 @@ def test_one_exponent_for_a_kernel_takes_about_a_byte():
     shared, individual = (packed_report(sparse_model(exponents=exponents)) for exponents in (True, False))
     assert shared.exponent_bytes <= 4
     assert individual.exponent_bytes > 10
-
-
-@pytest.mark.slow
-def test_the_version_is_that_of_the_smallest_file():
-    sparse, dense = sparse_model(), scc_tf.self_compress(models.cifar_cnn(seed=0), 6)
-    assert packed_bytes(sparse) == in_version(MIXED, sparse)
-    assert packed_bytes(dense) == in_version(PLAIN, dense)
-    shared = scc_tf.share_weights(scc_tf.to_plain(masked_model()), clusters=4)
-    assert packed_bytes(shared)[3] == 3
-    assert packed_bytes(shared, "huffman")[3] == 2
-
-
-@pytest.mark.slow
-def test_it_is_smaller_than_the_others():
-    model = sparse_model()
-    report = packed_report(model)
-    assert report.header_bytes == 8
-    assert report.stored_bytes < 0.8 * len(in_version(PLAIN, model))
 
 
 @pytest.mark.slow
@@ -140,57 +112,3 @@ def test_known_networks_take_few_bytes_for_the_architecture(name):
     model.get_layer("head").bit_depth.assign([3] * 10)
     smaller, _ = scc_tf.remove_dead_channels(model)
     assert packed_report(smaller).architecture_bytes < 15
-
-
-NO_NUMBA = """
-import sys
-import scc_tf
-from scc_tf.export import load_packed
-load_packed(sys.argv[1])
-assert "numba" not in sys.modules
-"""
-
-
-@pytest.mark.slow
-def test_older_files_are_read_without_numba(tmp_path):
-    (tmp_path / "model.scc").write_bytes(in_version(PLAIN, sparse_model()))
-    subprocess.run([sys.executable, "-c", NO_NUMBA, str(tmp_path / "model.scc")], check=True, capture_output=True)
-
-
-def golden_model():
-    """What `GOLDEN` holds."""
-    inputs = keras.Input((4, 4, 1), name="image")
-    x = keras.layers.Flatten(name="flatten")(scc_tf.layers.Conv2D(3, 3, name="conv")(inputs))
-    x = scc_tf.layers.Dense(4, name="dense")(x)
-    model = scc_tf.SelfCompressingModel(inputs, scc_tf.layers.Dense(2, name="head")(x), name="golden")
-    conv, dense, head = self_compressing_layers(model)
-    assign_codes(conv, (np.arange(27) % 7 % 3 - 1.0).reshape(conv.kernel.shape), [-2.5] * 3)
-    assign_codes(dense, (np.arange(48) % 11 // 10 * 3.0).reshape(12, 4), [-3.3, 1, -3, 0.1])
-    assign_codes(head, np.float64([[1, 0], [-1, 0], [2, 0], [0, 0]]), [-4.125, 0])
-    conv.bias.assign([0.25, 0, -1])
-    dense.bias.assign([1e-3, 0, -2, 0.7])
-    return model
-
-
-@pytest.mark.slow
-def test_files_of_version_3_stay_readable():
-    """Frozen: if this fails, files that were written before can no longer be read."""
-    assert (len(read_dictionary()), zlib.crc32(read_dictionary())) == DICTIONARY
-    assert packed_bytes(golden_model()).hex() == GOLDEN
-    check_restored(golden_model(), _unpack(bytes.fromhex(GOLDEN), 1000))
-
-
-SAVED = sorted((Path(__file__).parents[2] / "saved_models").glob("*.scc"))
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("path", SAVED, ids=lambda path: path.stem)
-def test_the_saved_networks_are_still_read(path):
-    assert load_packed(path).name in models.__all__
-
-
-DICTIONARY = (43373, 512200936)
-GOLDEN = (
-    "53434303e176f4b9ff221179cd37f50963fa0efd7707600c2ccf8fbd690eacc2f7e9d36191cc5bd297974c02e142ba15"
-    "397c33e5db508e3d31221902fa30154852d92187c75b11db484ae83affe66688da"
-)

@@ -10,13 +10,13 @@ import stateful_nets
 from keras import layers
 
 import scc_tf
-from scc_tf.coding.mixing import MixedCoder
-from scc_tf.export.packed.extras import read_extras, write_extras
-from scc_tf.export.packed.header import split_extras, with_extras
+from scc_tf.coding import Stream
+from scc_tf.export.packed import _read_text
+from scc_tf.export.packed.state import read_state, restore_state, state_arrays
 from scc_tf.graph import probe_inputs
 
 NETS = stateful_nets.STATES | {f"constant {name}": make for name, make in stateful_nets.CONSTANTS.items()}
-WITHOUT_EXTRAS = {"normalization", "inverted", "of all axes", "nested", "bins", "constant of a variable"}
+WITHOUT_ARRAYS = {"normalization", "inverted", "of all axes", "nested", "bins", "constant of a variable"}
 
 
 @pytest.fixture(scope="module")
@@ -33,63 +33,35 @@ def test_a_file_answers_as_its_model(name, tmp_path):
     inputs = keras.tree.map_structure(keras.ops.convert_to_tensor, probe_inputs(small, seed=1))
     np.testing.assert_array_equal(scc_tf.load_packed(tmp_path / "model.scc")(inputs), small(inputs))
     assert report.probe_error == 0
-    assert (report.extra_bytes == 0) == (name in WITHOUT_EXTRAS | {"of given numbers", "built by configuration"})
+    assert report.extra_bytes == 0 or name not in WITHOUT_ARRAYS
     parts = [f.name for f in dataclasses.fields(report)[1:] if f.name.endswith("_bytes")]
     assert sum(getattr(report, part) for part in parts) == report.stored_bytes
 
 
-def test_extras_go_with_the_coder_of_deep_compression(tmp_path):
-    shared = scc_tf.share_weights(stateful_nets.STATES["words"](), clusters=2)
-    scc_tf.save_packed(shared, tmp_path / "model.scc", coder="huffman")
-    inputs = keras.ops.convert_to_tensor(probe_inputs(shared))
-    np.testing.assert_array_equal(scc_tf.load_packed(tmp_path / "model.scc")(inputs), shared(inputs))
-
-
 @pytest.mark.parametrize(
-    ("header", "message"),
+    ("listed", "message"),
     [
-        ({"constants": [["t", "float32", [1 << 40]]], "layers": {}}, "at most 1000 elements"),
-        ({"constants": [["t", "float32", [-1]]], "layers": {}}, "Expected an array of"),
-        ({"constants": [["t", "O", [1]]], "layers": {}}, "Expected an array of"),
-        ({"constants": [], "layers": {"0": [{}, {"../evil": ["text"]}]}}, "below a folder"),
-        ({"constants": [], "layers": {"0": [{}, {"/etc/evil": ["text"]}]}}, "below a folder"),
-        ({"constants": [], "layers": {"0": [{}, {"large.bin": [1 << 40, 1]}]}}, "at most 1000 elements"),
-        ({"constants": [], "layers": {"0": [{}, {"large.bin": [1, 1 << 40]}]}}, "at most 1000 elements"),
+        ({"constants": [["t", "float32", [1 << 40]]]}, "at most 1000 elements"),
+        ({"constants": [["t", "float32", [-1]]]}, "Expected an array of"),
+        ({"constants": [["t", "O", [1]]]}, "Expected an array of"),
+        ({"state": {"0": [{}, {"../evil": ["text"]}]}}, "below a folder"),
+        ({"state": {"0": [{}, {"/etc/evil": ["text"]}]}}, "below a folder"),
+        ({"state": {"0": [{}, {"large.bin": [1 << 40, 1]}]}}, "at most 1000 elements"),
+        ({"state": {"0": [{}, {"large.bin": [1, 1 << 40]}]}}, "at most 1000 elements"),
+        ({"state": {"99": [{}, {"vocabulary.txt": ["red"]}]}}, "states of layers from 0"),
     ],
 )
-def test_extras_of_anyone_are_bounded(header, message):
-    coder = MixedCoder()
-    coder.text(json.dumps(header).encode())
-    with pytest.raises(ValueError, match=message):
-        read_extras(coder.getvalue(), 1000)
-
-
-def test_damaged_extras_are_refused(words, tmp_path):
+def test_state_of_anyone_is_bounded(words, listed, message, tmp_path):
     data = scc_tf.export.packed.packed_bytes(words)
-    extras, rest = split_extras(data)
-    assert with_extras(rest, extras) == data
-    path = tmp_path / "damaged.scc"
-    for place in (0, 9, len(extras) // 2, len(extras) - 1):
-        changed = extras[:place] + bytes([extras[place] ^ 255]) + extras[place + 1 :]
-        path.write_bytes(with_extras(rest, changed))
-        try:
-            scc_tf.load_packed(path)
-        except ValueError as error:
-            assert "\n" not in str(error)
+    stream = Stream(data[8:])
+    compact = json.loads(_read_text(stream))
+    states = read_state(stream, {"state": compact["state"]}, 10_000)[1]
+    with pytest.raises(ValueError, match=message):
+        restore_state(words, states | read_state(Stream(bytes(99)), listed, 1000)[1])
 
 
-def test_extras_of_a_layer_that_is_not_there(words, tmp_path):
-    _, rest = split_extras(scc_tf.export.packed.packed_bytes(words))
-    header = {"constants": [], "layers": {"99": [{}, {"vocabulary.txt": ["red"]}]}}
-    coder = MixedCoder()
-    coder.text(json.dumps(header).encode())
-    (tmp_path / "model.scc").write_bytes(with_extras(rest, coder.getvalue()))
-    with pytest.raises(ValueError, match="states of layers from 0"):
-        scc_tf.load_packed(tmp_path / "model.scc")
-
-
-def test_a_model_without_extras_has_none():
-    assert write_extras(scc_tf.self_compress(keras.Sequential([keras.Input((2,)), layers.Dense(2)])), []) == b""
+def test_a_model_without_state_lists_none():
+    assert state_arrays(scc_tf.self_compress(keras.Sequential([keras.Input((2,)), layers.Dense(2)])), []) == ({}, [])
 
 
 @keras.saving.register_keras_serializable(package="test_packed_extras")
