@@ -1,6 +1,6 @@
 """What public functions accept: checks that name the argument and say what was received, in one line.
 
-Every check returns the value as the caller will use it: a float, an int, a path, an array.
+Every check raises ``ValueError``, or returns the value as the caller will use it: a float, an int, a path, an array.
 """
 
 import math
@@ -37,21 +37,9 @@ def received(name, value):
 
 
 def check_number(name, value, low=-math.inf, high=math.inf, *, above=None, below=None):
-    """A finite real number in ``[low, high]``, above ``above`` and below ``below`` where those are given.
+    """A finite real number as a float: in ``[low, high]``, above ``above`` and below ``below`` where those are given.
 
-    Args:
-        name: of the argument, for the error.
-        value: what the caller was handed. Strings, None, booleans and NaN are no numbers; a scalar of NumPy is one.
-        low: smallest value.
-        high: largest value.
-        above: value that it must exceed, in place of ``low``.
-        below: value that it must not reach, in place of ``high``.
-
-    Returns:
-        float.
-
-    Raises:
-        ValueError: if it is none.
+    Strings, None, booleans and NaN are no numbers; a scalar of NumPy or TensorFlow is one.
 
     Example:
         >>> check_number("threshold", 1, 0, 1)
@@ -67,18 +55,7 @@ def check_number(name, value, low=-math.inf, high=math.inf, *, above=None, below
 
 
 def check_count(name, value, least=1, most=None):
-    """A whole number from ``least`` to ``most``; a float is none, not even 2.0.
-
-    Returns:
-        int.
-
-    Raises:
-        ValueError: if it is none.
-
-    Example:
-        >>> check_count("every", 200)
-        200
-    """
+    """A whole number from ``least`` to ``most`` as an int; a float is none, not even 2.0."""
     whole = _whole(value)
     if whole is None or whole < least or (most is not None and whole > most):
         bounds = f"of at least {least}" if most is None else f"from {least} to {most}"
@@ -87,18 +64,14 @@ def check_count(name, value, least=1, most=None):
 
 
 def check_choice(name, value, choices):
-    """One of ``choices``, which are strings.
-
-    Raises:
-        ValueError: if it is none of them.
-    """
+    """One of ``choices``, which are strings."""
     if not isinstance(value, str) or value not in tuple(choices):
         raise ValueError(f"Expected {name} to be one of {tuple(choices)}. {received(name, value)}")
     return value
 
 
 def check_array(name, values, *, least=1, dtypes="fiub", shape=None):
-    """A NumPy array of numbers, all of them finite, with at least ``least`` rows.
+    """A NumPy array of finite numbers, with at least ``least`` rows; ``values`` itself if it is one.
 
     Args:
         name: of the argument, for the error.
@@ -106,16 +79,6 @@ def check_array(name, values, *, least=1, dtypes="fiub", shape=None):
         least: fewest entries along the first axis.
         dtypes: kinds of type that are allowed, letters of ``numpy.dtype.kind``.
         shape: sizes that the array must have, the first one of the rows included; None leaves a size open.
-
-    Returns:
-        numpy array; ``values`` itself if it is one.
-
-    Raises:
-        ValueError: if it is none.
-
-    Example:
-        >>> check_array("images", [[0.0, 1.0]], shape=(None, 2)).shape
-        (1, 2)
     """
     try:
         array = values if isinstance(values, np.ndarray) else np.asarray(values)
@@ -126,17 +89,15 @@ def check_array(name, values, *, least=1, dtypes="fiub", shape=None):
     if len(array) < least:
         count = "one example" if least == 1 else f"{least} examples"
         raise ValueError(f"Expected {name} of at least {count}. {received(name, array)}")
-    if shape is not None and not _fits(array.shape, shape):
+    if shape is not None and not (
+        array.ndim == len(shape) and all(want in (None, have) for want, have in zip(shape, array.shape, strict=True))
+    ):
         raise ValueError(f"Expected {name} of shape {tuple(shape)}. {received(name, array)}")
     return check_finite(name, array)
 
 
 def check_finite(name, array):
-    """An array without NaN and infinities.
-
-    Raises:
-        ValueError: if it has any; the message counts them.
-    """
+    """An array without NaN and infinities."""
     if array.dtype.kind in "fc" and not (finite := np.isfinite(array)).all():
         count = np.sum(~finite)
         raise ValueError(f"Expected {name} to be finite. {received(name, array)}, with {count} that are not")
@@ -144,20 +105,7 @@ def check_finite(name, array):
 
 
 def check_path(name, path, *, exists=False):
-    """The path of a file: not a folder, and nothing that is a file in place of its folders.
-
-    Args:
-        name: of the argument, for the error.
-        path: string or path.
-        exists: whether the file must be there already.
-
-    Returns:
-        `pathlib.Path`.
-
-    Raises:
-        ValueError: if it is none, or is a folder.
-        FileNotFoundError: if ``exists`` and it is not there.
-    """
+    """The path of a file, which may be made later unless it ``exists``: no folder, and in no file."""
     try:
         path = Path(path)
     except TypeError as error:
@@ -166,26 +114,23 @@ def check_path(name, path, *, exists=False):
         raise ValueError(f"Expected {name} to be the path of a file. Received: {name}={str(path)!r}, a folder")
     if exists and not path.exists():
         raise FileNotFoundError(f"Expected {name} to be an existing file. Received: {name}={str(path)!r}")
-    if blocking := next((str(p) for p in path.parents if p.exists() and not p.is_dir()), None):
+    if blocking := _file_in(path.parents):
         raise ValueError(f"Expected {name} in a folder. Received: {name}={str(path)!r}; {blocking!r} is a file")
     return path
 
 
 def check_folder(name, path):
-    """The path of a folder, which may be made later: no file, and nothing that is a file in place of its folders.
-
-    Returns:
-        `pathlib.Path`.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """The path of a folder, which may be made later: no file, and in no file."""
     if path == "" or not isinstance(path, str | os.PathLike):
         raise ValueError(f"Expected {name} to be the path of a folder. {received(name, path)}")
     path = Path(path)
-    if blocking := next((str(p) for p in (path, *path.parents) if p.exists() and not p.is_dir()), None):
+    if blocking := _file_in((path, *path.parents)):
         raise ValueError(f"Expected {name} to be a folder. Received: {name}={str(path)!r}; {blocking!r} is a file")
     return path
+
+
+def _file_in(paths):
+    return next((str(path) for path in paths if path.exists() and not path.is_dir()), None)
 
 
 def _real(value):
@@ -208,7 +153,3 @@ def _whole(value):
         return operator.index(value)
     except TypeError:
         return None
-
-
-def _fits(shape, wanted):
-    return len(shape) == len(wanted) and all(want in (None, have) for want, have in zip(wanted, shape, strict=True))

@@ -9,16 +9,9 @@ __all__ = ["atomic_path"]
 
 @contextlib.contextmanager
 def atomic_path(path):
-    """Write to a temporary file beside ``path``; it takes the place of ``path`` when the block has succeeded.
+    """Yields a temporary path beside ``path`` to write to; it takes the place of ``path`` when the block has succeeded.
 
-    The folder is made if need be. If the block raises, the temporary file is removed and ``path`` is as before.
-
-    Args:
-        path: the file to write.
-
-    Yields:
-        `pathlib.Path` of the temporary file; it ends as ``path`` does, since many writers look at the
-        suffixes (``.weights.h5``).
+    The folder is made if need be. The temporary name ends as ``path`` does: many writers look at suffixes.
 
     Example:
         >>> with atomic_path("/tmp/scc_tf_note.txt") as partial:

@@ -21,7 +21,7 @@ _OF_LOGITS = {  # losses that put the border between two classes at 0
 
 
 def classes_of(model, name="model", loss=None):
-    """The number of classes that a model tells apart, without running it.
+    """The number of classes that a model tells apart, at least 2, without running it.
 
     ====================  =====================================================================================
     output                answer
@@ -35,9 +35,6 @@ def classes_of(model, name="model", loss=None):
         model: built Sequential or functional model with one output; any number of inputs.
         name: what to call it in an error.
         loss: that it is trained with; None: the one that it is compiled with, if any.
-
-    Returns:
-        int, at least 2.
 
     Raises:
         ValueError: if the outputs are none of these: several outputs, one for every pixel or step, or one unit that
@@ -60,7 +57,7 @@ def classes_of(model, name="model", loss=None):
 
 
 def class_labels(labels, classes_or_model, count=None, name="labels", loss=None):
-    """Labels of any form that ``fit`` takes, as class numbers.
+    """Labels of any form that ``fit`` takes, as class numbers: int64 ``(N,)``.
 
     Args:
         labels: whole numbers ``(N,)`` or ``(N, 1)`` in [0, K); or one-hot rows ``(N, K)``.
@@ -68,9 +65,6 @@ def class_labels(labels, classes_or_model, count=None, name="labels", loss=None)
         count: ``N``; None takes any, but 0.
         name: of the argument, for the error.
         loss: of the model, see `classes_of`.
-
-    Returns:
-        int64 ``(N,)``.
 
     Raises:
         ValueError: if they are none. Rows of 0 and 1 are none where each unit has a sigmoid or a binary loss: there
@@ -88,22 +82,21 @@ def class_labels(labels, classes_or_model, count=None, name="labels", loss=None)
         raise ValueError(f"Expected {name} to hold one label per example, {count}. {received(name, array)}")
     if array.ndim == 2 and array.shape[1] == 1:
         array = array[:, 0]
-    wanted = (
-        f"Expected {name} to hold one class per example: whole numbers ({len(array)},), or one-hot rows of {classes}"
-    )
+    wanted = f"Expected {name} to hold one class per example: whole numbers ({len(array)},)"
+    rows = f"{wanted}, or one-hot rows of {classes}"
     if array.ndim == 2 and array.shape[1] == classes and (model is None or model.outputs[0].shape[1] == classes):
         if not ((array == 0) | (array == 1)).all() or (np.sum(array, axis=1) != 1).any():
-            raise ValueError(f"{wanted}; these rows are not one-hot. {received(name, array)}")
-        if model is not None and _answers_several(model, loss):
+            raise ValueError(f"{rows}; these rows are not one-hot. {received(name, array)}")
+        sigmoid = model is not None and last_activation(model) is keras.activations.sigmoid
+        if sigmoid or (loss or "").startswith("binary"):
             raise ValueError(
-                f"{wanted.partition(', or')[0]}; rows of 0 and 1 may be several answers where each unit has its own. "
-                f"{received(name, array)}"
+                f"{wanted}; rows of 0 and 1 may be several answers where each unit has its own. {received(name, array)}"
             )
         return array.argmax(axis=1)
     whole = array.ndim == 1 and (array.dtype.kind != "f" or (array == np.round(array)).all())
     if not whole or loss in _OF_NUMBERS:
         reason = f"; {model.name!r} is trained for numbers, with the loss {loss}" if whole else ""
-        raise ValueError(f"{wanted}{reason}. {received(name, np.asarray(labels))}")
+        raise ValueError(f"{rows}{reason}. {received(name, np.asarray(labels))}")
     if array.min() < 0 or array.max() >= classes:
         raise ValueError(
             f"Expected {name} to hold classes from 0 to {classes - 1}. "
@@ -113,17 +106,11 @@ def class_labels(labels, classes_or_model, count=None, name="labels", loss=None)
 
 
 def predicted_classes(answers, model=None):
-    """The class that is chosen for each example.
+    """The class that is chosen for each example: int64 ``(N,)``.
 
     Args:
-        answers: float ``(N, K)``; or ``(N, 1)`` of a model.
+        answers: float ``(N, K)``; or ``(N, 1)`` of a model. NaN raises; infinite ones are compared like any other.
         model: a model that `classes_of` accepts, whose outputs they are; needed for ``(N, 1)``.
-
-    Returns:
-        int64 ``(N,)``.
-
-    Raises:
-        ValueError: if an answer is NaN; infinite ones are compared like any other.
     """
     answers = np.asarray(answers)
     answers = answers.astype(np.result_type(answers, np.float32), copy=False)
@@ -135,11 +122,6 @@ def predicted_classes(answers, model=None):
     if answers.shape[1] == 1:
         return (answers[:, 0] > border(model)).astype(np.int64)
     return answers.argmax(axis=1).astype(np.int64)
-
-
-def _answers_several(model, loss):
-    """Whether each unit says yes or no to a question of its own."""
-    return last_activation(model) is keras.activations.sigmoid or (loss or "").startswith("binary")
 
 
 def border(model, name="model", loss=None):

@@ -28,49 +28,18 @@ __all__ = [
     "forward",
     "outputs",
     "packed",
+    "run_batch",
     "tensors",
 ]
 
 BATCH_SIZE = 500
 ACTIVATION_BYTES = 2**27  # of the largest activation of a batch; a pass holds a few of that size
 FEW_BYTES = 2**24  # of all activations of all examples
-_BAKED_IN = (
-    "activation",
-    "dtype_policy",
-    "mean",
-    "variance",
-)  # of a layer, into what is compiled; the last two: adapted
-
-
-def batch_for(model, batch_size=None, limit=BATCH_SIZE, arrays=()):
-    """Examples that may pass through a model at once.
-
-    Args:
-        model: built Sequential or functional model.
-        batch_size: what the caller wants, at least 1; None: as many as the memory of the largest activation allows.
-        limit: most examples, for None.
-        arrays: the inputs, in the order of ``model.inputs``: they tell the sides that the model leaves open.
-
-    Returns:
-        int. A model whose inputs have a fixed batch takes that.
-    """
-    fixed = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0] is not None), None)
-    if fixed is not None or batch_size is not None:
-        return fixed or batch_size
-    return max(1, min(limit, ACTIVATION_BYTES // (4 * max(_sizes(model, arrays), default=1))))
-
-
-def batches(inputs, size):
-    """Split the arrays of a structure of inputs into batches of at most ``size`` examples, in order."""
-    count = len(keras.tree.flatten(inputs)[0])
-    for start in range(0, count, size):
-        yield keras.tree.map_structure(lambda array: array[start : start + size], inputs)  # noqa: B023 (used at once)
+_BAKED_IN = ("activation", "dtype_policy", "mean", "variance")  # of layers, into what is compiled; two are adapted
 
 
 def outputs(model, inputs, batch_size=None):
-    """What a model answers, in inference mode.
-
-    The answers may differ from those of an eager call in the last bits.
+    """What a model answers, in inference mode; the last bits may differ from those of an eager call.
 
     Args:
         model: built Sequential or functional model.
@@ -88,24 +57,42 @@ def outputs(model, inputs, batch_size=None):
     arrays = arranged(model, inputs)
     size = batch_for(model, batch_size, arrays=arrays)
     answer = compiled(model, "answers", lambda: lambda batch: forward(model, batch), arrays)
-    parts = [_answers(answer, batch, size, model) for batch in batches(arrays, size)]
+    parts = [run_batch(model, answer, batch, size) for batch in batches(arrays, size)]
     return keras.tree.map_structure(lambda *arrays: np.concatenate(arrays), *parts)
 
 
-def _answers(answer, batch, size, model):
+def run_batch(model, function, batch, size):
+    """What a function of tensors makes of one batch, as NumPy arrays; the batch of a fixed size is filled up."""
     count = len(batch[0])
-    if model.inputs[0].shape[0] is not None and count < size:  # a fixed batch is filled up
+    if model.inputs[0].shape[0] is not None and count < size:
         batch = [np.resize(array, (size, *np.shape(array)[1:])) for array in batch]
-    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], answer(tensors(model, batch)))
+    return keras.tree.map_structure(lambda tensor: np.asarray(tensor)[:count], function(tensors(model, batch)))
+
+
+def batch_for(model, batch_size=None, limit=BATCH_SIZE, arrays=()):
+    """Examples that may pass through a model at once.
+
+    Args:
+        model: built Sequential or functional model; one whose inputs have a fixed batch takes that.
+        batch_size: what the caller wants, at least 1; None: as many as the memory of the largest activation allows.
+        limit: most examples, for None.
+        arrays: the inputs, in the order of ``model.inputs``: they tell the sides that the model leaves open.
+    """
+    fixed = next((tensor.shape[0] for tensor in model.inputs if tensor.shape[0] is not None), None)
+    if fixed is not None or batch_size is not None:
+        return fixed or batch_size
+    return max(1, min(limit, ACTIVATION_BYTES // (4 * max(_sizes(model, arrays), default=1))))
+
+
+def batches(inputs, size):
+    """Split the arrays of a structure of inputs into batches of at most ``size`` examples, in order."""
+    count = len(keras.tree.flatten(inputs)[0])
+    for start in range(0, count, size):
+        yield keras.tree.map_structure(lambda array: array[start : start + size], inputs)  # noqa: B023 (used at once)
 
 
 def arranged(model, inputs, name="inputs"):
-    """The arrays of a structure of inputs as a list in the order of ``model.inputs``.
-
-    Args:
-        model: built Sequential or functional model.
-        inputs: one array; or several in the structure that the model takes, in a list, or by the names of its inputs.
-        name: of the argument, for the error.
+    """The arrays of ``inputs``, one, a list or by names as the model takes them, in the order of ``model.inputs``.
 
     Raises:
         ValueError: if there is not one array for each input, or the model has no known inputs.
@@ -121,10 +108,8 @@ def arranged(model, inputs, name="inputs"):
                 f"Expected {name} to hold an array for each of the inputs {sorted(structure)} of {model.name!r}. "
                 f"Received: {name} with {sorted(inputs)}"
             )
-        inputs = {key: inputs[key] for key in structure}
-    if isinstance(inputs, Mapping):  # in the order of the model
-        pairs = zip(keras.tree.flatten(structure), keras.tree.flatten(inputs), strict=True)
-        found = {id(tensor): array for tensor, array in pairs}
+        given = keras.tree.flatten({key: inputs[key] for key in structure})
+        found = {id(tensor): array for tensor, array in zip(keras.tree.flatten(structure), given, strict=True)}
         arrays = [found[id(tensor)] for tensor in wanted]
     elif len(wanted) > 1:
         arrays = keras.tree.flatten(inputs)
@@ -139,17 +124,18 @@ def arranged(model, inputs, name="inputs"):
     return arrays
 
 
+def packed(model, arrays):
+    """What `arranged` has listed, in the structure that the model takes."""
+    structure = getattr(model, "input", None)
+    alone = len(arrays) == 1 and not isinstance(structure, Mapping)
+    return arrays[0] if alone else keras.tree.pack_sequence_as(structure, arrays)
+
+
 def check_inputs(name, inputs, model, least=1):
-    """Inputs that a model takes: as many arrays as it has inputs, of their shapes, finite, equally many examples.
+    """Inputs that a model takes: see `arranged`; of its shapes, finite, at least ``least`` and equally many examples.
 
-    Only what it cannot compute is refused. Numbers of another type are, as in ``fit``: bytes for a model of floats,
-    for example. So is a last axis of one that is missing.
-
-    Args:
-        name: of the argument, for the error.
-        inputs: see `arranged`.
-        model: built Sequential or functional model.
-        least: fewest examples.
+    Only what it cannot compute is refused. Numbers of another type are fine, as in ``fit``; so is a last axis of one
+    that is missing.
 
     Returns:
         List of arrays in the order of ``model.inputs``, of the ranks of these; values as they came.
@@ -157,10 +143,8 @@ def check_inputs(name, inputs, model, least=1):
     Raises:
         ValueError: if the model does not take them.
     """
-    arrays = [
-        _fitting(name, array, tensor, least)
-        for array, tensor in zip(arranged(model, inputs, name), model.inputs, strict=True)
-    ]
+    pairs = zip(arranged(model, inputs, name), model.inputs, strict=True)
+    arrays = [_fitting(name, array, tensor, least) for array, tensor in pairs]
     if len({len(array) for array in arrays}) > 1:
         raise ValueError(
             f"Expected {name} to hold equally many examples for every input. "
@@ -190,21 +174,13 @@ def _fitting(name, values, tensor, least):
 
 
 def check_model(model):
-    """Refuse what is no Keras model.
-
-    Raises:
-        ValueError: if it is none.
-    """
+    """Refuse what is no Keras model."""
     if not isinstance(model, keras.Model):
         raise ValueError(f"Expected model to be a Keras model. {received('model', model)}")
 
 
 def check_weights(model):
-    """Refuse a model that cannot answer, as a weight of it is NaN or infinite.
-
-    Raises:
-        ValueError: if one is; the message names it.
-    """
+    """Refuse a model of which a weight is NaN or infinite; the message names it."""
     for weight in model.weights:
         if keras.backend.is_float_dtype(weight.dtype):
             values = keras.ops.convert_to_numpy(keras.ops.cast(weight, "float32"))
@@ -218,13 +194,6 @@ def check_weights(model):
 def forward(model, batch, training=False):
     """Call a model on the tensors of a batch, listed in the order of ``model.inputs``; to be compiled."""
     return model(packed(model, batch), training=training)
-
-
-def packed(model, arrays):
-    """What `arranged` has listed, in the structure that the model takes."""
-    structure = getattr(model, "input", None)
-    alone = len(arrays) == 1 and not isinstance(structure, Mapping)
-    return arrays[0] if alone else keras.tree.pack_sequence_as(structure, arrays)
 
 
 def tensors(model, arrays):

@@ -20,25 +20,19 @@ __all__ = ["KernelRestoration"]
 class KernelRestoration(FitCallback):
     """Reacts to a drop in safety accuracy, and keeps the contract.
 
-    Acts after each check of the monitor. When the drop exceeds ``threshold`` in ``patience`` checks in a row, every
-    trainable kernel gets ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, at random):
-    the exponent is re-seated on the range of the latent weights, and the optimizer slots of bit depth, exponent
-    and weights of these channels are cleared, since stale momentum would push them down again. Then it rests for
-    ``cooldown`` checks.
-
-    With ``size_model="entropy"`` a channel is dead when all its codes are 0. The exponent, and its optimizer slots,
-    belong to the whole kernel and stay: the latent weights are scaled to ``restore_bits`` instead.
+    When the drop exceeds ``threshold`` in ``patience`` checks of the monitor in a row, every trainable kernel gets
+    ``restore_bits`` back in ``restore_fraction`` of its dead channels (rounded up, at random): the exponent is put
+    on the range of the latent weights, and the optimizer slots of these channels are cleared, since stale momentum
+    would push them down again. Then it rests for ``cooldown`` checks. With ``size_model="entropy"`` a channel is dead
+    when all its codes are 0, and its latent weights are scaled to ``restore_bits``: the exponent is the kernel's.
 
     **Contract:** the weights after ``fit`` satisfy safety accuracy >= reference - threshold, with the reference of
     `SafetyMonitor`: the network that was handed in, and what training has gained since. Where the last weights do not
-    satisfy it, the last state that did (weights, formats, batch statistics; kept in memory) is put back, a warning
-    says so and the monitor checks once more. This comes after ``on_train_end`` of all callbacks, so after
-    ``EarlyStopping(restore_best_weights=True)`` as well. Where already the start breaks the contract, as after a
-    conversion to few bits, a warning says what that cost, and training goes on. Until a check satisfies it, the state
-    to go back to is the last one within the threshold of the best check.
-
-    The contract stays with the model, as ``model.contract`` (`scc_tf.safety.Contract`), for those who finish it and
-    write its files.
+    satisfy it, the last state that did (kept in memory) is put back, a warning says so and the monitor checks once
+    more. This comes after ``on_train_end`` of all callbacks, so after ``EarlyStopping(restore_best_weights=True)`` as
+    well. Where already the start breaks the contract, as after a conversion to few bits, a warning says what that cost,
+    and training goes on. Until a check satisfies it, the state to go back to is the last one within the threshold of
+    the best check. The contract stays with the model, as ``model.contract`` (`scc_tf.safety.Contract`).
 
     Adds to ``logs``: ``restored_channels``, the number restored so far.
 

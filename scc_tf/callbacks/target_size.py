@@ -97,8 +97,6 @@ class TargetSize(EveryNSteps):
         ValueError: if an argument is out of range; from ``fit``, if the model has no gamma, a `GammaScheduler` sets it
             as well, or the layers that are not compressed take more than the target.
 
-    Source: the rate controllers of video coders do the same with the quantizer step.
-
     Example:
         >>> target = TargetSize(4000, every=100, approach=2000)                 # doctest: +SKIP
         >>> compressed.fit(images, labels, callbacks=[target])                  # doctest: +SKIP
@@ -199,11 +197,9 @@ class TargetSize(EveryNSteps):
         return first["stored_bytes"] ** (1 - share) * self.target_bytes**share
 
     def _elapsed(self, step, rate):
-        """Training since the last measurement: steps, weighted by the learning rate, in horizons.
+        """Training since the last measurement: steps, weighted by the root of the learning rate, in horizons.
 
-        By its root: by the rate itself, gamma would hardly move over the last third of an annealed training, and a file
-        that is still too large then would stay so. One that becomes too small is the lesser evil, since a narrower dead
-        zone helps it.
+        By the rate itself, gamma would hardly move over the last third of an annealed training.
         """
         before = self.history[-1]
         largest = max(rate, *(entry["learning_rate"] for entry in self.history))

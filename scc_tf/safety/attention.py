@@ -13,7 +13,7 @@ import tensorflow as tf
 from scc_tf.arguments import check_count
 from scc_tf.classifier import border
 from scc_tf.graph import is_graph
-from scc_tf.inference import arranged, batch_for, batches, compiled, packed, tensors
+from scc_tf.inference import arranged, batch_for, batches, compiled, packed, run_batch
 from scc_tf.keras_private import all_layers, producing_call
 from scc_tf.safety.criteria import class_probabilities
 
@@ -74,10 +74,7 @@ def cam_batches(model, images, batch_size=None):
     step = compiled(model, "gradcam", lambda: _gradcam_step(model, ends), None, ends.is_probability)
     size = batch_for(model, batch_size, BATCH_SIZE, arrays)
     for batch in batches(arrays, size):
-        count = len(batch[0])
-        if model.inputs[0].shape[0] is not None and count < size:  # a fixed batch is filled up
-            batch = [np.resize(array, (size, *array.shape[1:])) for array in batch]
-        logits, features, *maps = (tensor.numpy()[:count] for tensor in step(tensors(model, batch)))
+        logits, features, *maps = run_batch(model, step, batch, size)
         if not np.isfinite(logits).all():
             raise ValueError(f"Expected finite answers from {model.name!r}. Received: NaN or infinity.")
         yield CamBatch(_normalise(maps[0]) if maps else None, class_probabilities(logits), features)

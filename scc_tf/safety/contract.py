@@ -21,8 +21,8 @@ class Contract:
 
     Attributes:
         safety_set: `scc_tf.SafetySet`, or anything with ``images`` and ``labels``.
-        reference_accuracy: safety accuracy of the trained network before it was compressed, or the best one since, if
-            that is higher; a fraction.
+        reference_accuracy: safety accuracy of the network that was handed in, and what training has gained since; a
+            fraction, see `scc_tf.callbacks.SafetyMonitor`.
         threshold: tolerated drop, a fraction; 0.05 is five percentage points.
         batch_size: examples per forward pass; None: as many as memory allows.
         trained_accuracy: safety accuracy of the network that was handed in, a fraction; None where it is not known.
@@ -51,29 +51,12 @@ class Contract:
         """Safety accuracy of a Keras model, a fraction."""
         return safety_accuracy(model, self.safety_set, self.batch_size)
 
-    def is_kept_by(self, model):
-        """Whether the safety accuracy of a Keras model is high enough."""
-        return self.allows(self.accuracy_of(model))
-
     def accuracy_of_answers(self, model, answers):
-        """Safety accuracy of what something else than Keras answers to ``safety_set.images``, a fraction.
-
-        Args:
-            model: the Keras model that was written, which knows what its outputs mean.
-            answers: array ``(S, K)``, such as `scc_tf.export.run_tflite` returns.
-        """
+        """The same of what something else answers to ``safety_set.images``, such as `scc_tf.export.run_tflite`."""
         return right_answers(answers, self.safety_set.labels, model)
 
     def check(self, accuracy, what):
-        """Judge a measured accuracy, and warn where the contract is broken.
-
-        Args:
-            accuracy: a fraction.
-            what: what was measured, for the warning, such as ``"mine.scc"``.
-
-        Returns:
-            ``{"safe": bool, "safety_accuracy": …, "safety_drop": …}``, the fields that reports have.
-        """
+        """Judge an accuracy of ``what`` and warn where the contract is broken; returns the fields that reports have."""
         safe = self.allows(accuracy)
         if not safe:
             logging.warning("The safety contract is broken: %s has a safety accuracy of %s.", what, self.told(accuracy))

@@ -10,17 +10,7 @@ __all__ = ["check_safety_set", "check_scorable", "right_answers", "safety_accura
 
 
 def check_safety_set(safety_set):
-    """Refuse what is no safety set, whatever the model.
-
-    Args:
-        safety_set: see `safety_accuracy`.
-
-    Returns:
-        The set itself.
-
-    Raises:
-        ValueError: if it has no ``images`` and ``labels``, no example, or not one label for each.
-    """
+    """Refuse what is no safety set, whatever the model: ``images`` and ``labels``, one for each, not empty."""
     if not hasattr(safety_set, "images") or not hasattr(safety_set, "labels"):
         raise ValueError(f"Expected safety_set to have images and labels. {received('safety_set', safety_set)}")
     images, labels = safety_set.images, safety_set.labels
@@ -40,19 +30,10 @@ def check_safety_set(safety_set):
 
 
 def check_scorable(model, safety_set, loss=None):
-    """Refuse a model or a safety set whose accuracy would mean nothing; without running the model.
-
-    Args:
-        model: see `safety_accuracy`.
-        safety_set: see `safety_accuracy`.
-        loss: that the model is trained with; None: the one that it is compiled with, if any.
+    """Refuse a model or a safety set whose accuracy would mean nothing, see `safety_accuracy`; without running it.
 
     Returns:
         ``(images, labels)``: one array per input of the model; int64 ``(S,)``.
-
-    Raises:
-        ValueError: if the model is no classifier with one output, its inputs are not like the images, or the labels
-            are none of its classes; see `scc_tf.classifier`.
     """
     check_safety_set(safety_set)
     classes_of(model, loss=loss)
@@ -73,8 +54,8 @@ def safety_accuracy(model, safety_set, batch_size=None):
         The fraction of right answers, in [0, 1].
 
     Raises:
-        ValueError: if the answers or the labels mean nothing that can be scored, see `check_scorable`, or an answer is
-            NaN.
+        ValueError: if the model is no classifier with one output, its inputs are not like the images, the labels are
+            none of its classes, or an answer is NaN.
     """
     if batch_size is not None:
         check_count("batch_size", batch_size)
@@ -83,15 +64,9 @@ def safety_accuracy(model, safety_set, batch_size=None):
 
 
 def right_answers(answers, labels, model=None):
-    """Fraction of answers that are right, whoever gave them: a Keras model, or a file that an interpreter ran.
+    """Fraction of answers ``(S, K)`` that are right, whoever gave them: a Keras model, or a file that was run.
 
-    Args:
-        answers: array ``(S, K)``, one score per class; or ``(S, 1)``, if the model is given.
-        labels: of any form that `scc_tf.classifier.class_labels` knows.
-        model: the Keras model that the answers are of, which tells what they mean; None: the largest one counts.
-
-    Raises:
-        ValueError: if an answer is NaN or has no such meaning.
+    Without the model that tells what they mean, the largest one counts.
     """
     answers = np.asarray(answers)
     if model is None and (answers.ndim != 2 or answers.shape[1] < 2):

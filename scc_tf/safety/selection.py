@@ -25,17 +25,8 @@ __all__ = ["REASONS", "SafetySet", "select_safety_set"]
 REASONS = ("attention", "uncertainty", "diversity")
 
 _FORMAT = "scc_tf.safety_set/1"
-_KINDS = {  # of the parts of a file
-    "images": "fiub",
-    "labels": "iu",
-    "indices": "iu",
-    "reasons": "U",
-    "attention": "f",
-    "margin": "f",
-    "cluster": "iu",
-    "heat_maps": "u",
-    "format": "U",
-}
+_KINDS = {"images": "fiub", "labels": "iu", "indices": "iu", "reasons": "U"}  # of the parts of a file
+_KINDS |= {"attention": "f", "margin": "f", "cluster": "iu", "heat_maps": "u", "format": "U"}
 
 
 @dataclasses.dataclass(frozen=True, eq=False)
@@ -67,11 +58,11 @@ class SafetySet:
     heat_maps: np.ndarray
 
     def __post_init__(self):
-        for field in dataclasses.fields(self):
-            part = getattr(self, field.name)
+        parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
+        for name, part in parts.items():
             if not isinstance(part, np.ndarray):
-                raise ValueError(f"Expected {field.name} to be a NumPy array. {received(field.name, part)}")
-        shapes = {field.name: getattr(self, field.name).shape for field in dataclasses.fields(self)}
+                raise ValueError(f"Expected {name} to be a NumPy array. {received(name, part)}")
+        shapes = {name: part.shape for name, part in parts.items()}
         flat = (self.labels, self.indices, self.reasons, self.attention, self.margin, self.cluster)
         if self.images.ndim < 1 or any(part.shape != self.images.shape[:1] for part in flat):
             raise ValueError(f"Expected images (S, …) and one number per image. Received: {shapes}")
@@ -91,28 +82,14 @@ class SafetySet:
         return f"SafetySet of {len(self)} examples {self.images.shape[1:]}: {counts}"
 
     def save(self, path: str | os.PathLike) -> None:
-        """Write the set to one ``.npz`` file; the file at ``path`` is replaced only once all is written.
-
-        Args:
-            path: where to; used as it is, no suffix is added.
-        """
+        """Write the set to one ``.npz`` file at ``path``, as it is; an old one is replaced only once all is written."""
         parts = {field.name: getattr(self, field.name) for field in dataclasses.fields(self)}
         with atomic_path(path) as partial, partial.open("wb") as file:
             np.savez_compressed(file, allow_pickle=False, format=np.array(_FORMAT), **parts)
 
     @classmethod
     def load(cls, path: str | os.PathLike) -> "SafetySet":
-        """Read a set that `save` wrote.
-
-        Args:
-            path: the file.
-
-        Returns:
-            The set, equal to the bit.
-
-        Raises:
-            ValueError: if there is no such file, it is not a safety set, or it is damaged.
-        """
+        """Read a set that `save` wrote, equal to the bit; a missing, damaged or foreign file raises ``ValueError``."""
         path = check_path("path", path)
         try:
             if not path.is_file():

@@ -16,13 +16,7 @@ __all__ = ["CuttableModel", "Weights"]
 
 
 class Weights(list):
-    """What `CuttableModel.get_weights` returns: a list of arrays that knows the cuts that the model had.
-
-    Copies and pickles know them too; a new list of the same arrays does not.
-
-    Attributes:
-        cuts: see `CuttableModel`.
-    """
+    """What `CuttableModel.get_weights` returns: arrays, and the ``cuts`` of the model; a new list does not know them."""
 
     cuts = ()
 
@@ -52,12 +46,8 @@ class CuttableModel(keras.Model):
     def set_weights(self, weights):
         """Set all weights, also those of an earlier state with more channels, or of a later one with fewer.
 
-        Args:
-            weights: what `get_weights` has returned. In any other list of arrays, the shapes tell the channels: those
-                that the model has, or has had.
-
-        Raises:
-            ValueError: if this model never had weights of these shapes, and cannot be cut to them.
+        In a list that `get_weights` has not returned, the shapes tell the channels: those that the model has, or has
+        had. Others raise ``ValueError``.
         """
         if isinstance(weights, Weights):
             self.go_to(weights.cuts)
@@ -68,11 +58,7 @@ class CuttableModel(keras.Model):
         super().set_weights(weights)
 
     def cut(self, plan):
-        """Carry out a `scc_tf.surgery.plan.Plan` on this very model.
-
-        Returns:
-            `scc_tf.SurgeryReport`.
-        """
+        """Carry out a `scc_tf.surgery.plan.Plan` on this very model; returns its `scc_tf.SurgeryReport`."""
         with replica_scope(self):
             smaller, report, cuts = cut_channels(self, plan)
             self._become(smaller, cuts, smaller.cuts)
@@ -81,12 +67,7 @@ class CuttableModel(keras.Model):
     def go_to(self, cuts):
         """Exchange the graph for the one after these cuts; weights of what comes back are those of new layers.
 
-        Args:
-            cuts: of another state of this model, or of another model with the same starting architecture.
-
-        Raises:
-            ValueError: if what was cut is not known well enough to be given back, or ``cuts`` are of another
-                architecture; the model is as it was.
+        Cuts of another architecture, and those that cannot be undone, raise ``ValueError``; the model is unchanged.
         """
         here = list(self.cuts)
         common = 0
@@ -140,11 +121,7 @@ class CuttableModel(keras.Model):
             store["cuts"] = np.frombuffer(json.dumps(self.cuts).encode(), np.uint8)
 
     def load_own_variables(self, store):
-        """Give this model the channels that the stored one had, before the weights of its layers are read.
-
-        Raises:
-            ValueError: see `go_to`.
-        """
+        """Give this model the channels that the stored one had, before the weights of its layers are read."""
         self.go_to(json.loads(bytes(np.asarray(store["cuts"]))) if "cuts" in store else [])
 
     def get_config(self):

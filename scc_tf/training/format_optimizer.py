@@ -24,11 +24,7 @@ def default_format_optimizer(learning_rate=0.5):
 
 
 def checked_optimizer(name, optimizer):
-    """The optimizer that an argument stands for.
-
-    Raises:
-        ValueError: if it is none, or it keeps averages of the weights.
-    """
+    """The optimizer that an argument stands for; none, and one that keeps averages of the weights, raise."""
     try:
         chosen = keras.optimizers.get(optimizer)
     except (TypeError, ValueError) as error:

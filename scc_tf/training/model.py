@@ -110,7 +110,9 @@ class SelfCompressingModel(CuttableModel):
         check_choice("size_form", size_form, SIZE_FORMS)
         check_choice("unit", unit, UNITS)
         optimizer = checked_optimizer("optimizer", optimizer)
-        format_optimizer = checked_optimizer("format_optimizer", format_optimizer or default_format_optimizer())
+        if format_optimizer is None:
+            format_optimizer = default_format_optimizer()
+        format_optimizer = checked_optimizer("format_optimizer", format_optimizer)
         if isinstance(optimizer, getattr(keras.optimizers, "MultiOptimizer", ())):  # Keras 3.12 has none
             raise ValueError(
                 "Expected optimizer to be one that takes all weights: Keras gives it the bit depths as well when fit "
@@ -154,14 +156,12 @@ class SelfCompressingModel(CuttableModel):
         return weights, [v for v in variables if id(v) in learned]
 
     def fit_bit_depths(self):
-        """Set every bit depth that is not 0, save in frozen layers, to the smallest that clips nothing, 24 at most.
-
-        Not even the half step beyond the largest code, where the clipping would keep the gradient from the weight.
-        """
+        """Set every bit depth that is not 0, save in frozen layers, to the smallest that clips nothing, 24 at most."""
         for layer in self_compressing_layers(self):
             for fmt in layer.formats if layer.trainable else ():
                 kernel = ops.cast(getattr(layer, fmt.name), "float32")
                 codes = ops.round(ops.abs(kernel) * ops.power(2.0, -fmt.spread(fmt.exponent)))
+                # not even the half step beyond the largest code: clipping would keep the gradient from the weight
                 largest = ops.reshape(ops.max(codes, axis=fmt.other_axes), (fmt.channels, 1))
                 bits = 1.0 + ops.sum(ops.cast(largest + 2.0 > 2.0 ** np.arange(23), "float32"), axis=1)
                 fmt.bit_depth.assign(ops.where(fmt.bit_depth > 0, bits, 0.0))
@@ -182,12 +182,10 @@ class SelfCompressingModel(CuttableModel):
         return ops.convert_to_numpy(fmt.bit_depth) > 0
 
     def _forward(self, x):
-        """Predictions for ``x``, and the labels and predictions of a random batch of the safety set, in one pass.
-
-        One pass and not two, so that BatchNormalization sees one batch in which the safety examples are few.
-        """
+        """Predictions for ``x``, and the labels and predictions of a random batch of the safety set."""
         if self._safety_term is None:
             return self(x, training=True), None
+        # one pass and not two, so that BatchNormalization sees one batch in which the safety examples are few
         both, labels = self._safety_term.join(x, self.optimizer.iterations)
         predictions = self(both, training=True)
         count = self._safety_term.batch_size

@@ -6,12 +6,9 @@ __all__ = ["Origin"]
 
 
 class Origin:
-    """Keeps the network that was handed to `scc_tf.self_compress`, while its weights are what they were.
+    """Keeps the network that was handed to `scc_tf.self_compress`, not a copy, while its weights are what they were.
 
     A plain object, in which Keras looks for nothing: no second network gets into weights and files.
-
-    Args:
-        network: Keras model; it is kept, not copied.
     """
 
     def __init__(self, network):

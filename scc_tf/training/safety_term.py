@@ -15,19 +15,7 @@ __all__ = ["SafetyTerm"]
 
 
 class SafetyTerm:
-    """Draws safety examples beside a batch, and measures the loss on them.
-
-    Args:
-        model: the functional model that is trained.
-        loss: task loss as given to ``compile``.
-        safety_set: anything with ``images`` ``(S, …)`` that the model takes, and ``labels`` of any form that
-            `scc_tf.classifier.class_labels` knows.
-        batch_size: safety examples per step.
-
-    Raises:
-        ValueError: if the safety set is missing, empty, inconsistent or unlike the model's inputs; if the model is no
-            classifier with one output (`scc_tf.safety.check_scorable`), or the loss is not a single one.
-    """
+    """Draws safety examples beside a batch, and measures the loss on them; arguments as for ``compile``."""
 
     def __init__(self, model, loss, safety_set, batch_size):
         self.batch_size = check_count("safety_batch_size", batch_size)
