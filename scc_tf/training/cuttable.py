@@ -16,7 +16,7 @@ __all__ = ["CuttableModel", "Weights"]
 
 
 class Weights(list):
-    """What `CuttableModel.get_weights` returns: arrays, and the ``cuts`` of the model; a new list does not know them."""
+    """What `CuttableModel.get_weights` returns: arrays, and the ``cuts`` of the model; a new list has none."""
 
     cuts = ()
 
