@@ -29,15 +29,12 @@ def fit(model, callbacks, epochs=3):
     return model.fit(*toy.points(), batch_size=16, epochs=epochs, verbose=0, callbacks=callbacks).history
 
 
-def graph_model(**settings):
-    return toy.compressed(run_eagerly=False, jit_compile=False, **settings)
-
-
 @pytest.mark.slow
-def test_sizes_reach_history_csv_and_what_reads_the_logs_as_floats(tmp_path):
-    model, logger, recorder = graph_model(gamma=0.01), SizeLogger(2), Recorder()
+def test_sizes_reach_history_files_and_what_reads_the_logs_as_floats(tmp_path):
+    model, logger, recorder = toy.compressed(gamma=0.01), SizeLogger(2), Recorder()
     log_file = tmp_path / "log.csv"
-    history = fit(model, [logger, recorder, keras.callbacks.CSVLogger(log_file)])
+    files = [keras.callbacks.CSVLogger(log_file), keras.callbacks.TensorBoard(tmp_path, write_graph=False)]
+    history = fit(model, [*files, recorder, logger])
     assert set(history) >= NAMES
     assert len(recorder.batches) == 9
     for logs in recorder.batches + recorder.epochs:
@@ -45,11 +42,6 @@ def test_sizes_reach_history_csv_and_what_reads_the_logs_as_floats(tmp_path):
     with log_file.open() as file:
         rows = list(csv.DictReader(file))
     assert [float(row["integer_bytes"]) for row in rows] == history["integer_bytes"]
-
-
-@pytest.mark.slow
-def test_tensorboard_writes_the_sizes(tmp_path):
-    history = fit(graph_model(gamma=0.01), [SizeLogger(2), keras.callbacks.TensorBoard(tmp_path)], epochs=2)
     (file,) = (tmp_path / "train").glob("*.tfevents*")
     events = [tf.compat.v1.Event.FromString(r.numpy()) for r in tf.data.TFRecordDataset(str(file))]
     written = [v for event in events for v in event.summary.value if v.tag == "epoch_integer_bytes"]
@@ -58,7 +50,7 @@ def test_tensorboard_writes_the_sizes(tmp_path):
 
 @pytest.mark.slow
 def test_the_measurements_are_those_of_the_size_report():
-    model, logger = graph_model(gamma=0.2), SizeLogger(4)
+    model, logger = toy.compressed(gamma=0.2), SizeLogger(4)
     start = scc_tf.size_report(model)
     fit(model, [logger])
     assert [entry["step"] for entry in logger.history] == [0, 4, 8, 9]
@@ -74,7 +66,7 @@ def test_the_measurements_are_those_of_the_size_report():
 def test_early_stopping_watches_the_size():
     rate = keras.optimizers.schedules.PiecewiseConstantDecay([5], [1.0, 0.0])  # the size rests after two epochs
     stopping = keras.callbacks.EarlyStopping(monitor="nominal_bytes", mode="min", patience=0)
-    model = graph_model(gamma=0.1, format_optimizer=keras.optimizers.SGD(rate))
+    model = toy.compressed(gamma=0.1, format_optimizer=keras.optimizers.SGD(rate))
     sizes = fit(model, [SizeLogger(1), stopping], epochs=5)["nominal_bytes"]
     assert len(sizes) == 3
     assert sizes[0] > sizes[1] == sizes[2]

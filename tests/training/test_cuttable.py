@@ -15,7 +15,7 @@ import toy_problem as toy
 
 import scc_tf
 
-sys.path.append(str(Path(__file__).parent / "surgery"))
+sys.path.append(str(Path(__file__).parents[1] / "surgery"))
 import zoo
 
 Dense, SGD, Adam = keras.layers.Dense, keras.optimizers.SGD, keras.optimizers.Adam
