@@ -16,7 +16,7 @@ from PIL import Image
 
 from scc_tf.atomic import atomic_path
 
-__all__ = ["BLUE", "DASHED", "GREY", "INK", "ORANGE", "bytes_axis", "drawing", "grid_of"]
+__all__ = ["BLUE", "DASHED", "GREY", "INK", "ORANGE", "bytes_axis", "drawing"]
 
 BLUE, ORANGE = "#0072B2", "#D55E00"  # of Okabe and Ito, told apart by colour-blind readers
 INK, GREY = "#222222", "#767676"
@@ -75,14 +75,6 @@ def drawing(path, width, height, dpi=130):
         image = Image.frombytes("RGBA", figure.canvas.get_width_height(), pixels.getvalue())
         with atomic_path(path) as partial:  # without the alpha channel, which says nothing: a tenth smaller
             image.convert("RGB").save(partial, format="png", optimize=True, dpi=(dpi, dpi))
-
-
-def grid_of(figure, panels, columns):
-    """As many axes as ``panels``, in rows of ``columns``, on shared y axes; what is left of the last row is empty."""
-    grid = figure.subplots(-(-panels // columns), columns, sharey=True, squeeze=False)
-    for axes in grid.flat[panels:]:
-        axes.remove()
-    return grid.flat[:panels]
 
 
 def bytes_axis(axis, values):

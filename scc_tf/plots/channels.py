@@ -8,7 +8,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 from matplotlib.ticker import FuncFormatter, LogLocator, MaxNLocator, NullLocator
 
-from scc_tf.plots.canvas import BLUE, DASHED, GREY, ORANGE, drawing, grid_of
+from scc_tf.plots.canvas import BLUE, DASHED, GREY, ORANGE, drawing
 from scc_tf.training import self_compressing_layers
 
 __all__ = ["bits_per_layer", "code_histograms"]
@@ -128,7 +128,10 @@ def _panels(path, kernels):
     rows = -(-len(kernels) // columns)
     dpi = 130 if rows <= 3 else 100 if rows <= 6 else 60  # the file stays small
     with drawing(path, max(2.45 * columns + 0.6, 5.6), 2.15 * rows + 1.0, dpi) as figure:
-        yield figure, grid_of(figure, len(kernels), columns)
+        grid = figure.subplots(rows, columns, sharey=True, squeeze=False)
+        for axes in grid.flat[len(kernels) :]:
+            axes.remove()
+        yield figure, grid.flat[: len(kernels)]
 
 
 def _headline(axes, name, note):

@@ -19,6 +19,7 @@ pruning as a baseline: Blalock et al. 2020, "What is the State of Neural Network
 """
 
 import dataclasses
+import functools
 import itertools
 import typing
 
@@ -171,13 +172,18 @@ def lottery(  # noqa: PLR0913 (as many as Keras's fit)
         )
 
     initial = dense.get_weights()
+
+    @functools.cache
+    def early():
+        return fit(build(fit.seed), rewind_epochs, constant=True).get_weights() if rewind_epochs else initial
+
     found = [measured("dense", 0.0, dense, train(dense, "dense"))]
     tickets = Tickets(
         dense,
         structure=structure,
         initial=initial,
         redraw=lambda: build(fit.seed + _FRESH).get_weights(),
-        early=lambda: fit(build(fit.seed), rewind_epochs, constant=True).get_weights() if rewind_epochs else initial,
+        early=early,
         train=train,
         rounds=rounds,
         seed=fit.seed,
