@@ -45,17 +45,9 @@ class Footprint:
 
 
 def measure_footprint(model, stored=True):
-    """Measure the size and the work of a model, which is left untouched.
+    """``(Footprint, notes)`` of a model, plain or compressed in any way; the notes say what is missing and why.
 
-    Args:
-        model: built Sequential or functional model, plain or compressed in any way.
-        stored: whether to pack it, which takes about a second per million weights.
-
-    Returns:
-        ``(Footprint, notes)``: a tuple of str says what is missing and why.
-
-    Raises:
-        ValueError: if the model is subclassed or not built.
+    Packing it, if ``stored``, takes about a second per million weights.
 
     Example:
         >>> import keras

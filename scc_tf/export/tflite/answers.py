@@ -47,15 +47,7 @@ class Likeness:
 
 
 def likeness(answers, expected, inputs=()):
-    """Compare answers.
-
-    Args:
-        answers: list of arrays ``(N, …)``, one per output.
-        expected: the same of the reference.
-        inputs: arrays ``(N, …)``, what was asked.
-
-    Returns:
-        `Likeness`.
+    """`Likeness` of answers and those of a reference: arrays ``(N, …)``, one per output; ``inputs`` were asked.
 
     Example:
         >>> print(likeness([np.array([[0.1, 0.9]])], [np.array([[0.0, 1.0]])]))
@@ -113,15 +105,7 @@ def _agreement(given, wanted):
 
 
 def answers_of_file(file, inputs):
-    """Answers of a file, ``{name: array (N, …)}``.
-
-    Args:
-        file: path or bytes.
-        inputs: ``{name: array (N, …)}``, in the types of the file.
-
-    Raises:
-        ValueError: if the interpreter cannot run the file.
-    """
+    """Answers of a file, ``{name: array (N, …)}``, to inputs of that form; a ValueError if LiteRT cannot run it."""
     try:
         return Runner(file)(inputs)
     except (RuntimeError, ValueError) as error:
@@ -131,20 +115,12 @@ def answers_of_file(file, inputs):
 
 
 def check_answers(file, path, model, compute, samples):
-    """Run a written file and compare it with Keras.
+    """Run the bytes of a file that was written to ``path``, and compare the answers with those of Keras.
 
-    Args:
-        file: bytes of the file.
-        path: what to call it in a warning.
-        model: the Keras model that was written.
-        compute: as for `scc_tf.export_tflite`.
-        samples: ``{name: array (N, …)}``, of which up to 256 are asked; None: 16 are made up.
-
-    Returns:
-        The fields of `TFLiteReport` that say what was found.
+    Up to 256 of the ``samples``, ``{name: array (N, …)}``, are asked; without any, 16 are made up. Returns the
+    fields of `TFLiteReport` that say what was found.
 
     Raises:
-        ValueError: if the interpreter cannot run the file.
         RuntimeError: if the file computes in float and answers otherwise.
     """
     made_up = samples is None

@@ -58,12 +58,7 @@ def _outputs(model):
 
 
 def check_convertible(model):
-    """Refuse, before any work, a model that the built-in operators of TFLite cannot compute.
-
-    Raises:
-        ValueError: if it is subclassed or not built, has an input of unknown size or outputs in a structure of several
-            levels, or has a layer that is stateful or for texts.
-    """
+    """Refuse, before any work, a model that the built-in operators of TFLite cannot compute: see `_problems`."""
     if not isinstance(model, keras.Model) or not getattr(model, "inputs", None):
         name = f"{type(model).__name__} {getattr(model, 'name', '')!r}"
         raise ValueError(f"Expected a built Sequential or functional Keras model. Received: {name}")
@@ -121,16 +116,10 @@ def _is_policy(value):
 
 
 def float_bytes(model):
-    """Convert a Keras model to a float32 TFLite model; kernels are what its layers multiply by.
-
-    Args:
-        model: Sequential or functional model that `check_convertible` accepts.
-
-    Returns:
-        bytes of the ``.tflite`` file as TensorFlow's converter writes it, with built-in operators only.
+    """Bytes of a float32 ``.tflite`` file, as the converter writes it; kernels are what the layers multiply by.
 
     Raises:
-        ValueError: if the model needs more than the built-in operators.
+        ValueError: if the model needs more than the built-in operators of TFLite.
     """
     plain, names = to_plain(model), iter(input_names(model))
     signature = keras.tree.map_structure(

@@ -33,11 +33,7 @@ _COMPARED, _MEASURED = 128, 32  # examples that tell whether int8 will do, and t
 
 
 def check_installed():
-    """Refuse int8 compute without its optional package.
-
-    Raises:
-        ValueError: if ``ai-edge-quantizer`` is not installed.
-    """
+    """Refuse int8 compute without its optional package."""
     if importlib.util.find_spec("ai_edge_quantizer") is None:
         raise ValueError(
             "Expected the package ai-edge-quantizer for compute='int8' (pip install 'scc_tf[int8]'). "
@@ -49,17 +45,8 @@ def quantize_activations(file, stored, samples):
     """Give a float file the stored weights and int8 activations, where those do; inputs and outputs stay float.
 
     If the answers of the result are too far from those of the float file, the activations that cost most stay float.
-
-    Args:
-        file: `TFLiteFile` with the stored weights as float32; every tensor has a name of its own.
-        stored: list of `Stored` with values.
-        samples: ``{name: array (N, …)}``, the inputs.
-
-    Returns:
-        ``(TFLiteFile, {tensor name: Stored}, names of the tensors whose operators stay float for their ranges)``.
-
-    Raises:
-        ValueError: if the quantizer or the interpreter cannot take the file.
+    Returns ``(TFLiteFile, {tensor name: Stored}, names of the tensors whose operators stay float for their ranges)``; a
+    ValueError if the quantizer or the interpreter cannot take the file.
     """
     compared = spread_over(samples, _COMPARED)
     expected = [*answers_of_file(file.pack(), compared).values()]

@@ -41,11 +41,7 @@ def run_tflite(path: str | Path, inputs: Any, threads: int = 1) -> Any:
 
 
 def as_type(name, array, dtype):
-    """An array in another type.
-
-    Raises:
-        ValueError: if fractions, negative or large numbers would become other integers.
-    """
+    """An array in another type; a ValueError if fractions, negative or large numbers would become other integers."""
     converted = array.astype(dtype)
     if converted.dtype.kind in "iu" and not np.array_equal(converted, array):
         raise ValueError(f"Expected {name} to hold numbers of type {converted.dtype}. {received(name, array)}")
@@ -80,11 +76,7 @@ class Runner:
         self.outputs = dict(sorted(found.items(), key=lambda item: (_number(item[0]) or (1, 0), item[0])))
 
     def checked(self, inputs):
-        """Inputs of `run_tflite` as ``{name: array}``, in the types of the file.
-
-        Raises:
-            ValueError: if they are not what the file takes.
-        """
+        """Inputs of `run_tflite` as ``{name: array}``, in the types of the file; a ValueError if it takes no such."""
         names = [*self.inputs]
         if isinstance(inputs, dict):
             named = {file_name(name): array for name, array in inputs.items()}

@@ -136,14 +136,8 @@ def match_filters(filters, kernels):
 
     A filter that several kernels explain goes to the one that explains most channels that are not all zero, then to
     one whose layer its name mentions, then to the one used least, then to the first. What no kernel explains with a
-    scale per channel is tried, in a Dense layer, with a scale per input as well, for the kernels still missing.
-
-    Args:
-        filters: list of `Filter`, changed in place.
-        kernels: list of `Kernel`.
-
-    Returns:
-        List of the learned kernels that are in no filter.
+    scale per channel is tried, in a Dense layer, with a scale per input as well, for the kernels still missing. Returns
+    the learned kernels that are in no filter.
     """
     uses = dict.fromkeys(kernels, 0)
     for item in filters:

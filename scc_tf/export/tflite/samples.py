@@ -13,18 +13,10 @@ NAME = "representative_data"
 
 
 def representative_samples(data, model):
-    """Check representative data.
+    """Representative data as ``{name in the file: array (N, …)}``, in the types and the order of the model's inputs.
 
-    Args:
-        data: for a model with one input an array of inputs, with or without a batch, or an iterable of those; for one
-            with several inputs a list or dict with an array ``(N, …)`` for each.
-        model: Keras model.
-
-    Returns:
-        ``{name in the file: array (N, …)}`` in the types and the order of the model's inputs.
-
-    Raises:
-        ValueError: if the data is missing, empty, of another shape or type, or not finite.
+    For a model with one input an array of inputs, with or without a batch, or an iterable of those; for one with
+    several inputs a list or dict with an array ``(N, …)`` for each. Anything else is a ValueError.
     """
     if data is None:
         raise ValueError(f"Expected {NAME} for compute='int8'. Received: {NAME}=None")

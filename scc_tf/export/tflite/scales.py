@@ -50,12 +50,7 @@ def _activation(operator):
 
 
 def move_scales(file, stored):
-    """Let the filter hold exactly the stored weights as float32, and its neighbours what else was in it.
-
-    Args:
-        file: `TFLiteFile` whose tensors have different names.
-        stored: `Stored`; the tensor of its filter's name is a new one afterwards.
-    """
+    """Let the filter of a `Stored` hold exactly its weights as float32, and the neighbours what else was in it."""
     item = stored.filter
     old = file.index(item.tensor)
     file.graph.tensors[old].name = f"{item.tensor}/converted".encode()

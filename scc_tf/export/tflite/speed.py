@@ -38,10 +38,6 @@ def fill_lanes(file, lanes):
     With ``p`` pixels at once, ``f`` filters of width ``w`` become ``p f`` filters of width ``w + p - 1`` whose stride
     is ``p``: each is the filter of one of the pixels, with zeros beside it. The rows of the output are the same numbers
     in the same order. Where all lanes of a vector take the time of one, it takes ``(w + p - 1) / (w p)`` of the time.
-
-    Args:
-        file: `TFLiteFile` with float32 kernels.
-        lanes: float32 numbers in a vector of the processor.
     """
     for place in reversed(range(len(file.graph.operators))):  # what is inserted lies behind
         operator = file.graph.operators[place]

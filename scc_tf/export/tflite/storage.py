@@ -150,15 +150,7 @@ def _quantization(stored):
 
 
 def verify(data, expected):
-    """Unpack the bytes of a file and compare.
-
-    Args:
-        data: bytes.
-        expected: pairs ``(tensor index, Stored)``.
-
-    Raises:
-        RuntimeError: if a stored kernel is not, bit for bit, what was to be written.
-    """
+    """Unpack the bytes of a file and compare with pairs ``(tensor index, Stored)``; a RuntimeError if a bit differs."""
     file = TFLiteFile(data)
     for index, stored in expected:
         tensor, wanted = file.graph.tensors[index], _quantization(stored)
