@@ -28,7 +28,7 @@ some_bits = st.one_of(st.integers(0, 16), st.sampled_from([0.05, 0.9, 1.2, 2.3, 
 
 
 @pytest.mark.slow
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(st.lists(st.tuples(ticks, some_bits, whole_exponents), min_size=1, max_size=20), st.sampled_from(ROUNDINGS))
 def test_quantize_is_equation_1(rows, rounding):
     x, bits, exponent = (np.float32(column) for column in zip(*rows, strict=True))
@@ -38,7 +38,7 @@ def test_quantize_is_equation_1(rows, rounding):
     assert np.array(quantize(x, bits, exponent, rounding)).tolist() == (expected * 2.0**exponent).tolist()
 
 
-@settings(max_examples=25, deadline=None)
+@settings(max_examples=25)
 @given(st.integers(0, 2**32 - 1), st.sampled_from(ROUNDINGS))
 def test_codes_times_the_step_are_the_quantized_values_bit_for_bit(seed, rounding):
     rng = np.random.default_rng(seed)

@@ -25,4 +25,4 @@ def answers(draw):
 
 def for_all(*strategies):
     """A few examples of each property: scikit-learn takes milliseconds for any of them."""
-    return lambda test: settings(max_examples=15, deadline=None)(given(*strategies)(test))
+    return lambda test: settings(max_examples=15)(given(*strategies)(test))

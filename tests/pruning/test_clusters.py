@@ -15,7 +15,7 @@ def loss(points, labels):
 
 
 @pytest.mark.slow
-@hypothesis.settings(deadline=None, max_examples=25)
+@hypothesis.settings(max_examples=25)
 @hypothesis.given(st.integers(1, 14), st.data(), st.booleans())
 def test_there_are_as_many_clusters_as_asked_for_numbered_by_their_first_members(channels, data, up_to_scale):
     count = data.draw(st.integers(1, channels))

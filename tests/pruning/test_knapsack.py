@@ -18,7 +18,7 @@ ITEMS = st.lists(st.tuples(VALUES, st.integers(0, 7)), max_size=9)
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(ITEMS, st.floats(0, 40))
 def test_exact_is_the_best_of_all_subsets_and_lies_between_greedy_and_the_bound(items, budget):
     values, costs = np.array([v for v, _ in items]), np.array([c for _, c in items], int)

@@ -20,7 +20,7 @@ def tfmot_mask(weights, sparsity):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(hnp.arrays(np.float32, hnp.array_shapes(max_dims=4, max_side=6), elements=TIED), SPARSITIES)
 def test_the_mask_is_tfmots_ties_included(weights, sparsity):
     mask = magnitude_mask(weights, sparsity)
@@ -29,7 +29,7 @@ def test_the_mask_is_tfmots_ties_included(weights, sparsity):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=100)
+@settings(max_examples=100)
 @given(MATRICES, SPARSITIES)
 def test_exact_numbers_keep_the_first_of_equals(weights, sparsity):
     mask = magnitude_mask(weights, sparsity, ties="first").ravel()
@@ -85,7 +85,7 @@ def slow_n_of_m(row, kept, group):
     return mask
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MATRICES, st.integers(0, 4), st.integers(4, 5), st.sampled_from([0, 1, -1, -2]))
 def test_n_of_m(weights, kept, group, axis):
     mask = n_of_m_mask(weights, kept, group, axis)
@@ -113,7 +113,7 @@ def slow_blocks(weights, block, pooling):
     )
 
 
-@settings(deadline=None, max_examples=60)
+@settings(max_examples=60)
 @given(MATRICES, SPARSITIES, st.tuples(st.integers(1, 4), st.integers(1, 4)), st.sampled_from(["average", "max"]))
 def test_blocks_stay_or_go_as_a_whole(weights, sparsity, block, pooling):
     mask = block_mask(weights, sparsity, block, pooling, ties="first")

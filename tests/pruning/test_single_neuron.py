@@ -52,7 +52,7 @@ def reaches(numbers, net):
 
 
 @pytest.mark.slow
-@settings(deadline=None, max_examples=150)
+@settings(max_examples=150)
 @given(st.lists(st.tuples(NUMBERS, NUMBERS), max_size=6))
 def test_the_same_net_value_with_the_fewest_edges_or_a_clear_error(edges):
     inputs, weights = [a for a, _ in edges], [b for _, b in edges]

@@ -94,7 +94,7 @@ masks = st.fixed_dictionaries(
 
 
 @pytest.mark.slow
-@settings(max_examples=20, deadline=None, derandomize=True)
+@settings(max_examples=20, derandomize=True)
 @given(kept=masks, seed=st.integers(0, 3), offsets=st.booleans(), compressed=st.booleans())
 def test_any_masks(kept, seed, offsets, compressed):
     keras.utils.clear_session(free_memory=False)
