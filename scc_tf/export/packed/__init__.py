@@ -252,7 +252,7 @@ def packed_report(model):
     return _pack(model)[1]
 
 
-def save_packed(model, path):
+def save_packed(model: keras.Model, path: str | Path) -> PackedReport:
     """Write a model to a packed file, and make sure that it can be read back.
 
     Args:
@@ -346,7 +346,7 @@ def _read(data, max_weights):
     return model
 
 
-def load_packed(path, max_weights=2**28):
+def load_packed(path: str | Path, max_weights: int | None = 2**28) -> keras.Model:
     """Read a model from a packed file.
 
     The file may be of anyone: only layers and operations of a list are built (`scc_tf.allowed`), no code
