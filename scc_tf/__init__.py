@@ -10,9 +10,9 @@ from scc_tf.conversion import ConversionReport, add_masks, self_compress, share_
 from scc_tf.evaluation import CompressionReport, evaluate_compression  # noqa: F401
 from scc_tf.export import PackedReport, TFLiteReport, export_tflite, load_packed, save_packed  # noqa: F401
 from scc_tf.finishing import finish, finish_to_bytes  # noqa: F401
-from scc_tf.report import SizeReport, size_report  # noqa: F401
 from scc_tf.safety import SafetySet, select_safety_set
 from scc_tf.size import RateTerm, SizeTerm  # noqa: F401
+from scc_tf.size_report import SizeReport, size_report  # noqa: F401
 from scc_tf.surgery import SurgeryReport, remove_channels, remove_dead_channels  # noqa: F401
 from scc_tf.training import SelfCompressingModel  # noqa: F401
 

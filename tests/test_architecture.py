@@ -16,7 +16,7 @@ ROWS = [  # bottom first: a module imports its own package and the rows below, n
     {"convertible"},
     {"conversion"},
     {"export"},
-    {"report"},
+    {"size_report"},
     {"finishing"},
     {"callbacks", "plots"},
     {"evaluation", "compression", "inspection"},

@@ -1,7 +1,7 @@
 """Watch the size of the model while it trains."""
 
 from scc_tf.callbacks.every_n_steps import EveryNSteps
-from scc_tf.report import size_report
+from scc_tf.size_report import size_report
 
 __all__ = ["SizeLogger"]
 

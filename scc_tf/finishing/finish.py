@@ -105,9 +105,10 @@ class FinishReport(Report):
 def finish(
     model: keras.Model,
     images: Any,
-    target_bytes: int | None = None,
     exponent_places: int | None = 3,
     statistics_bits: int | None = 10,
+    *,
+    target_bytes: int | None = None,
 ) -> keras.Model:
     """Make a trained model ready for its file.
 
@@ -126,10 +127,10 @@ def finish(
         model: compressed model, left untouched: self-compressing, weight-sharing or with masks.
         images: training inputs to re-estimate batch statistics from, augmented as in training: an array, for several
             inputs the structure of arrays that the model takes, or a ``tf.data.Dataset`` of batches that ends.
-        target_bytes: upper bound of the length of the file, for a self-compressing model.
         exponent_places: binary places that exponents keep, 0 to 16. With ``size_model="entropy"`` the weights move
             along, and the codes stay: weights gather at the edges of their rounding intervals there.
         statistics_bits: bits of the mantissa that biases and statistics keep, 0 to 10; 10 is float16.
+        target_bytes: upper bound of the length of the file, for a self-compressing model.
 
     Returns:
         The smaller model; its ``finish_report`` is a `FinishReport`.

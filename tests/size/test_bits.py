@@ -5,8 +5,8 @@ import tensorflow as tf
 from size_nets import plain_net, set_bits
 
 from scc_tf import layers
-from scc_tf.report import size_report
 from scc_tf.size import SIZE_FORMS, SizeTerm
+from scc_tf.size_report import size_report
 
 each_form = pytest.mark.parametrize("form", SIZE_FORMS)
 

@@ -15,8 +15,8 @@ from lab.stage import Stage, accuracy, fingerprint, intact
 from scc_tf.batch_statistics import reestimate_batch_statistics
 from scc_tf.conversion import self_compress
 from scc_tf.finishing import finish, finish_to_bytes
-from scc_tf.report import size_report
 from scc_tf.safety import Contract, SafetySet, safety_accuracy, select_safety_set
+from scc_tf.size_report import size_report
 from scc_tf.training import default_format_optimizer, self_compressing_layers
 
 __all__ = ["compress", "float_model", "safety_set_of"]

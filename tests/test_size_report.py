@@ -10,7 +10,7 @@ from size_nets import plain_net, set_bits
 
 import scc_tf
 from scc_tf import layers
-from scc_tf.report import size_report
+from scc_tf.size_report import size_report
 
 
 def stock_net():
