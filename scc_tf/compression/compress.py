@@ -117,7 +117,7 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
         >>> print(small)                                                                    # doctest: +SKIP
         >>> small.save("mine.scc")                                                          # doctest: +SKIP
     """
-    _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbose)
+    _check(model, target_bytes, gamma, epochs, batch_size, safety_set, work_dir, seed, verbose)
     keras.utils.set_random_seed(seed)
     data = open_data(model, data, validation_data, batch_size, seed)
     objective = objective_of(model, data.inputs, data.targets, loss)
@@ -140,18 +140,19 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
     return _measured(model, finished, small.conversion_report, objective, data, target_bytes, notes)
 
 
-def _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbose):
+def _check(model, target_bytes, gamma, epochs, batch_size, safety_set, work_dir, seed, verbose):  # noqa: PLR0913
     """Refuse what is wrong before any work."""
     check_convertible(model)
-    if target_bytes is not None:
-        check_count("target_bytes", target_bytes)
+    for name, value, least in (("target_bytes", target_bytes, 1), ("epochs", epochs, 0), ("batch_size", batch_size, 1)):
+        if value is not None:
+            check_count(name, value, least)
     if gamma is not None:
         check_number("gamma", gamma, 0)
-    if epochs is not None:
-        check_count("epochs", epochs, 0)
-    if batch_size is not None:
-        check_count("batch_size", batch_size)
     check_count("seed", seed, 0)
+    if isinstance(safety_set, str):
+        check_choice("safety_set", safety_set, ("auto",))
+    elif safety_set is not None:
+        check_safety_set(safety_set)
     if work_dir is not None:
         check_folder("work_dir", work_dir)
     if verbose not in ("auto", 0, 1, 2):
@@ -169,11 +170,8 @@ def _check(model, target_bytes, gamma, epochs, batch_size, work_dir, seed, verbo
 
 def _safety_set(model, data, objective, safety_set, seed):
     """The examples that must not get worse, and notes on what stands in the way of having some."""
-    if safety_set is None:
-        return None, []
     if not isinstance(safety_set, str):
-        return check_safety_set(safety_set), []
-    check_choice("safety_set", safety_set, ("auto",))
+        return safety_set, []
     try:
         if len(model.inputs) != 1:
             raise ValueError("the model has several inputs")
