@@ -33,7 +33,7 @@ from scc_tf.layers import (
 )
 from scc_tf.safety.contract import contract_of
 from scc_tf.training import SelfCompressingModel
-from scc_tf.training.origin import Origin
+from scc_tf.training.reference import Reference
 
 __all__ = ["ConversionReport", "add_masks", "self_compress", "share_weights", "to_plain"]
 
@@ -123,7 +123,7 @@ def self_compress(
     Returns:
         A `scc_tf.SelfCompressingModel` whose ``conversion_report`` tells what was converted, what was skipped and why,
         and what the first rounding costs. Skipped layers are logged as warnings. The model keeps the one that was
-        handed in as its ``origin``, to measure safety and fidelity against: leave that one's weights alone meanwhile.
+        handed in as its ``reference``, to measure safety and fidelity against: leave its weights alone meanwhile.
 
     Raises:
         ValueError: if the model is subclassed, not built, or has no layer that can self-compress; if its class
@@ -161,7 +161,7 @@ def self_compress(
     report = report_on(model, compressed, pairs, reason, SelfCompressing, ("self_compress", "self-compress"))
     errors = {f"{fmt.layer.name}/{fmt.name}": _start_error(fmt) for fmt in formats}
     compressed.conversion_report = dataclasses.replace(report, start_errors=errors)
-    compressed.origin = Origin(model)
+    compressed.reference = Reference(model)
     return compressed
 
 
@@ -352,5 +352,5 @@ def add_masks(
     masked, pairs = _clone(model, lambda la: not reason(la), make, latent=True, model_class=model_class)
     masked.conversion_report = report_on(model, masked, pairs, reason, Masked, ("add_masks", "have masks"))
     if compresses:
-        masked.starting_weights, masked.origin = model.starting_weights, model.origin
+        masked.starting_weights, masked.reference = model.starting_weights, model.reference
     return masked

@@ -20,10 +20,8 @@ def optimizer_slots(optimizer, variable):
     """The slot variables that an optimizer keeps for one variable: momenta, second moments, ….
 
     Keras has no public way to ask for them; they are the entries, at the variable's place, of the optimizer's lists
-    that run parallel to its variables. Scalars are not slots.
-
-    They have the shape of the variable; the list is empty if the optimizer does not know it. The optimizer may be in a
-    ``LossScaleOptimizer``.
+    that run parallel to its variables. Scalars are not slots. They have the shape of the variable; the list is empty if
+    the optimizer, or the one in a ``LossScaleOptimizer``, does not know it.
     """
     parts = [_Holding(part) for part in optimizer_parts(optimizer)]
     slots = {id(slot): slot for part in parts for slot in part.slots(variable).values()}
@@ -33,17 +31,12 @@ def optimizer_slots(optimizer, variable):
 def carry_optimizer(optimizer, variables, cuts):
     """A fresh optimizer for ``variables`` that goes on where another one is.
 
-    Args:
-        optimizer: built Keras optimizer, left untouched.
-        variables: the trainable variables of the new one.
-        cuts: objects with ``old`` and ``new`` variables and ``places``: an int array in the shape of ``new`` that says
-            where in ``old``, flattened, every entry comes from, -1 if from nowhere; None if all stays where it is.
-            What comes from nowhere starts anew, and so does a variable whose ``old`` is None.
+    Iterations, learning rate and other scalars are copied, slots follow their variables. Adafactor's means over an axis
+    keep the channels that stay. Slots of another shape start anew.
 
-    Returns:
-        Built optimizer of the same class and settings: iterations, learning rate and other scalars are copied, slots
-        follow their variables. Adafactor's means over an axis keep the channels that stay. Slots of another shape start
-        anew.
+    ``cuts`` have ``old`` and ``new`` variables and ``places``: an int array in the shape of ``new`` that says where in
+    ``old``, flattened, every entry comes from, -1 if from nowhere; None if all stays where it is. What comes from
+    nowhere starts anew, and so does a variable whose ``old`` is None.
     """
     fresh = optimizer.__class__.from_config(optimizer.get_config())
     fresh.build(variables)

@@ -113,15 +113,15 @@ class SafetyMonitor(EveryNSteps):
 
     def _accuracy_handed_in(self):
         """That of the network that the model was made of; None if there is none."""
-        origin = getattr(self.model, "origin", None)
-        if origin is not None and origin.network is not None:
-            return safety_accuracy(origin.network, self.safety_set, self.batch_size)
-        if hasattr(self.model, "origin"):  # other models are themselves what was handed in
+        reference = getattr(self.model, "reference", None)
+        if reference is not None and reference.network is not None:
+            return safety_accuracy(reference.network, self.safety_set, self.batch_size)
+        if hasattr(self.model, "reference"):  # other models are themselves what was handed in
             logging.warning(
                 "The network that %r was made of %s: the reference of the safety checks is the model as fit finds it, "
                 "and what it has lost before is not seen. Give SafetyMonitor reference_accuracy to measure against it.",
                 self.model.name,
-                "is not known" if origin is None else "has other weights since",
+                "is not known" if reference is None else "has other weights since",
             )
         return None
 

@@ -90,15 +90,6 @@ def find_chains(model):
 
     Self-compressing, weight-sharing and masked layers are left alone: cluster filters before these conversions.
 
-    Args:
-        model: built Sequential or functional model.
-
-    Returns:
-        List of `Chain`.
-
-    Raises:
-        ValueError: if the model is subclassed or not built.
-
     Example:
         >>> model = keras.Sequential([keras.Input((8, 8, 1)), keras.layers.Conv2D(4, 3, name="a", activation="relu"),
         ...     keras.layers.Flatten(), keras.layers.Dense(2)])

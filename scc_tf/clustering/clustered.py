@@ -179,9 +179,6 @@ def keep_filters(model, kept, inputs=None, fitted=False):
         inputs: as for `cluster_filters`.
         fitted: whether to fit these layers to what they add up in the original network; needs inputs.
 
-    Returns:
-        The smaller model, as of `cluster_filters`.
-
     Raises:
         ValueError: if the model is subclassed or not built, a mask is not of a layer that `find_chains` finds, or for
             the fit inputs are missing or a layer is in a nested model.

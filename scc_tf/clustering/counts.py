@@ -30,17 +30,9 @@ def stages(chains):
 def chain_counts(chains, clusters):
     """One number of clusters per chain.
 
-    Args:
-        chains: list of `scc_tf.clustering.chains.Chain`.
-        clusters: an int for all chains (no more than their channels); ``{layer name: int}``, other chains stay as they
-            are; or a sequence, one int per chain or one per stage (see `stages`).
-
-    Returns:
-        List of int.
-
-    Raises:
-        ValueError: if there are no chains, a name is not that of one chain, a sequence has another length, or a number
-            is not from 1 to the chain's channels.
+    ``clusters`` is an int for all chains (no more than their channels); ``{layer name: int}``, other chains stay as
+    they are; or a sequence, one int per chain or one per stage (see `stages`). A ValueError is raised if there are no
+    chains, a name is not that of one chain, a sequence has another length, or a number does not fit its chain.
     """
     check_clusters(clusters)
     if not chains:

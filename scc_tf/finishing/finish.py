@@ -380,5 +380,5 @@ def _spent(model, images, start, target_bytes):
 
 def _fidelity(model, images):
     """Measures how far answers are from those of the network that was handed in; None where that is not known."""
-    origin = getattr(model, "origin", None)
-    return None if origin is None or origin.network is None else Fidelity(origin.network, images)
+    reference = getattr(model, "reference", None)
+    return None if reference is None or reference.network is None else Fidelity(reference.network, images)

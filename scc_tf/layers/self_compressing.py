@@ -110,11 +110,7 @@ class SelfCompressing(CompressedKernels):
         self.formats = tuple(ChannelFormat(self, spec) for spec in self.entry.kernels)
 
     def format_of(self, kernel_name="kernel"):
-        """The `ChannelFormat` of a kernel.
-
-        Raises:
-            ValueError: if the layer is not built or has no kernel of that name.
-        """
+        """The `ChannelFormat` of a kernel; a ValueError if the layer is not built or has no such kernel."""
         return self._of_kernel(self.formats, kernel_name)
 
     @property

@@ -168,11 +168,7 @@ class WeightSharing(CompressedKernels):
         return shared
 
     def shared_kernel(self, kernel_name="kernel"):
-        """The `SharedKernel` of a kernel.
-
-        Raises:
-            ValueError: if the layer is not built or has no kernel of that name.
-        """
+        """The `SharedKernel` of a kernel; a ValueError if the layer is not built or has no such kernel."""
         return self._of_kernel(self.shared_kernels, kernel_name)
 
     def quantized(self, kernel_name="kernel"):

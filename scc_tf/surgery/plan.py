@@ -71,7 +71,7 @@ class Plan:
 
 
 def make_plan(model, kept, zeros_read=True, training=False):
-    """Decide which channels of a model go.
+    """Decide which channels of a model go: a `Plan`.
 
     Args:
         model: built Sequential or functional model.
@@ -79,9 +79,6 @@ def make_plan(model, kept, zeros_read=True, training=False):
             other channels count as zero.
         zeros_read: whether an input counts as read where all its weights happen to be zero.
         training: whether a constant channel leaves a BatchNormalization as in training, where its mean is its value.
-
-    Returns:
-        `Plan`.
     """
     flow = Flow(model)
     masks = {key: kept.get(key, np.ones(layout.channels, bool)) for key, layout in flow.layouts.items()}
@@ -105,13 +102,7 @@ def make_plan(model, kept, zeros_read=True, training=False):
 
 
 class _Reading:
-    """How a kernel reads its inputs: its weights, summed over positions, and which inputs it reads.
-
-    Args:
-        layout: `KernelLayout`.
-        kept: bool ``(C,)``; the kernel of the others counts as zero.
-        zeros_read: whether an input counts as read by a weight that is zero now, but may not be later.
-    """
+    """How a kernel reads its inputs: its weights, summed over positions, and which inputs it reads; see `make_plan`."""
 
     def __init__(self, layout, kept, zeros_read):
         rows = layout.rows(layout.values()).astype(np.float64)  # (G, I/G, A, C/G)

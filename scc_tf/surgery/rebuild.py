@@ -57,15 +57,10 @@ class Cut:
 
 
 def rebuild(model, plan, zero_stuck=False):
-    """Build the smaller model.
+    """Build the smaller model: ``(model of the same class, list of Cut, one per variable, undo)``.
 
-    Args:
-        model: the model that ``plan`` was made for, left untouched.
-        plan: `scc_tf.surgery.plan.Plan`.
-        zero_stuck: whether the kernels of channels that were to go and stay are set to zero.
-
-    Returns:
-        ``(smaller model of the same class, list of Cut, one per variable, undo)``; ``undo`` is what `regrow` needs.
+    The model that ``plan`` was made for is left untouched; ``undo`` is what `regrow` needs. With ``zero_stuck`` the
+    kernels of channels that were to go and stay are set to zero.
     """
     surgeons = _surgeons(plan)
     undo = []
@@ -92,17 +87,11 @@ def rebuild(model, plan, zero_stuck=False):
 
 
 def regrow(model, cut):
-    """Build the model as it was before a cut; what it had then and has not now is as in a new layer.
+    """Build the model as it was before a cut: ``(larger model of the same class, list of Cut)``.
 
-    Args:
-        model: the model after the cut, left untouched.
-        cut: what `scc_tf.surgery.plan.Plan.to_json` told of it, with the ``"undo"`` of `rebuild`.
-
-    Returns:
-        ``(larger model of the same class, list of Cut)``; biases that the cut has added are gone.
-
-    Raises:
-        ValueError: if the cut was one of another architecture.
+    ``cut`` is what `scc_tf.surgery.plan.Plan.to_json` told of it, with the ``"undo"`` of `rebuild`; a ValueError is
+    raised if it was one of another architecture. What the model had then and has not now is as in a new layer; biases
+    that the cut has added are gone.
     """
     places, surgeons = itertools.count(), {}
 
@@ -122,11 +111,8 @@ def regrow(model, cut):
 def _rebuilt(model, changes_of, cuts_of, learn=lambda clone: None):
     """Clone a model: ``(clone, pairs, cuts)``, weights and states carried over.
 
-    Args:
-        model: the model.
-        changes_of: ``layer -> settings that change``, called once for each layer in order; None copies the layer.
-        cuts_of: ``(layer, its clone) -> list of Cut``; None where nothing changes.
-        learn: called with the clone before ``cuts_of``.
+    ``changes_of(layer)`` gives the settings that change, for each layer in order, None to copy it; ``learn`` is told of
+    the clone before ``cuts_of(layer, its clone)`` gives a list of Cut, None where nothing changes.
     """
 
     def clone_layer(layer):

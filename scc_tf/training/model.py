@@ -48,14 +48,14 @@ class SelfCompressingModel(CuttableModel):
         cuts: what `remove_dead_channels` has removed, in order, as plain JSON. Weights of a state with other cuts can
             be set and loaded: the model then has the channels of that state.
         in_fit: whether ``fit`` is running, which calls ``on_fit_end`` of the callbacks when all else is done.
-        origin: `scc_tf.training.origin.Origin` of the network that was handed to `self_compress`; None in a model that
-            was read from a file.
+        reference: `scc_tf.training.reference.Reference`, the network that was handed to `self_compress`; None in a
+            model that was read from a file.
         contract: `scc_tf.safety.Contract` that the last ``fit`` was held to, or None. No file keeps it; the model that
             is loaded from a ``.keras`` file warns of that.
     """
 
     conversion_report = None
-    origin = None
+    reference = None
     contract = None
     starting_weights = None
     size_model = "bits"
@@ -281,7 +281,7 @@ class SelfCompressingModel(CuttableModel):
         """Take over what a model that was cut keeps of itself."""
         super().descend_from(other, cut)
         self.starting_weights = other.starting_weights or SizeTerm(other).starting_weights
-        self.origin, self.contract = other.origin, other.contract
+        self.reference, self.contract = other.reference, other.contract
 
     def compile_like(self, other):
         """Compile as another self-compressing model is, its safety set included."""

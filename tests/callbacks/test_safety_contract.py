@@ -129,12 +129,12 @@ def test_the_contract_stays_with_the_model_through_cuts(tmp_path):
     assert contract.safety_set is run.monitor.safety_set
     kill([0])(run.model)
     smaller, _ = scc_tf.remove_dead_channels(run.model)
-    assert smaller.contract is contract and smaller.origin is run.model.origin
+    assert smaller.contract is contract and smaller.reference is run.model.reference
     run.model.remove_dead_channels()
     assert run.model.contract is contract
     run.model.save(tmp_path / "model.keras")  # with neither the contract nor a second network in it
     loaded = keras.models.load_model(tmp_path / "model.keras")
-    assert loaded.contract is None and loaded.origin is None
+    assert loaded.contract is None and loaded.reference is None
     toy.assert_same(loaded.get_weights(), run.model.get_weights())
 
 
@@ -206,7 +206,7 @@ def test_a_loop_of_ones_own_keeps_the_contract_too():
 @pytest.mark.parametrize("drop", [0.05, 0.06])
 def test_the_end_does_not_move_an_average_towards_the_last_check(drop):
     model, accuracies = toy.compressed(), iter([1.0, 1.0 - drop, 1.0])
-    model.origin = None  # the checks alone are compared
+    model.reference = None  # the checks alone are compared
     monitor = SafetyMonitor(toy.safety_set(), every=1, reference="average", decay=0.5)
     monitor.safety_accuracy = lambda: next(accuracies)
     restoration = KernelRestoration(monitor, threshold=0.05, restore_fraction=0.0)

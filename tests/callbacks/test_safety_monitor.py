@@ -11,7 +11,7 @@ from scc_tf.callbacks import SafetyMonitor
 def scripted(accuracies, **settings):
     """A monitor that finds the given accuracies, of a model of unknown origin, and the drops that it reports."""
     monitor, model = SafetyMonitor(toy.safety_set(), every=1, **settings), toy.compressed()
-    model.origin = None
+    model.reference = None
     left = iter(accuracies)
     monitor.safety_accuracy = lambda: next(left)
     monitor.set_model(model)
@@ -85,7 +85,7 @@ def test_where_the_network_is_not_known_the_start_is_the_reference_and_that_is_t
     net, chosen = handed_in(right=True)
     model = toy.compressed(net)
     if cause == "loaded":
-        model.origin = None
+        model.reference = None
     net.get_layer("head").bias.assign([0.0, 2.0, 0.0] if cause == "trained on" else [0.0, 1.0, 0.0])
     monitor = SafetyMonitor(chosen, reference_accuracy=0.8 if cause == "given" else None)
     monitor.safety_accuracy = lambda: 0.5

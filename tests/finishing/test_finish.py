@@ -199,10 +199,10 @@ def test_a_file_that_fits_is_never_made_worse(reason):
     points = np.random.default_rng(0).normal(size=(100, 6)).astype("float32")
     _, model = converted(2)
     if reason == "no network":
-        model.origin = None
+        model.reference = None
     if reason == "another network":
         keras.utils.set_random_seed(5)
-        model.origin = scc_tf.self_compress(converted(8)[0], 8).origin
+        model.reference = scc_tf.self_compress(converted(8)[0], 8).reference
     start = finish(model, points)
     if reason == "safety":
         size = len(packed_bytes(start))

@@ -54,4 +54,4 @@ def test_a_contract_follows_the_answers_of_a_model_into_what_is_made_of_it():
     made = [scc_tf.to_plain(model), scc_tf.add_masks(model), scc_tf.share_weights(model), scc_tf.finish(model, SCORES)]
     made.append(scc_tf.remove_dead_channels(made[2])[0])  # a plain functional model with layers of ours
     assert all(one.contract is model.contract for one in made)
-    assert made[1].origin is model.origin
+    assert made[1].reference is model.reference

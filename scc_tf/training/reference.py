@@ -2,10 +2,10 @@
 
 import hashlib
 
-__all__ = ["Origin"]
+__all__ = ["Reference"]
 
 
-class Origin:
+class Reference:
     """Keeps the network that was handed to `scc_tf.self_compress`, not a copy, while its weights are what they were.
 
     A plain object, in which Keras looks for nothing: no second network gets into weights and files.
