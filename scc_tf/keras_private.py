@@ -100,6 +100,8 @@ def exchange_graph(model, other):
         hold(model, name, graph[name])
     for layer in model.layers:
         model._tracker.track(layer)
+    if model._layers != model.layers:  # Keras 3.12 keeps a list of its own
+        hold(model, "_layers", model.layers)
     if model.compiled:
         hold(model, "_compiled_trainable_state", {layer: layer.trainable for layer in all_layers(model)})
 
