@@ -178,6 +178,7 @@ def test_images_of_any_size():
     assert zoo.left(report) == {"a": 2, "b": 3, "head": 2}
 
 
+@pytest.mark.skipif(keras.__version__ < "3.13", reason="Keras 3.12 builds no model with an input that nothing reads")
 def test_inputs_that_are_outputs_and_inputs_that_nothing_reads():
     inputs, other = keras.Input((4,)), keras.Input((3,))
     model = zoo.vary(
