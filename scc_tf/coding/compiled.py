@@ -5,6 +5,8 @@ none of this in Python, so there every array is handed over as Python's own inte
 """
 
 import functools
+import hashlib
+from pathlib import Path
 
 import numba
 import numpy as np
@@ -12,9 +14,30 @@ import numpy as np
 __all__ = ["compiled", "wrapped"]
 
 
+def _digest():
+    """Of all that may be compiled. Numba notices a change of the file of a function, not of those that it calls."""
+    digest = hashlib.blake2b(digest_size=4)
+    for path in sorted(Path(__file__).parent.glob("*.py")):
+        digest.update(path.read_bytes())
+    return digest.hexdigest()
+
+
+_VERSION = _digest()
+
+
 def compiled(signature, **options):
-    """`numba.njit`, or without the compiler a decorator that hands over Python's integers."""
-    return _plain if numba.config.DISABLE_JIT else numba.njit(signature, **options)
+    """`numba.njit`, or without the compiler a decorator that hands over Python's integers.
+
+    What is cached carries a digest of all these files in its name: stale code would read files wrongly.
+    """
+    if numba.config.DISABLE_JIT:
+        return _plain
+
+    def compile_function(function):
+        function.__qualname__ += f"_{_VERSION}"
+        return numba.njit(signature, **options)(function)
+
+    return compile_function
 
 
 class _Flat(list):

@@ -8,8 +8,6 @@ what is known, and ``counted`` adaptive probabilities, one slot each, that fade 
 of weights, chosen by a context each, sum them; the mean of both sums is the prediction. Then each set moves its
 weights down the gradient of its own code length, and each slot its probability towards the bit.
 
-Numba's cache notices a change of one file alone: whoever changes this one removes ``__pycache__``.
-
 Source: Mahoney 2005, "Adaptive weighing of context models for lossless data compression" (PAQ); logistic mixing and
     the tables ``stretch`` and ``squash`` as in lpaq1.
 """

@@ -80,9 +80,7 @@ def run(config, work_dir, verbose=1):
         callbacks = [GammaScheduler(ramp), removal] if rise else [removal]
         seconds = stage.fit(model, (batches, steps), config.epochs, callbacks, verbose)
         trained_error = error_percent(model, validation)
-        model = finish(
-            model, data.train.images[:STATISTICS_IMAGES], None, config.exponent_places, config.statistics_bits
-        )
+        model = finish(model, data.train.images[:STATISTICS_IMAGES], config.exponent_places, config.statistics_bits)
         record = {
             "seconds": seconds,
             "trained_validation_error": trained_error,

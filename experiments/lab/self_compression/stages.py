@@ -208,7 +208,7 @@ def _finish(config, model, images):
     """The finished model, and its `scc_tf.finishing.FinishReport` if a size was asked for."""
     places, bits = config.exponent_places, config.statistics_bits
     if not config.target_bytes:
-        return finish(model, images, None, places, bits), None
+        return finish(model, images, places, bits), None
     return finish_to_bytes(model, images, config.target_bytes, places, bits)
 
 
