@@ -65,7 +65,7 @@ def _compress(path, values):
         check_path("out", out)
         if Path(out).suffix not in (".scc", ".keras", ".tflite"):
             raise ValueError(f"Expected out to end in .scc, .keras or .tflite. {received('out', out)}")
-    model = load_file(path)
+    model = load_file(path, compile=True)
     settings = {name: values[name].value for name in ("target_bytes", "gamma", "epochs", "work_dir", "seed")}
     small = scc_tf.compress(model, _data(values.data, model), **settings)
     for out in values.out:

@@ -71,8 +71,8 @@ class FileReport(Report):
         yield Table("{:<44}{:>9}{:>18}{:>9}{:>12}", rows, ("weight", "type", "shape", "not 0", "entropy B"))
 
 
-def load_file(path):
-    """The Keras model in a ``.scc``, ``.keras`` or ``.h5`` file, not compiled.
+def load_file(path, compile=False):
+    """The Keras model in a ``.scc``, ``.keras`` or ``.h5`` file, compiled as it was saved where ``compile`` is true.
 
     Raises:
         ValueError: if the suffix is another one, or as the reader of the file.
@@ -81,7 +81,12 @@ def load_file(path):
     if path.suffix == ".scc":
         return load_packed(path)
     if path.suffix in (".keras", ".h5"):
-        return keras.models.load_model(path, compile=False)
+        try:
+            return keras.models.load_model(path, compile=compile)
+        except (TypeError, ValueError):  # a loss of the user's own is not known here
+            if not compile:
+                raise
+            return keras.models.load_model(path, compile=False)
     raise ValueError(f"Expected path to end in .scc, .keras or .h5. {received('path', str(path))}")
 
 

@@ -28,6 +28,7 @@ from scc_tf.finishing.steps import Fidelity
 from scc_tf.flops import count_operations
 from scc_tf.inference import outputs
 from scc_tf.keras_private import all_layers
+from scc_tf.layers import self_compressing_layers
 from scc_tf.safety import Contract, check_safety_set, safety_accuracy, select_safety_set
 from scc_tf.training import default_format_optimizer
 
@@ -126,8 +127,14 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
     statistics = keras.tree.map_structure(lambda array: array[:STATISTICS], data.inputs)
     safety_set, notes = _safety_set(model, data, objective, safety_set, seed)
     small = start_of(model, statistics, steps, by_size=gamma is None)
+    if reasons := small.conversion_report.not_storable:
+        named = "; ".join(f"{name}: {reason}" for name, reason in reasons.items())
+        raise ValueError(f"Expected layers that a .scc file can hold. Received: {model.name!r} with {named}")
+    covered = _parameters_of(self_compressing_layers(small)) / max(1, model.count_params())
+    skipped = small.conversion_report.skipped
     if epochs:
-        backup = [] if work_dir is None else [_backup(work_dir, model, target_bytes, gamma, epochs, seed)]
+        settings = (target_bytes, gamma, epochs, objective.name, seed)
+        backup = [] if work_dir is None else [_backup(work_dir, model, data, safety_set, settings)]
         _compile(small, objective, target_bytes, gamma, steps, safety_set)
         ours = _callbacks(target_bytes, steps, safety_set, statistics)
         batches = objective.teach(model, data.batches(sum(kept.finished_epochs for kept in backup)))
@@ -137,7 +144,7 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
     finished = _finish(small, statistics, target_bytes)
     if not data.held_out:
         notes.append("measured on examples that were trained on: there are no others")
-    return _measured(model, finished, small.conversion_report, objective, data, target_bytes, notes)
+    return _measured(model, finished, (covered, skipped), objective, data, target_bytes, notes)
 
 
 def _check(model, target_bytes, gamma, epochs, batch_size, safety_set, work_dir, seed, verbose):  # noqa: PLR0913
@@ -189,15 +196,22 @@ def _safety_set(model, data, objective, safety_set, seed):
     return select_safety_set(model, data.inputs, labels, size=size, seed=seed, verbose=0), []
 
 
-def _backup(work_dir, model, *settings):
+def _parameters_of(layers):
+    """Numbers in the weights of layers, without bit depths and exponents."""
+    formats = {id(v) for layer in layers for fmt in layer.formats for v in (fmt.bit_depth, fmt.exponent)}
+    return sum(math.prod(w.shape) for layer in layers for w in layer.weights if id(w) not in formats)
+
+
+def _backup(work_dir, model, data, safety_set, settings):
     """The state of an interrupted training in ``work_dir``; refused if it is that of another call."""
-    folder, digest = Path(work_dir), hashlib.sha256(repr(settings).encode())
-    for weight in model.get_weights():
-        digest.update(np.ascontiguousarray(weight))
+    folder, digest = Path(work_dir), hashlib.sha256(repr((data.steps, settings)).encode())
+    chosen = None if safety_set is None else [np.asarray(safety_set.labels)]
+    for array in keras.tree.flatten([model.get_weights(), data.inputs, data.targets, data.validation, chosen]):
+        digest.update(b"none" if array is None else np.ascontiguousarray(array))
     backup, card = BackupAndRestore(folder / "training", keep=True), folder / "compress.txt"
     if card.is_file() and card.read_text() != digest.hexdigest():
         raise ValueError(
-            "Expected work_dir to be new, or to hold a training of the same model with the same arguments. "
+            "Expected work_dir to be new, or to hold a training of the same model with the same data and arguments. "
             f"{received('work_dir', str(work_dir))}"
         )
     with atomic_path(card) as partial:
@@ -218,7 +232,7 @@ def _compile(small, objective, target_bytes, gamma, steps, safety_set):
         keras.optimizers.Adam(one_cycle(LEARNING_RATE, steps)),
         objective.loss,
         metrics=objective.metrics,
-        loss_weights=None if objective.weight == 1.0 else objective.weight,
+        loss_weights=objective.loss_weights,
         gamma=START_GAMMA if gamma is None else gamma * REFERENCE_STEPS / steps,
         size_model="bits" if target_bytes is None else "entropy",
         lambda_safety=0.0 if safety_set is None else LAMBDA,
@@ -272,7 +286,19 @@ def _finish(small, inputs, target_bytes):
     return finished
 
 
-def _measured(model, finished, report, objective, data, target_bytes, notes):
+def _operations(model, notes):
+    """Multiply-accumulates of one example; None where a side of the input is open."""
+    try:
+        count = count_operations(model)
+    except ValueError as error:
+        notes.append(f"multiply-accumulates are not known: {error}")
+        return None
+    if count.uncounted:
+        notes.append(f"multiply-accumulates without those of {', '.join(count.uncounted)}")
+    return count.multiply_accumulates
+
+
+def _measured(model, finished, coverage, objective, data, target_bytes, notes):
     """Everything about the finished model, from the files that it makes."""
     inputs, targets = data.validation
     answers = [outputs(network, inputs) for network in (model, finished)]
@@ -280,9 +306,11 @@ def _measured(model, finished, report, objective, data, target_bytes, notes):
     written = packed_bytes(finished)
     floats = np.concatenate([np.asarray(w, np.float32).ravel() for w in model.get_weights()]).tobytes()
     contract = finished.contract
-    counts = {layer.name: layer.count_params() for layer in all_layers(model)}
-    parameters = model.count_params()
-    plain = to_plain(finished)
+    (covered, skipped), parameters = coverage, model.count_params()
+    operations = [_operations(network, notes) for network in (model, to_plain(finished))]
+    counts = {}
+    for layer in all_layers(model):  # layers of nested models may have the same name
+        counts[layer.name] = counts.get(layer.name, 0) + layer.count_params()
     return Compressed(
         compressed=finished,
         stored_bytes=len(written),
@@ -294,8 +322,8 @@ def _measured(model, finished, report, objective, data, target_bytes, notes):
         distance=Fidelity(model, inputs).distance(finished),
         safety=contract and (safety_accuracy(model, contract.safety_set), finished.finish_report.safety_accuracy),
         safe=finished.finish_report.safe,
-        operations=tuple(count_operations(network).multiply_accumulates for network in (model, plain)),
-        covered=sum(counts[name] for name in report.converted) / parameters,
-        skipped={name: (counts[name], reason) for name, reason in report.skipped.items()},
-        notes=tuple(notes),
+        operations=tuple(operations),
+        covered=covered,
+        skipped={name: (counts[name], reason) for name, reason in skipped.items()},
+        notes=tuple(dict.fromkeys(notes)),
     )

@@ -94,6 +94,8 @@ def _as_arrays(name, model, data):
     """Arrays as the model takes them; targets and weights with as many examples."""
     inputs, targets, weights = _split(data)
     inputs = packed(model, check_inputs(name, inputs, model))
+    if isinstance(targets, list) and len(model.outputs) == 1:
+        targets = np.asarray(targets)
     targets, weights = (
         None if part is None else keras.tree.map_structure(np.asarray, part) for part in (targets, weights)
     )
@@ -103,6 +105,9 @@ def _as_arrays(name, model, data):
                 f"Expected {name} to hold one target for each of the {_count(inputs)} examples. "
                 f"{received('targets', part)}"
             )
+    for part in keras.tree.flatten((targets, weights)):
+        if part is not None and (part.dtype.kind not in "biuf" or not np.isfinite(part).all()):
+            raise ValueError(f"Expected {name} to hold targets that are finite numbers. {received('targets', part)}")
     return inputs, targets, weights
 
 
@@ -183,6 +188,9 @@ def _from_py_dataset(data):
 def _of_batches(model, data, validation_data, batch_size):
     if batch_size is not None:
         raise ValueError(f"Expected no batch_size beside data that comes in batches. Received: batch_size={batch_size}")
+    ranks = [len(spec.shape) for spec in keras.tree.flatten(_split(data.element_spec)[0]) if spec.shape.rank]
+    if ranks and max(ranks) < max(len(tensor.shape) for tensor in model.inputs):
+        raise ValueError("Expected data in batches, such as data.batch(64). Received: a tf.data.Dataset of examples")
     steps = int(data.cardinality())
     if steps == tf.data.INFINITE_CARDINALITY:
         raise ValueError("Expected data that ends, such as data.take(1000). Received: a tf.data.Dataset without an end")

@@ -22,16 +22,17 @@ class Objective:
 
     Attributes:
         loss: as ``compile`` takes it.
+        loss_weights: likewise; they make a loss about 1 where a network knows nothing, so that a size term means the
+            same beside it.
         metrics: likewise.
-        weight: of the loss, so that it is about 1 where a network knows nothing: a size term means the same beside it.
         of_classes: whether the answers are classes.
         taught: whether the targets are the answers of the network that was handed in.
         name: of the loss, for people.
     """
 
     loss: typing.Any
+    loss_weights: typing.Any
     metrics: list
-    weight: float
     of_classes: bool
     taught: bool
     name: str
@@ -49,7 +50,8 @@ class Objective:
 
     def score(self, answers, targets):
         """``{name: value}`` of the answers of a model: the loss, and the share of right answers of a classifier."""
-        found = {"loss": _mean_loss(self.loss, targets, answers)}
+        weights = None if self.of_classes or not isinstance(self.loss_weights, list | dict) else self.loss_weights
+        found = {"loss": _mean_loss(self.loss, targets, answers, weights)}
         if self.of_classes:
             found["accuracy"] = self.agreement(answers, targets)
         return found
@@ -57,9 +59,9 @@ class Objective:
     def agreement(self, answers, others):
         """Share of the answers of a classifier that have the class of another's, or of the targets."""
         answers, others = np.asarray(answers), np.asarray(others)
-        chosen = _classes(answers)
+        chosen = _classes(answers, "sparse" in self.name)
         if others.shape == answers.shape:
-            return float(np.mean(chosen == _classes(others)))
+            return float(np.mean(chosen == _classes(others, "sparse" in self.name)))
         return float(np.mean(chosen == np.reshape(others, chosen.shape)))
 
 
@@ -90,8 +92,23 @@ def objective_of(model, inputs, targets, loss=None):
     else:
         loss = loss or _own_loss(model, inputs, targets) or _loss_of(model, name, targets)
         of_classes = not several and _is_of_classes(loss, targets, model)
-    weight = 1.0 if of_classes or several else 1 / _ignorance(loss, targets)
-    return Objective(loss, ["accuracy"] if of_classes else [], weight, of_classes, taught, _name(loss))
+    weights = None if of_classes or several else [1 / _ignorance(loss, targets)]
+    if several and loss is getattr(model, "loss", None):
+        weights = (model.get_compile_config() or {}).get("loss_weights")
+    if of_classes and not taught:
+        _check_classes(_name(loss), targets, model.outputs[0].shape[-1])
+    return Objective(loss, weights, ["accuracy"] if of_classes else [], of_classes, taught, _name(loss))
+
+
+def _check_classes(name, targets, classes):
+    """Refuse class numbers that the network does not have."""
+    targets = np.asarray(targets)
+    whole = np.array_equal(targets, np.round(targets))
+    if "sparse" in name and (not whole or targets.min() < 0 or targets.max() >= classes):
+        raise ValueError(
+            f"Expected targets to be classes from 0 to {classes - 1}. {received('targets', targets)}, "
+            f"from {targets.min():g} to {targets.max():g}"
+        )
 
 
 def _own_loss(model, inputs, targets):
@@ -132,13 +149,13 @@ def _loss_of(model, activation, targets):
         return keras.losses.BinaryCrossentropy(from_logits=logits)
     if indices:
         return keras.losses.SparseCategoricalCrossentropy(from_logits=logits)
-    one_hot = classes > 1 and shape[-1] == classes and np.allclose(np.sum(targets, axis=-1), 1)
-    if activation == "softmax" or (one_hot and whole):
-        return keras.losses.CategoricalCrossentropy(from_logits=logits)
-    if whole and shape[-1:] != wanted[-1:] and len(shape) >= len(wanted):
+    if classes > 1 and shape[1:] != wanted[1:] and None not in wanted[1:]:
         raise ValueError(
             f"Expected targets that fit the output {wanted} of {model.name!r}, or loss. {received('targets', targets)}"
         )
+    one_hot = classes > 1 and shape[-1] == classes and np.allclose(np.sum(targets, axis=-1), 1)
+    if activation == "softmax" or (one_hot and whole):
+        return keras.losses.CategoricalCrossentropy(from_logits=logits)
     return keras.losses.MeanSquaredError()
 
 
@@ -161,18 +178,19 @@ def _function(loss):
     return keras.losses.get(loss) if isinstance(loss, str) else loss
 
 
-def _mean_loss(loss, targets, answers):
-    """The loss of arrays; that of several outputs is the sum."""
-    losses = keras.tree.flatten(loss)
+def _mean_loss(loss, targets, answers, weights=None):
+    """The loss of arrays; that of several outputs is the weighted sum."""
+    losses, shares = keras.tree.flatten(loss), keras.tree.flatten(weights)
     answers, targets = keras.tree.flatten(answers), keras.tree.flatten(targets)
     if len(losses) == 1:
         losses *= len(answers)
+    shares = [1.0] * len(losses) if weights is None else shares
     total = 0.0
-    for function, target, answer in zip(losses, targets, answers, strict=True):
+    for function, share, target, answer in zip(losses, shares, targets, answers, strict=True):
         if target.ndim == answer.ndim - 1 and answer.shape[-1] == 1:
             target = target[..., None]
         with tf.device("cpu"):
-            total += float(np.mean(_function(function)(target, answer)))
+            total += share * float(np.mean(_function(function)(target, answer)))
     return total
 
 
@@ -183,11 +201,11 @@ def _ignorance(loss, targets):
     return found if np.isfinite(found) and found > 0 else 1.0
 
 
-def _classes(answers):
-    """The class of each answer: yes or no where there is one unit, or each has a question of its own."""
+def _classes(answers, alone):
+    """The class of each answer, one ``alone``; or yes and no, where there is one unit or each has its own question."""
     probabilities = answers.min() >= 0 and answers.max() <= 1
     if answers.shape[-1] == 1:
         return (answers[..., 0] > (0.5 if probabilities else 0.0)).astype(int)
-    if probabilities and not np.allclose(answers.sum(axis=-1), 1, atol=1e-2):
+    if not alone and probabilities and not np.allclose(answers.sum(axis=-1), 1, atol=1e-2):
         return (answers > 0.5).astype(int)
     return answers.argmax(axis=-1)

@@ -30,7 +30,7 @@ class Compressed(Report):
         distance: how far the answers are from those of the network that was handed in, in [0, 1].
         safety: ``(before, after)`` accuracy on the safety set, or None.
         safe: whether the contract is kept; None without one.
-        operations: ``(before, after)``: multiply-accumulates for one example.
+        operations: ``(before, after)``: multiply-accumulates for one example; None where a side of the input is open.
         covered: share of the parameters that are in compressed layers.
         skipped: ``{layer name: (parameters, reason)}`` of layers with a kernel that are not compressed.
         notes: what else there is to know, a line each.
@@ -103,7 +103,7 @@ class Compressed(Report):
         if self.safety:
             kept = "" if self.safe is None else " (kept)" if self.safe else " (BROKEN)"
             yield "safety accuracy", f"{self.safety[0]:.2%}", f"{self.safety[1]:.2%}{kept}"
-        yield "multiply-accumulates", *(f"{count:,}" for count in self.operations)
+        yield "multiply-accumulates", *("unknown" if count is None else f"{count:,}" for count in self.operations)
         yield "parameters covered", "", f"{self.covered:.1%}"
 
     def _target(self):

@@ -28,6 +28,7 @@ NEAR_ENOUGH = 0.003  # distance of answers below which finer steps are of no use
 LIMIT = 10.0  # bits: with steps finer by as many, a model answers as its latent weights do
 MOST_COARSE = 4.0  # bits by which steps may be coarser
 _SMALLEST_CHANGE = 0.125  # bits
+_SLACK = 0.02  # of a distance: bytes that are there are spent where the answers stay as near as they were
 _LEAST_LIKENESS = 0.7  # distance of answers beyond which a network is no measure of what was made of it
 
 
@@ -295,21 +296,22 @@ class _Finishing:
         return self.settled(model)
 
     def coarsened(self, target_bytes):
-        """``(bits, model)`` with the finest of coarser steps whose file fits; None for the model if there is none."""
-        by, found = 0.0, None
-        while found is None and by > -MOST_COARSE:
+        """Bits, negative: the finest of coarser steps whose file fits; the coarsest where none does."""
+        by = 0.0
+        while by > -MOST_COARSE:
             by -= 1.0
-            found = self._fitting(by, target_bytes)
+            if self._fits(by, target_bytes):
+                break
+        else:
+            return by
         step = 0.5
-        while found is not None and step >= _SMALLEST_CHANGE:
-            if (finer := self._fitting(by + step, target_bytes)) is not None:
-                by, found = by + step, finer
+        while step >= _SMALLEST_CHANGE:
+            by += step if self._fits(by + step, target_bytes) else 0.0
             step /= 2
-        return by, found
+        return by
 
-    def _fitting(self, by, target_bytes):
-        model = self.stepped(by)
-        return model if len(packed_bytes(model)) <= target_bytes else None
+    def _fits(self, by, target_bytes):
+        return len(packed_bytes(self.stepped(by))) <= target_bytes
 
     def settled(self, model):
         """The same model, with the batch statistics that go with its weights, rounded like its biases."""
@@ -342,9 +344,15 @@ def _saved(model, images, start, target_bytes):
     found = {"stored_bytes": fit.stored_bytes, "widening": fit.widening, "refused": fit.refused}
     best = start.settled(remove_dead_channels(fitted)[0])
     if fit.stored_bytes > target_bytes:
-        by, coarser = start.coarsened(target_bytes)
-        if coarser is not None and start.judge(coarser)[0]:
-            best, found = coarser, {"stored_bytes": len(packed_bytes(coarser)), "finer": by}
+        by = start.coarsened(target_bytes)
+        for share in (1.0, 0.75, 0.5, 0.25):  # what is not safe is too coarse
+            coarser = start.stepped(share * by)
+            size = len(packed_bytes(coarser))
+            if size < found["stored_bytes"] and start.judge(coarser)[0]:
+                best, found = coarser, {"stored_bytes": size, "finer": share * by, "refused": found["refused"]}
+                break
+            found["refused"] |= size < found["stored_bytes"]
+        found["refused"] &= found["stored_bytes"] > target_bytes
     if fidelity := _fidelity(model, images):
         found |= {"start_distance": fidelity.distance(start.finished), "distance": fidelity.distance(best)}
     return best, found
@@ -360,9 +368,12 @@ def _spent(model, images, start, target_bytes):
     found |= {"start_distance": nearest, "distance": nearest}
     most = bits_to_spare(model)
     leads_to = fidelity.distance(start.stepped(min(LIMIT, most)))
-    if start.verdict[0] and leads_to >= min(nearest, _LEAST_LIKENESS):
+    enough = nearest * (1 + _SLACK)
+    if start.verdict[0] and leads_to >= min(enough, _LEAST_LIKENESS):
         return best, found
     verdict, by, step = start.verdict, 0.0, 1.0
+    contract = contract_of(model)
+    least = (start.verdict[0], min(start.verdict[1], contract.reference_accuracy if contract else 1.0))
     while step >= _SMALLEST_CHANGE and nearest > NEAR_ENOUGH and by + step <= most:
         finer = start.stepped(by + step)
         size = len(packed_bytes(finer))
@@ -371,9 +382,9 @@ def _spent(model, images, start, target_bytes):
             continue
         by += step
         distance, judged = fidelity.distance(finer), start.judge(finer)
-        nearer = distance < nearest and judged >= start.verdict
+        nearer = distance < max(nearest, enough) and judged >= least
         if judged[0] > verdict[0] or (nearer and judged[0] == verdict[0]):
-            best, verdict, nearest = finer, judged, distance
+            best, verdict, nearest = finer, judged, min(nearest, distance)
             found |= {"stored_bytes": size, "finer": by, "distance": distance}
     return best, found
 

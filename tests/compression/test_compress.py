@@ -137,7 +137,7 @@ def test_the_loss_is_found_out(activation, units, targets, scores):
 
 def test_numbers_of_any_size_weigh_as_much_beside_the_size_term():
     objective = objective_of(classifier(None, 2), X, 1e4 * X[:, :2])
-    assert objective.weight * np.mean(np.var(1e4 * X[:, :2], axis=0)) == pytest.approx(1.0, rel=1e-3)
+    assert objective.loss_weights[0] * np.mean(np.var(1e4 * X[:, :2], axis=0)) == pytest.approx(1.0, rel=1e-3)
 
 
 @pytest.mark.slow
@@ -156,6 +156,37 @@ def test_an_interrupted_training_ends_with_the_same_file(trained, tmp_path):
         np.testing.assert_array_equal(one, other)
     with pytest.raises(ValueError, match="work_dir"):
         scc_tf.compress(trained, (X, Y), 700, epochs=3, verbose=0, work_dir=tmp_path / "work")
+
+
+@pytest.mark.parametrize(
+    ("targets", "said"),
+    [(Y + 1, "classes from 0 to 2"), (Y + 0.5, "targets"), (Y.astype(str), "finite numbers"), (Y * np.nan, "finite")],
+)
+def test_targets_that_mean_nothing_are_refused(targets, said):
+    with pytest.raises(ValueError, match=said):
+        scc_tf.compress(classifier(), (X, targets), 600)
+
+
+@pytest.mark.slow
+def test_open_inputs_and_repeated_names_have_a_report_too():
+    inner = [keras.Sequential([keras.Input((None, 4)), keras.layers.Dense(4, name="fc")]) for _ in range(2)]
+    model = keras.Sequential([keras.Input((None, 4)), *inner, keras.layers.GlobalAveragePooling1D()])
+    small = scc_tf.compress(model, X[:, :4, None].repeat(4, axis=2), epochs=0, verbose=0)
+    assert small.covered == 1.0
+    assert small.operations == (None, None) and "unknown" in str(small)
+
+
+@pytest.mark.slow
+def test_what_no_file_can_hold_is_refused_before_training():
+    layers = [keras.Input((6,)), keras.layers.Lambda(lambda x: 2 * x, name="twice"), keras.layers.Dense(3)]
+    with pytest.raises(ValueError, match="twice"):
+        scc_tf.compress(keras.Sequential(layers), (X, Y), 600, verbose=0)
+
+
+@pytest.mark.slow
+def test_an_impossible_target_gives_the_smallest_file_that_safety_allows(trained):
+    sizes = [scc_tf.compress(trained, (X, Y), target, epochs=0, verbose=0).stored_bytes for target in (500, 200)]
+    assert sizes[0] <= 500 and sizes[1] <= sizes[0]
 
 
 def test_what_is_wanted_is_said_once(trained):
