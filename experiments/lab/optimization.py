@@ -3,6 +3,8 @@
 import keras
 import tensorflow as tf
 
+from scc_tf.compression.compress import one_cycle
+
 __all__ = ["hold_then_cosine", "multi_step", "one_cycle", "sgd"]
 
 
@@ -39,17 +41,6 @@ def sgd(model, learning_rate, momentum, weight_decay, average):
     )
     optimizer.exclude_from_weight_decay([v for v in model.trainable_variables if len(v.shape) < 2])
     return optimizer
-
-
-def one_cycle(peak, steps, warm_up=0.15):
-    """Learning rate that rises from a tenth of ``peak`` over ``warm_up`` of the steps, then falls to 0 (cosine).
-
-    Source: Smith & Topin 2017, "Super-Convergence" (arXiv 1708.07120).
-    """
-    rising = max(1, round(warm_up * steps))
-    return keras.optimizers.schedules.CosineDecay(
-        peak / 10, max(1, steps - rising), alpha=0.0, warmup_target=peak, warmup_steps=rising
-    )
 
 
 def multi_step(peak, steps, falls=(0.5, 0.75), factor=0.1):

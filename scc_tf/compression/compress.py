@@ -9,7 +9,6 @@ from typing import Any
 
 import keras
 import numpy as np
-from absl import logging
 
 from scc_tf.arguments import check_choice, check_count, check_folder, check_number, received
 from scc_tf.atomic import atomic_path
@@ -23,7 +22,7 @@ from scc_tf.compression.start import start_of
 from scc_tf.conversion import to_plain
 from scc_tf.convertible import check_convertible
 from scc_tf.export import packed_bytes
-from scc_tf.finishing import finish, finish_to_bytes
+from scc_tf.finishing import finish
 from scc_tf.finishing.steps import Fidelity
 from scc_tf.flops import count_operations
 from scc_tf.inference import outputs
@@ -141,7 +140,7 @@ def compress(  # noqa: PLR0913 (as many as Keras's fit)
         _fit(small, batches, (epochs, data.steps), [*ours, *callbacks, *backup], verbose)
     elif safety_set is not None:
         small.contract = Contract(safety_set, safety_accuracy(model, safety_set), THRESHOLD)
-    finished = _finish(small, statistics, target_bytes)
+    finished = finish(small, statistics, target_bytes=target_bytes)
     if not data.held_out:
         notes.append("measured on examples that were trained on: there are no others")
     return _measured(model, finished, (covered, skipped), objective, data, target_bytes, notes)
@@ -276,14 +275,6 @@ def _fit(small, batches, length, callbacks, verbose):
         verbose=2 if verbose == 2 else 0,
         shuffle=False,
     )
-
-
-def _finish(small, inputs, target_bytes):
-    if target_bytes is None:
-        return finish(small, inputs)
-    finished, fit = finish_to_bytes(small, inputs, target_bytes)
-    logging.info("%s", fit)
-    return finished
 
 
 def _operations(model, notes):

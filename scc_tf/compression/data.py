@@ -33,7 +33,7 @@ class Data:
         batches: function ``(first epoch) -> tf.data.Dataset`` of batches ``(inputs, targets[, weights])``, as many
             epochs as one likes.
         steps: batches per epoch.
-        inputs: training inputs of `sample`, in the structure that the model takes.
+        inputs: a sample of the training inputs, in the structure that the model takes.
         targets: their targets, or None.
         validation: ``(inputs, targets or None)``.
         held_out: whether no validation example is trained on.

@@ -3,22 +3,9 @@
 import math
 
 import numpy as np
-from independent_coder import NORMAL, Tables, clamp, log_odds
+from independent_coder import NORMAL, Tables, clamp, grade, length, log_odds, sgn
 
 ROOT = [math.isqrt(math.isqrt(math.isqrt(1 << 128 + j))) for j in range(8)]
-
-
-def length(x, most):
-    return min(x.bit_length(), most) if x > 0 else 0
-
-
-def grade(x):
-    bits = length(x, 7)
-    return 2 * bits + (x >> max(bits - 2, 0) & 1)
-
-
-def sgn(x):
-    return (x > 0) - (x < 0)
 
 
 def bound(x):
